@@ -19,8 +19,9 @@ from gunicorn.config import Config as GunicornConfig
 
 
 def _did_you_mean(word: str, known: list[str]) -> str:
-    close = get_close_matches(word, known, n=1)
-    return f"Did you mean {close[0]!r}?" if close else f"Known are: {', '.join(sorted(known))}."
+    by_lower_case = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), by_lower_case, n=1)
+    return f"Did you mean {by_lower_case[close[0]]!r}?" if close else f"Known are: {', '.join(sorted(known))}."
 
 
 def _options(backend: type[BaseProcessBackend]) -> list[str]:
