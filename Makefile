@@ -1,0 +1,40 @@
+# `make test` tests the template, `make test-all` does so without sharing runs between combinations, `make lint` checks
+# style and types. Each installs what it needs: into .venv, and servers by apt where that may be.
+# `make demo` bakes the default project, runs it and a task, and serves until Ctrl-C; `make demo ONCE=1` stops after the
+# result, PORT=8001 takes another port. `make examples` bakes the projects in examples/ anew.
+
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: demo examples test test-all lint install servers
+
+demo:
+	@python3 scripts/demo.py
+
+examples: .venv/bake
+	.venv/bin/python scripts/examples.py
+
+test: install servers
+	.venv/bin/python -m pytest $(ARGS)
+
+test-all: install servers
+	.venv/bin/python -m pytest --share-nothing $(ARGS)
+
+lint: install
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m mypy hooks scripts tests
+
+servers: install
+	.venv/bin/python -m tests.servers
+
+install: .venv/installed
+
+.venv/installed: .venv/bake
+	.venv/bin/python -m uv pip install --quiet --python .venv/bin/python --group dev
+	touch $@
+
+.venv/bake: pyproject.toml
+	python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(sed -n 's/^ *"\(uv==[^"]*\)".*/\1/p' pyproject.toml)"
+	.venv/bin/python -m uv pip install --quiet --python .venv/bin/python --group bake
+	touch $@

@@ -1,0 +1,94 @@
+"""Fixtures: a combination's project as it is baked, and a copy in which it can be run."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pytest_cookies.plugin import Cookies
+
+from tests.combinations import TEMPLATE, Combination
+from tests.interpreters import PROMISED, for_python, interpreters
+from tests.projects import Environments, Sharing, Workplace, python_of
+
+NOT_TESTED = "not tested: "
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--share-nothing", action="store_true", help="run costly tests for each combination, alike or not")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was not tested, and why."""
+    reports = terminalreporter.getreports("skipped") + terminalreporter.getreports("failed")
+    reasons = Counter(
+        str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr).rpartition(NOT_TESTED)[2]
+        for report in reports
+        if NOT_TESTED in str(report.longrepr)
+    )
+    absent = [".".join(map(str, numbers)) for numbers in sorted(PROMISED - interpreters().keys())]
+    terminalreporter.section("what was not tested")
+    for reason, number in reasons.items():
+        terminalreporter.line(f"{number} tests: {reason.strip()}")
+    if absent:
+        terminalreporter.line(f"Python {', '.join(absent)}: not found in PATH or ~/.pyenv/versions")
+    if not reasons and not absent:
+        terminalreporter.line("nothing: all servers and interpreters are here")
+
+
+@pytest.fixture(scope="session")
+def bake(cookies_session: Cookies) -> Callable[[Combination], Path]:
+    """Bake a combination, once."""
+    baked: dict[Combination, Path] = {}
+
+    def bake(combination: Combination) -> Path:
+        if combination not in baked:
+            result = cookies_session.bake(extra_context=combination.answers, template=str(TEMPLATE))
+            assert result.exception is None, result.exception
+            baked[combination] = result.project_path
+        return baked[combination]
+
+    return bake
+
+
+@pytest.fixture
+def project(combination: Combination, bake: Callable[[Combination], Path]) -> Path:
+    """The project as it is baked; tests only read it."""
+    return bake(combination)
+
+
+@pytest.fixture(scope="session")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Environments:
+    """Virtual environments that all processes of this test run share."""
+    own = tmp_path_factory.getbasetemp()
+    return Environments((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "environments")
+
+
+@pytest.fixture
+def interpreter(combination: Combination) -> Path:
+    """The interpreter for the project's environment."""
+    return for_python(combination.python)
+
+
+@pytest.fixture
+def workplace(project: Path, interpreter: Path, environments: Environments, tmp_path: Path) -> Workplace:
+    """A copy of the project, in which it can be run."""
+    return Workplace.of(project, interpreter, environments, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def sharing(request: pytest.FixtureRequest) -> Sharing:
+    """What was run already in this process, which runs all tests of an environment."""
+    return Sharing(nothing=request.config.getoption("--share-nothing"))
+
+
+@pytest.fixture
+def once_for_its_python(
+    request: pytest.FixtureRequest, project: Path, combination: Combination, sharing: Sharing
+) -> None:
+    """Skip the test if it has seen a project with the same Python, byte for byte, and the same parameters."""
+    parameters = {name: str(value) for name, value in request.node.callspec.params.items() if name != "combination"}
+    first = sharing.first(request.function, f"{python_of(project)}{parameters}", str(combination))
+    if first != str(combination):
+        pytest.skip(f"shares the run of {first}")

@@ -1,0 +1,166 @@
+"""Real servers on free ports of this machine, each as fresh as the test that uses it.
+
+A function by the name of a broker starts that broker's server and yields the variables by which a project finds it.
+A broker without one is tested where its variables stand in the environment of the tests.
+
+`python -m tests.servers` installs the programs by apt where it may, and otherwise says which are missing.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.combinations import Combination
+from tests.processes import Command, Environment, free_port, listens, run, started
+
+Server = Callable[[Path], AbstractContextManager[Environment]]
+
+PACKAGES = {"initdb": "postgresql", "postgres": "postgresql", "redis-server": "redis-server"}  #: by program
+
+# moto closes the connection after each answer, where Amazon keeps it open, and so would hide what goes wrong when
+# processes share one.
+MOTO = """
+import sys
+from moto.server import main
+from werkzeug.serving import WSGIRequestHandler
+
+WSGIRequestHandler.protocol_version = "HTTP/1.1"
+main(sys.argv[1:])
+"""
+
+
+def database(name: str, folder: Path) -> AbstractContextManager[Environment]:
+    """Start a database server of this name."""
+    server: Server = {"sqlite": sqlite, "postgresql": postgresql}[name]
+    return server(folder)
+
+
+def broker(combination: Combination, folder: Path) -> AbstractContextManager[Environment]:
+    """Start the server of the combination's broker."""
+    server: Server | None = BROKERS.get(combination.broker)
+    return server(folder) if server else _from_outside(combination)
+
+
+@contextmanager
+def sqlite(folder: Path) -> Iterator[Environment]:
+    """Need no server."""
+    yield {"DATABASE_URL": f"sqlite:///{folder / 'database.sqlite3'}"}
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[Environment]:
+    """Start PostgreSQL; as its own user where the tests run as root, which it refuses."""
+    port = free_port()
+    data = Path(tempfile.mkdtemp(prefix="postgresql-"))
+    as_user: Command = []
+    if os.getuid() == 0:
+        shutil.chown(data, "postgres", "postgres")
+        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+    initdb: Command = [program("initdb"), "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync", data]
+    options: Command = ["-h", "127.0.0.1", "-k", data, "-p", str(port), "-F"]
+    try:
+        run([*as_user, *initdb], data, os.environ)
+        with started(
+            "postgresql", [*as_user, program("postgres"), "-D", data, *options], data, os.environ, folder
+        ) as it:
+            it.wait_until(lambda: listens(port), "PostgreSQL's port")
+            yield {"DATABASE_URL": f"postgres://postgres@127.0.0.1:{port}/postgres"}
+            it.stop()
+    finally:
+        shutil.rmtree(data)
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[Environment]:
+    """Start Redis."""
+    port = free_port()
+    options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--maxmemory-policy", "noeviction"]
+    with started("redis", [program("redis-server"), *options], folder, os.environ) as it:
+        it.wait_until(lambda: listens(port), "Redis's port")
+        yield {"REDIS_URL": f"redis://127.0.0.1:{port}/0"}
+
+
+@contextmanager
+def sqs(folder: Path) -> Iterator[Environment]:
+    """Start moto, which speaks SQS."""
+    port = free_port()
+    with started("sqs", [sys.executable, "-c", MOTO, "-H", "127.0.0.1", "-p", str(port)], folder, os.environ) as it:
+        it.wait_until(lambda: listens(port), "moto's port")
+        yield {
+            "AWS_REGION": "eu-west-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_ENDPOINT_URL_SQS": f"http://127.0.0.1:{port}",
+        }
+
+
+@contextmanager
+def mongodb(folder: Path) -> Iterator[Environment]:
+    """Start a MongoDB wire stand-in: SecantusDB, since no package source that the tests may use has MongoDB."""
+    port = free_port()
+    options = ["--host", "127.0.0.1", "--port", str(port), "--storage-path", ":memory:", "--standalone"]
+    with started("mongodb", [Path(sys.executable).parent / "secantusd-py", *options], folder, os.environ) as it:
+        it.wait_until(lambda: listens(port), "the port of the MongoDB wire stand-in")
+        yield {"MONGODB_URL": f"mongodb://127.0.0.1:{port}"}
+
+
+BROKERS: dict[str, Server] = {server.__name__: server for server in (mongodb, redis, sqs)}
+
+
+@contextmanager
+def _from_outside(combination: Combination) -> Iterator[Environment]:
+    """Use the server that the environment of the tests names, if the broker needs any."""
+    names = [variable["name"] for variable in combination.row["environment"]]
+    given = {name: os.environ[name] for name in names if name in os.environ}
+    if names and not given:
+        missing(f"a server for {combination.broker}: set {names[0]}")
+    yield given
+
+
+def program(name: str) -> Path:
+    """Return the path of a server's program, or skip the test."""
+    found = _find(name)
+    if found is None:
+        missing(f"{name} (apt-get install {PACKAGES[name]})")
+    return found
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test, or fail it where all servers are promised."""
+    if "CI" in os.environ:
+        pytest.fail(f"not tested: there is no {what}")
+    pytest.skip(f"not tested: there is no {what}")
+
+
+def _find(name: str) -> Path | None:
+    # Debian keeps PostgreSQL's programs out of PATH, a folder for each version.
+    folders = [*os.get_exec_path(), *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))]
+    found = shutil.which(name, path=os.pathsep.join(folders))
+    return Path(found) if found else None
+
+
+def install() -> None:
+    """Install the servers that are missing, or say which they are."""
+    packages = sorted({package for name, package in PACKAGES.items() if _find(name) is None})
+    if not packages:
+        return
+    apt = shutil.which("apt-get")
+    if apt is None or os.getuid() != 0:
+        print(f"Missing servers: install {', '.join(packages)}, or the tests that need them are skipped.")
+        return
+    print(f"Installing {', '.join(packages)} …", flush=True)
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
+        subprocess.run([apt, "-qq", *command], env=environment, stdout=subprocess.DEVNULL, check=True)
+
+
+if __name__ == "__main__":
+    install()

@@ -1,0 +1,185 @@
+"""What is baked: the files of each combination, and that nothing in them shows where they come from."""
+
+import ast
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.combinations import CHOICES, CONTEXT, TEMPLATE, TREE, Combination, each_combination
+from tests.projects import files
+
+BASE = {
+    ".dockerignore",
+    ".env.example",
+    ".gitignore",
+    ".python-version",
+    "Dockerfile",
+    "Makefile",
+    "Procfile",
+    "config/__init__.py",
+    "config/asgi.py",
+    "config/settings.py",
+    "config/urls.py",
+    "config/wsgi.py",
+    "core/__init__.py",
+    "core/apps.py",
+    "core/forms.py",
+    "core/static/core/icon.svg",
+    "core/static/core/start.js",
+    "core/static/core/style.css",
+    "core/tasks.py",
+    "core/templates/core/start.html",
+    "core/urls.py",
+    "core/views.py",
+    "manage.py",
+    "pyproject.toml",
+    "worker/__init__.py",
+    "worker/apps.py",
+    "worker/backend.py",
+    "worker/checks.py",
+    "worker/cluster.py",
+    "worker/gunicorn.py",
+    "worker/health.py",
+    "worker/heartbeat.py",
+    "worker/management/__init__.py",
+    "worker/management/commands/__init__.py",
+    "worker/management/commands/health_check.py",
+    "worker/management/commands/prodserver.py",
+    "worker/management/commands/release.py",
+    "worker/middleware.py",
+    "worker/processes.py",
+}  #: what every project has; what a choice adds is read from its folder
+
+PARSERS: dict[str, Callable[[str], object]] = {
+    ".json": json.loads,
+    ".py": ast.parse,
+    ".toml": tomllib.loads,
+    ".yaml": lambda text: list(yaml.safe_load_all(text)),
+    ".yml": lambda text: list(yaml.safe_load_all(text)),
+}
+
+
+def parse(project: Path) -> None:
+    """Parse every file that a program will parse."""
+    for name, path in files(project):
+        if parser := PARSERS.get(path.suffix):
+            try:
+                parser(path.read_text())
+            except (SyntaxError, ValueError, yaml.YAMLError) as error:
+                pytest.fail(f"{name}: {error}")
+
+
+def added_by(combination: Combination) -> set[str]:
+    """Return the files that lie in the folders of the chosen variants."""
+    return {
+        name
+        for question, choice in combination.answers.items()
+        for name, _ in files(TREE / "_variants" / question / choice)
+    }
+
+
+@each_combination
+def test_a_project_consists_of_these_files_and_no_others(combination: Combination, project: Path) -> None:
+    assert {name for name, _ in files(project)} == BASE | added_by(combination)
+
+
+@each_combination
+def test_every_file_parses(project: Path) -> None:
+    parse(project)
+
+
+@each_combination
+def test_every_file_is_tidy(project: Path) -> None:
+    for name, path in files(project):
+        text = path.read_text()
+        assert not text or re.search(r"[^\n]\n\Z", text), f"{name} does not end with one newline"
+        assert not re.search(r"[ \t\r]$", text, re.MULTILINE), f"{name} has trailing whitespace"
+        assert path.suffix == ".py" or "\n\n\n" not in text, f"{name} has two blank lines in a row"
+
+
+@each_combination
+def test_nothing_shows_that_there_is_a_template(project: Path) -> None:
+    for name, path in files(project):
+        text = f"{name}\n{path.read_text()}"
+        assert "cookiecutter" not in text.lower(), name
+        assert path.suffix == ".html" or "{%" not in text, name
+
+
+def words(broker: str) -> set[str]:
+    """Return what only a project with this broker has reason to name: its title, packages and variables."""
+    row = CONTEXT["_brokers"][broker]
+    packages = {re.split(r"[^\w-]", requirement)[0] for requirement in row["packages"] + row["dev_packages"]}
+    return {row["title"], *packages, *(variable["name"] for variable in row["environment"])}
+
+
+def union(sets: Iterable[set[str]]) -> set[str]:
+    """Return the union of sets."""
+    return set().union(*sets)
+
+
+@each_combination
+def test_a_project_names_no_other_broker(combination: Combination, project: Path) -> None:
+    foreign = union(map(words, CHOICES["broker"])) - words(combination.broker)
+    pattern = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in sorted(foreign)), re.IGNORECASE)
+    for name, path in files(project):
+        assert not (found := pattern.search(path.read_text())), f"{name} names {found}"
+
+
+def read_by_settings(project: Path) -> set[str]:
+    """Return the variables for which settings.py asks `env`."""
+    return {
+        node.args[0].value
+        for node in ast.walk(ast.parse((project / "config/settings.py").read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "env"
+        and isinstance(node.args[0], ast.Constant)
+        and isinstance(node.args[0].value, str)
+    }
+
+
+@each_combination
+def test_the_example_of_an_environment_names_the_variables_that_are_read(
+    combination: Combination, project: Path
+) -> None:
+    example = re.findall(r"^#?([A-Z][A-Z0-9_]*)=", (project / ".env.example").read_text(), re.MULTILINE)
+    variables = combination.row["environment"]
+    by_client = {variable["name"] for variable in variables if variable.get("read_by_client")}
+    aliases = {alias for variable in variables for alias in variable.get("aliases", [])}
+    assert sorted(example) == sorted((read_by_settings(project) | by_client) - aliases)
+
+
+def test_no_condition_stands_in_the_project_tree() -> None:
+    rendered_by_django = ".html"
+    for name, path in files(TREE):
+        if path.suffix not in {rendered_by_django, ".pyc"}:
+            assert not re.search(r"{%[-+]?\s*(if|elif|else)\b", path.read_text()), name
+
+
+def test_the_hooks_stay_short() -> None:
+    assert sum(len(path.read_text().splitlines()) for _, path in files(TEMPLATE / "hooks")) < 40
+
+
+def test_every_choice_is_explained() -> None:
+    for question, choices in CHOICES.items():
+        assert set(CONTEXT["__prompts__"][question]) == {"__prompt__", *choices}
+
+
+def test_every_table_has_a_row_for_each_choice_of_a_question() -> None:
+    tables = {
+        key: set(value) for key, value in CONTEXT.items() if re.match("_[a-z]+s$", key) and key != "_jinja2_env_vars"
+    }
+    assert tables
+    for name, rows in tables.items():
+        assert rows in map(set, CHOICES.values()), name
+
+
+def test_every_variant_is_a_choice() -> None:
+    for question in (TREE / "_variants").iterdir():
+        assert {choice.name for choice in question.iterdir()} <= set(CHOICES[question.name])

@@ -1,0 +1,161 @@
+"""What is baked runs in production mode: its processes against real servers, as a browser and a platform see them."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests import servers
+from tests.browser import Browser, Page, status
+from tests.combinations import COMBINATIONS, Combination, databases, each
+from tests.interpreters import PROMISED, interpreters
+from tests.processes import Command, Process, free_port, started, succeeds
+from tests.projects import PRODUCTION, Environments, Workplace
+
+TEXT = "three short words"
+
+
+@dataclass
+class Site:
+    """A project whose processes run."""
+
+    workplace: Workplace
+    environment: dict[str, str]
+    port: int
+    processes: list[Process]
+
+    @property
+    def web(self) -> Process:
+        """The process that answers browsers."""
+        return next(process for process in self.processes if process.name == "web")
+
+    def is_healthy(self, process: Process) -> bool:
+        """Ask the project itself how a process is."""
+        command: Command = [self.workplace.python, "manage.py", "health_check", process.name]
+        return succeeds(command, self.workplace.path, self.variables)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The whole environment of the processes."""
+        return dict(self.workplace.environment(self.environment))
+
+
+@contextmanager
+def production(workplace: Workplace, addresses: dict[str, str]) -> Iterator[Site]:
+    """Release the project as a platform would, start all its processes, and wait until they are well."""
+    port = free_port()
+    site = Site(workplace, {**PRODUCTION, **addresses, "PORT": str(port)}, port, [])
+    workplace.manage("release", environment=site.environment)
+    workplace.manage("collectstatic", "--noinput", environment=site.environment)
+    names = workplace.manage("prodserver", "--list", environment=site.environment).split()
+    with ExitStack() as stack:
+        for name in names:
+            command: Command = [workplace.python, "manage.py", "prodserver", name]
+            it = started(name, command, workplace.path, site.variables, workplace.temporary)
+            site.processes.append(stack.enter_context(it))
+        site.web.wait_until(lambda: status(port, "/livez") == 200, "an answer to /livez")
+        for process in site.processes:
+            process.wait_until(partial(site.is_healthy, process), f"the health of {process.name}")
+        yield site
+
+
+def page_shows_that_all_run(site: Site, browser: Browser) -> Page:
+    """Return the start page, once it has heard of every worker."""
+
+    def page() -> Page | None:
+        answer = browser.get("/")
+        assert answer.status == 200, answer
+        return None if 'class="missing"' in answer.text else Page(answer.text)
+
+    return site.web.wait_until(page, "a sign of life of every worker on the start page")
+
+
+def run_task(site: Site, browser: Browser, page: Page, button: tuple[str, str]) -> str:
+    """Press a button, and return the text that stands there when the task is done."""
+    answer = browser.post(page.action, {**page.fields, "text": TEXT, **dict([button])})
+    assert answer.status == 302, answer
+    assert answer.location is not None
+
+    def done() -> str | None:
+        state = json.loads(browser.get(str(answer.location), accept="application/json").text)
+        return str(state["text"]) if state["done"] else None
+
+    result = site.web.wait_until(done, f"the result of {button}")
+    assert result in browser.get(answer.location).text, "the page without a script shows another result"
+    return result
+
+
+def stop_in_order(process: Process) -> None:
+    """Stop a process as a platform does: it ends with 0, and nothing of it is left."""
+    assert process.stop() == 0, process.log()
+    process.wait_until_gone()
+
+
+def events(process: Process) -> list[dict[str, object]]:
+    """Return what a process has logged; each line is an event, but for django-prodserver's first."""
+    first, *rest = process.out.read_text().splitlines()
+    lines = rest if re.match("Starting (process|worker|server) named ", first) else [first, *rest]
+    return [json.loads(line) for line in lines]
+
+
+def check_log(process: Process) -> None:
+    """Every line on stdout is an event, none comes twice, none is a warning, and nothing goes to stderr."""
+    assert process.err.read_text() == ""
+    logged = events(process)
+    assert logged, f"{process.name} has logged nothing"
+    twice = [key for key, number in Counter(map(str, logged)).items() if number > 1]
+    assert not twice, f"{process.name} logs twice"
+    assert {event["levelname"] for event in logged} == {"INFO"}, process.log()
+
+
+def check(site: Site) -> None:
+    """Go through all that a visitor and a platform do."""
+    browser = Browser(site.port)
+    assert status(site.port, "/readyz") == 200
+    page = page_shows_that_all_run(site, browser)
+    assert page.files
+    assert {path: browser.get(path).status for path in page.files} == dict.fromkeys(page.files, 200)
+    assert page.buttons
+    for button in page.buttons:
+        result = run_task(site, browser, page, button)
+        assert result.startswith("Result: "), result
+        assert str(len(TEXT.split())) in result, result
+    for process in site.processes:
+        stop_in_order(process)
+        check_log(process)
+
+
+@pytest.mark.usefixtures("once_for_its_python")
+@each("database", lambda combination: ((name,) for name in databases(combination)))
+def test_its_processes_do_their_work_and_end_in_order(
+    combination: Combination, database: str, workplace: Workplace
+) -> None:
+    folder = workplace.temporary
+    with (
+        servers.database(database, folder) as found,
+        servers.broker(combination, folder) as queue,
+        production(workplace, {**found, **queue}) as site,
+    ):
+        check(site)
+
+
+@pytest.mark.parametrize(
+    "numbers", sorted(PROMISED | interpreters().keys()), ids=lambda numbers: ".".join(map(str, numbers))
+)
+def test_the_default_project_runs_on_each_python(
+    numbers: tuple[int, ...],
+    bake: Callable[[Combination], Path],
+    environments: Environments,
+    tmp_path: Path,
+) -> None:
+    if numbers not in interpreters():
+        pytest.skip(f"not tested: there is no Python {'.'.join(map(str, numbers))} here")
+    workplace = Workplace.of(bake(COMBINATIONS[0]), interpreters()[numbers], environments, tmp_path)
+    with servers.database("sqlite", workplace.temporary) as found, production(workplace, dict(found)) as site:
+        check(site)
