@@ -9,7 +9,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_POST, require_safe
 from django_q.tasks import async_task, fetch
 
 from core.forms import RunForm
@@ -18,7 +18,7 @@ from worker import heartbeat
 from worker.processes import workers
 
 
-@require_GET
+@require_safe
 @never_cache
 def start(request: HttpRequest) -> HttpResponse:
     """Show what runs, and a form that runs a task."""
@@ -41,7 +41,7 @@ def run(request: HttpRequest) -> HttpResponse:
     return redirect("task", name)
 
 
-@require_GET
+@require_safe
 @never_cache
 def task(request: HttpRequest, name: UUID) -> HttpResponse:
     """Show how far a task is: as JSON to the page's script, as a page to those who have none."""
