@@ -1,14 +1,18 @@
 # `make test` tests the template, `make test-all` does so without sharing runs between combinations, `make lint` checks
 # style and types. Each installs what it needs: into .venv, and servers by apt where that may be.
 # `make demo` bakes the default project, runs it and a task, and serves until Ctrl-C; `make demo ONCE=1` stops after the
-# result, PORT=8001 takes another port. `make examples` bakes the projects in examples/ anew.
+# result, PORT=8001 takes another port. `make examples` bakes the projects in examples/ anew. `make docker` deploys the
+# project of each broker with Docker; ARGS="redis --with queues=fast_and_slow" takes one of them.
 
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: demo examples test test-all lint install servers
+.PHONY: demo docker examples test test-all lint install servers
 
 demo:
 	@python3 scripts/demo.py
+
+docker: .venv/bake
+	.venv/bin/python scripts/docker_check.py $(ARGS)
 
 examples: .venv/bake
 	.venv/bin/python scripts/examples.py

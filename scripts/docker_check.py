@@ -1,0 +1,215 @@
+"""Deploy projects with Docker, as their users would: build, start, run tasks, stop in the middle of one, look after it.
+
+    python scripts/docker_check.py [BROKER ...] [--with KEY=VALUE ...]
+
+Without a broker's name it takes each in turn; KEY=VALUE are further answers, such as queues=fast_and_slow. It needs a
+Docker engine, and leaves nothing behind in it but the build cache.
+"""
+
+import argparse
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+ROOT = Path(__file__).resolve().parent.parent
+SLUG = "docker_check"
+HOST = "www.example.com"
+NAP = 15  #: seconds of the task that is under way when all is stopped
+INSIDE = """
+import os, re, tomllib
+from importlib.metadata import distributions
+from django.conf import settings
+files = {".venv", "__pycache__", "config", "core", "manage.py", "pyproject.toml", "staticfiles", "uv.lock", "worker"}
+assert set(os.listdir()) == files, f"files in the image: {os.listdir()}"
+with open("pyproject.toml", "rb") as file:
+    wanted = {re.split("[^a-z0-9-]", package)[0] for package in tomllib.load(file)["dependency-groups"]["dev"]}
+unwanted = wanted & {distribution.name.lower() for distribution in distributions()}
+assert not unwanted, f"packages for development in the image: {unwanted}"
+assert not settings.DEBUG, "DEBUG=true of a developer's .env reached the container"
+assert os.getuid() != 0, "root"
+"""
+
+
+class ProblemError(Exception):
+    """What went wrong, with what the program concerned said."""
+
+
+class Deployment:
+    """One baked project in Docker."""
+
+    def __init__(self, folder: Path, row: dict[str, Any]) -> None:
+        """Write what an operator would write: .env, here on top of a developer's, and a server that is lacking."""
+        self.folder = folder
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        tests = {service["name"]: service for service in row["test_services"]}
+        variables = {"SECRET_KEY": "k" * 25 + "0123456789" * 3, "POSTGRES_PASSWORD": "p", "ALLOWED_HOSTS": HOST}
+        variables |= {"PORT": str(self.port)}
+        for service in tests.values():
+            variables |= service["variables"]
+        for name in variables:
+            os.environ.pop(name, None)  # the shell would win over .env
+        lines = [f"{name}={value}\n" for name, value in variables.items()]
+        (folder / ".env").write_text((folder / ".env.example").read_text() + "".join(lines))
+        services: dict[str, Any] = {
+            name: {
+                "image": service["image"],
+                "init": True,
+                "healthcheck": {"test": service["ping"], "start_period": "60s", "start_interval": "1s"},
+            }
+            for name, service in tests.items()
+        }
+        services["migrate"] = {"depends_on": {name: {"condition": "service_healthy"} for name in tests}}
+        (folder / "compose.override.yaml").write_text(json.dumps({"services": services}))
+        self.services = [name for name in self.compose("config", "--services").split() if name not in tests]
+        self.workers = [name for name in self.services if name.startswith("worker")]
+
+    def compose(self, *arguments: str) -> str:
+        """Run docker compose, and return what it printed."""
+        return run("docker", "compose", *arguments, folder=self.folder)
+
+    def shell(self, code: str, *how: str) -> str:
+        """Run Python code in a container of the image, by default in that of web."""
+        return self.compose(*(how or ("exec", "-T", "web")), "python", "manage.py", "shell", "-v0", "-c", code).strip()
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Return what Docker knows of each container of the project's own services."""
+        rows = [json.loads(line) for line in self.compose("ps", "--all", "--format", "json").splitlines()]
+        return {row["Service"]: row for row in rows if row["Service"] in self.services}
+
+    def ask(self, address: str, data: dict[str, str] | None = None, **headers: str) -> tuple[str, str, str]:
+        """Ask as a proxy would that ends TLS; return the last URL, the text and the cookie."""
+        headers |= {"Host": HOST, "X-Forwarded-Proto": "https", "Origin": f"https://{HOST}"}
+        body = urlencode(data).encode() if data else None
+        with urlopen(Request(address, body, headers), timeout=30) as response:  # noqa: S310 (http, to this machine)
+            return response.url, response.read().decode(), response.headers.get("Set-Cookie", "").partition(";")[0]
+
+    def check_health(self) -> None:
+        """Make sure that all is healthy, and has logged no error."""
+        states = {name: row["Health"] or row["ExitCode"] for name, row in self.states().items()}
+        if states != {name: 0 if name == "migrate" else "healthy" for name in self.services}:
+            raise ProblemError(f"not healthy: {states}")
+        logs = self.compose("logs", "web", *self.workers)
+        if bad := [
+            line for line in logs.splitlines() if re.search(r'"ERROR"|"CRITICAL"|Traceback|Control server', line)
+        ]:
+            raise ProblemError("\n".join(bad))
+
+    def check_tasks(self) -> None:
+        """Run each task that the start page offers."""
+        start = f"http://127.0.0.1:{self.port}/"
+        _, page, cookie = self.ask(start)
+        token = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page)[0]
+        for offer in re.findall(r'name="offer" value="(\w+)"', page):
+            data = {"csrfmiddlewaretoken": token, "text": "one two three", "offer": offer}
+            url, text, _ = self.ask(f"{start}tasks/", data, Accept="application/json", Cookie=cookie)
+            deadline = time.monotonic() + 60
+            while not (state := json.loads(text))["done"]:
+                if time.monotonic() > deadline:
+                    raise ProblemError(f"the task {offer!r} is not done after a minute: {state}")
+                time.sleep(0.2)
+                _, text, _ = self.ask(url, Accept="application/json")
+            if not re.match("Result: 3", state["text"]):
+                raise ProblemError(f"the task {offer!r} ended with {state}")
+
+    def check_stop(self) -> None:
+        """Stop all while each worker is in the middle of a task: it must end it, and then itself, without a kill."""
+        begun = time.monotonic()
+        clusters = [name.removeprefix("worker").removeprefix("-") or None for name in self.workers]
+        queue = f"[async_task('time.sleep', {NAP}, cluster=name) for name in {clusters}]"
+        self.shell(f"from django_q.tasks import async_task; {queue}")
+        time.sleep(4)  # for each worker to have taken its task
+        if time.monotonic() - begun > NAP:
+            raise ProblemError("this machine is too busy: the task could have ended before the stop")
+        self.compose("stop")
+        codes = {name: row["ExitCode"] for name, row in self.states().items()}
+        if any(codes.values()):
+            raise ProblemError(f"exit codes: {codes}")
+
+    def check_results(self) -> None:
+        """Look for the results of those tasks."""
+        self.compose("up", "--detach", "--wait", "db")
+        code = "from django_q.models import Success; print(Success.objects.filter(func='time.sleep').count())"
+        if (count := self.shell(code, "run", "--rm", "-T", "--no-deps", "web")) != str(len(self.workers)):
+            raise ProblemError(f"{count} results of {len(self.workers)} tasks")
+
+
+def run(*command: str, folder: Path = ROOT) -> str:
+    """Run a program, and return what it printed."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1800, check=False)
+    if done.returncode:
+        raise ProblemError(f"{' '.join(command)[:100]} … ended with {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+@contextmanager
+def step(broker: str, name: str) -> Iterator[None]:
+    """Print the time that a step took, once it is through."""
+    begun = time.monotonic()
+    yield
+    print(f"{broker:8} {name:40} {time.monotonic() - begun:6.1f} s", flush=True)
+
+
+def check(broker: str, row: dict[str, Any], answers: list[str]) -> None:
+    """Bake the project with this broker, and take it through its life."""
+    with tempfile.TemporaryDirectory() as scratch:
+        answers = [f"project_slug={SLUG}", f"broker={broker}", "hosting=docker", *answers]
+        with step(broker, "baked and locked"):
+            run(sys.executable, "-m", "cookiecutter", str(ROOT), "--no-input", "-o", scratch, *answers)
+            run("make", "lock", folder=Path(scratch, SLUG))
+        deployment = Deployment(Path(scratch, SLUG), row)
+        try:
+            with step(broker, "image built"):
+                deployment.compose("build")
+            with step(broker, "up and healthy"):
+                deployment.compose("up", "--detach", "--build", "--wait")
+                deployment.check_health()
+            with step(broker, "nothing in the image that is not needed"):
+                deployment.shell(INSIDE)
+            with step(broker, "tasks of the start page done"):
+                deployment.check_tasks()
+            with step(broker, f"stopped during tasks of {NAP} s, all with 0"):
+                deployment.check_stop()
+            with step(broker, "their results found"):
+                deployment.check_results()
+        except Exception:
+            print(deployment.compose("logs", "--timestamps", "--tail", "50"))
+            raise
+        finally:
+            deployment.compose("down", "--volumes", "--remove-orphans", "--rmi", "local", "--timeout", "5")
+
+
+def main() -> None:
+    """Check the brokers that are asked for."""
+    brokers = json.loads((ROOT / "cookiecutter.json").read_text())["_brokers"]
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("broker", nargs="*", help=f"one or more of {', '.join(brokers)}; all, if none is named")
+    parser.add_argument("--with", dest="answers", nargs="+", default=[], metavar="KEY=VALUE", help="further answers")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.broker) - set(brokers):
+        parser.error(f"there is no broker {', '.join(unknown)}")
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # uv is beside Python
+    try:
+        run("docker", "version")
+    except (OSError, ProblemError):
+        sys.exit("No Docker engine answers: start one, or set DOCKER_HOST.")
+    try:
+        for broker in arguments.broker or brokers:
+            check(broker, brokers[broker], arguments.answers)
+    except (OSError, ProblemError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()
