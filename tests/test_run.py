@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import dropwhile
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from tests.processes import Command, Process, free_port, started, succeeds
 from tests.projects import PRODUCTION, Environments, Workplace
 
 TEXT = "three short words"
+# It stands there twice for a cluster with a name, which begins again under the same pid.
+ANNOUNCEMENT = re.compile(r"Starting \w+ named [\w-]+")
 
 
 @dataclass
@@ -98,10 +101,9 @@ def stop_in_order(process: Process) -> None:
 
 
 def events(process: Process) -> list[dict[str, object]]:
-    """Return what a process has logged; each line is an event, but for django-prodserver's first."""
-    first, *rest = process.out.read_text().splitlines()
-    lines = rest if re.match("Starting (process|worker|server) named ", first) else [first, *rest]
-    return [json.loads(line) for line in lines]
+    """Return what a process has logged: an event a line, once django-prodserver has said what it starts."""
+    lines = process.out.read_text().splitlines()
+    return [json.loads(line) for line in dropwhile(ANNOUNCEMENT.fullmatch, lines)]
 
 
 def check_log(process: Process) -> None:
