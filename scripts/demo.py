@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -82,8 +81,9 @@ class Program:
         self.reader.start()
 
     def _read(self) -> None:
-        with LOG.open("a", encoding="utf-8") as log:
-            for line in self.process.stdout or ():
+        assert self.process.stdout  # noqa: S101 (tells mypy)
+        with self.process.stdout as output, LOG.open("a", encoding="utf-8") as log:
+            for line in output:
                 self.lines.append(line)
                 print(line, end="", file=log, flush=True)
                 if self.live:
@@ -120,34 +120,39 @@ class Program:
 
     def stop(self) -> None:
         """End it and all that it has started; what does not end in time is killed."""
-        if self.ended() and not self.reader.is_alive():
-            return
-        family = descendants({self.process.pid})
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGINT)
-        self.reader.join(STOP_SECONDS)  # its output ends when the last process has ended that could write to it
-        if self.reader.is_alive():
-            for pid in descendants(family):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        family = living({self.process.pid})
+        if family:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGINT)
+        end = time.monotonic() + STOP_SECONDS
+        while family := living(family):
+            late = time.monotonic() - end
+            if late > 0:
+                for pid in family:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            if late > 1:
+                break
+            time.sleep(0.05)
         self.process.wait()
+        self.reader.join(1)
 
 
-def descendants(family: set[int]) -> set[int]:
-    """Return the pids of processes and of all below them, from /proc or, where there is none, from ps."""
+def living(pids: set[int]) -> set[int]:
+    """Return those of the processes that live, and all below them: from /proc or, where there is none, from ps."""
+    rows: list[list[str]] = []  # pid, state, parent
     if Path("/proc/self/stat").exists():
-        rows = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
+        for path in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):  # it has just ended
-                rows.append(
-                    (int(stat.parent.name), int(stat.read_text(errors="replace").rpartition(")")[2].split()[1]))
-                )
+                rows.append([path.parent.name, *path.read_text(errors="replace").rpartition(")")[2].split()[:2]])
     else:
-        listing = subprocess.check_output(["/bin/ps", "-A", "-o", "pid=,ppid="], text=True)
-        rows = [(int(child), int(parent)) for child, parent in map(str.split, listing.splitlines())]
-    while more := {child for child, parent in rows if parent in family} - family:
-        family = family | more
-    return family
+        listing = subprocess.check_output(["/bin/ps", "-A", "-o", "pid=,state=,ppid="], text=True)
+        rows = [line.split() for line in listing.splitlines()]
+    parents = {int(pid): int(parent) for pid, state, parent in rows if not state.startswith("Z")}
+    found = pids & parents.keys()
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -252,7 +257,7 @@ def run(*command: str) -> None:
 
 def bake() -> Path:
     """Bake the default project, whatever the user's ~/.cookiecutterrc says, and return its folder."""
-    shutil.rmtree(DEMO, ignore_errors=True)
+    run("rm", "-rf", str(DEMO))  # a program, which a Ctrl-C ends
     DEMO.mkdir()
     config = DEMO / "cookiecutter.json"
     config.write_text(

@@ -127,6 +127,7 @@ def test_ctrl_c_ends_all_that_the_demo_has_started(demo: Demo, terminal: Termina
     assert any("prodserver\0web" in process for process in demo.processes())
     terminal.press_ctrl_c()
     assert "exit code 0\r\n" in terminal.read_until(r"exit code \d+\r\n", 10)
+    terminal.shell.wait(5)
     assert demo.processes() == []
 
 
@@ -134,4 +135,5 @@ def test_ctrl_c_ends_what_has_only_begun(demo: Demo, terminal: Terminal) -> None
     terminal.read_until("Installing and starting", 900)
     terminal.press_ctrl_c()
     assert "Stopped before there was a result." in terminal.read_until(r"exit code \d+\r\n", 10)
+    terminal.shell.wait(5)
     assert demo.processes() == []
