@@ -138,10 +138,9 @@ def check(site: Site) -> None:
 def test_its_processes_do_their_work_and_end_in_order(
     combination: Combination, database: str, workplace: Workplace
 ) -> None:
-    folder = workplace.temporary
     with (
-        servers.database(database, folder) as found,
-        servers.broker(combination, folder) as queue,
+        servers.database(database, workplace.temporary) as found,
+        servers.broker(combination, workplace) as queue,
         production(workplace, {**found, **queue}) as site,
     ):
         check(site)
