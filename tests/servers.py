@@ -27,15 +27,14 @@ Server = Callable[[Path], AbstractContextManager[Environment]]
 
 PACKAGES = {"initdb": "postgresql", "postgres": "postgresql", "redis-server": "redis-server"}  #: by program
 
-# moto closes the connection after each answer, where Amazon keeps it open, and so would hide what goes wrong when
-# processes share one.
+# moto's own server closes the connection after each answer, where Amazon keeps it open, and so would hide what goes
+# wrong when processes share one.
 MOTO = """
 import sys
-from moto.server import main
-from werkzeug.serving import WSGIRequestHandler
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from waitress import serve
 
-WSGIRequestHandler.protocol_version = "HTTP/1.1"
-main(sys.argv[1:])
+serve(DomainDispatcherApplication(create_backend_app), host="127.0.0.1", port=int(sys.argv[1]), threads=32)
 """
 
 # Run in the project; answers with the variables, or with a sentence if there is no server.
@@ -106,7 +105,7 @@ def postgresql(folder: Path) -> Iterator[Environment]:
 def sqs(folder: Path) -> Iterator[Environment]:
     """Start moto, which speaks SQS."""
     port = free_port()
-    with started("sqs", [sys.executable, "-c", MOTO, "-H", "127.0.0.1", "-p", str(port)], folder, os.environ) as it:
+    with started("sqs", [sys.executable, "-c", MOTO, str(port)], folder, os.environ) as it:
         it.wait_until(lambda: listens(port), "moto's port")
         yield {
             "AWS_REGION": "eu-west-1",
