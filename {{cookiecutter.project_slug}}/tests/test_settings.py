@@ -99,14 +99,6 @@ def test_each_variable_arrives(project: Path) -> None:
     assert settings["LOGGING"]["root"]["level"] == "WARNING"
 
 
-@pytest.mark.parametrize("workers", ["1", "2", "7"])
-def test_a_prefetched_task_is_not_fetched_again_before_it_had_its_turn(project: Path, workers: str) -> None:
-    cluster = values(project, **PRODUCTION, Q_WORKERS=workers)["Q_CLUSTER"]
-    for limits in (cluster, *cluster["ALT_CLUSTERS"].values()):
-        turns = -(-(limits["queue_limit"] + cluster["bulk"]) // limits["workers"])
-        assert limits["retry"] > limits["timeout"] * (1 + turns)
-
-
 @pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [

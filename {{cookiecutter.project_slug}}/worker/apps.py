@@ -18,5 +18,12 @@ class WorkerConfig(AppConfig):
     name = "worker"
 
     def ready(self) -> None:
-        """Register the system checks."""
+        """Register the system checks, and let tasks that were signed with a former key be read."""
+        from django.core import signing
+        from django_q import core_signing
+
         from worker import checks  # noqa: F401
+
+        # django-q2 1.11.1 has a copy of this function that does not know SECRET_KEY_FALLBACKS: after a change of the
+        # key, what was queued before could not be verified.
+        core_signing.loads = signing.loads

@@ -31,10 +31,10 @@ class DjangoQ2Worker(django_q2.DjangoQ2Worker):
 
     def start_server(self, *args: str) -> None:
         """Run qcluster with these arguments until it is stopped."""
-        from django_q import cluster
         from django_q.conf import Conf
+        from django_q.management.commands import qcluster
 
-        from worker.cluster import Sentinel
+        from worker.cluster import Cluster
 
         # qcluster reads --name too late: django_q.conf has by then merged the settings of the cluster that
         # Q_CLUSTER_NAME names (django-q2 1.11.1). So this process begins again, under the same pid, with it set.
@@ -44,9 +44,10 @@ class DjangoQ2Worker(django_q2.DjangoQ2Worker):
             sys.stdout.flush()
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 (no shell wanted)
 
-        # Cluster.start() takes the class from its module, and has no option for another.
-        cluster.Sentinel = Sentinel
+        # The command takes the class from its module, and has no option for another.
+        qcluster.Cluster = Cluster
         super().start_server(*args)
+        sys.exit(Cluster.supervise())
 
     def cluster_name(self) -> str:
         """Return the cluster that the arguments name, "" if none."""

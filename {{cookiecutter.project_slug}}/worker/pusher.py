@@ -1,0 +1,181 @@
+"""The pusher: claims tasks, keeps their leases, and gives back what was not begun.
+
+It takes the place of django-q2 1.11.1's, which ends at the first error of the broker, deletes a payload that it cannot
+verify, dies of one that it cannot unpickle, and lets the lease of a task run while it waits for its turn.
+"""
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from queue import Empty
+
+from django.db import close_old_connections
+from django_q.brokers import get_broker
+from django_q.conf import Conf
+from django_q.signing import SignedPackage
+
+from worker.delivery import MAX_DELIVERIES, Delivery, Leasing, Task, failed, unreadable
+from worker.pipes import Board, Results, Tasks
+
+IDLE = 10.0  #: seconds after which an empty queue is looked at even if nothing has announced a task
+
+logger = logging.getLogger("django-q")
+
+
+@dataclass(frozen=True)
+class Death:
+    """What the guard knows when a worker has died."""
+
+    ticket: int  #: the task that it took last
+    reason: str
+    taken: int  #: the highest ticket that any worker had taken
+    alive: frozenset[int]  #: the tickets of the others
+
+
+class Pusher:
+    """Holds the cluster's tasks from their claim until the monitor reports them done."""
+
+    def __init__(self, tasks: Tasks, results: Results, board: Board, orders: Connection, news: Connection) -> None:
+        """Put tasks into the queue; hear of deaths from the guard, and of what is done from the monitor."""
+        self.tasks, self.results, self.board, self.orders, self.news = tasks, results, board, orders, news
+        self.held: dict[int, Task] = {}
+        self.deaths: dict[int, tuple[Death, set[int]]] = {}
+        self.limit = Conf.QUEUE_LIMIT + Conf.WORKERS
+        self.broker: Leasing = get_broker()
+        self.renewed = time.monotonic()
+        self.cut_off = False
+        self.pause = 0.0
+
+    def run(self) -> None:
+        """Work until the guard says quit; then give back all that is still held."""
+        while self.board.phase.value != Board.QUIT:
+            self.board.pusher_beat.value = time.monotonic()
+            self.listen()
+            try:
+                self.turn()
+            except Exception as error:  # each broker has exceptions of its own
+                self.wait_for_broker(error)
+        self.listen()
+        self.give_back(self.held)
+
+    def turn(self) -> None:
+        """Renew, then claim what there is room for, or wait."""
+        close_old_connections()
+        if time.monotonic() - self.renewed > Conf.RETRY / 3:
+            self.renew()
+        if self.cut_off:
+            self.reconnected()
+        if self.board.phase.value == Board.DRAIN and not self.board.drained.value:
+            self.give_back(self.take_back())
+            self.board.drained.value = True
+        room = min(self.limit - len(self.held), Conf.BULK)
+        if self.board.phase.value != Board.RUN or room < 1:
+            wait([self.orders, self.news], 0.1 if self.board.phase.value != Board.RUN else 1.0)
+            return
+        deliveries = self.broker.claim(room)
+        for delivery in deliveries:
+            self.push(delivery)
+        if not deliveries:
+            self.broker.idle(min(IDLE, Conf.RETRY / 3), [self.orders, self.news])
+
+    def push(self, delivery: Delivery) -> None:
+        """Put a task into the queue, or report one that cannot be run to the monitor as failed."""
+        ticket = self.board.sent.value + 1
+        stamp = {"ack_id": delivery.receipt, "cluster": Conf.CLUSTER_NAME, "ticket": ticket}
+        try:
+            task = SignedPackage.loads(delivery.payload) | stamp
+        except Exception as error:  # a wrong signature, or whatever unpickling raises
+            reason = f"The task cannot be read: {type(error).__name__}: {error}"
+            task = unreadable(delivery.payload, reason) | stamp
+        if delivery.count > MAX_DELIVERIES and not task.get("set_aside"):
+            reason = f"The task was handed out {delivery.count - 1} times, and each time its cluster died."
+            task = failed(task, reason) | {"set_aside": True}
+        self.held[ticket] = task
+        self.board.sent.value = ticket
+        (self.results if task.get("set_aside") else self.tasks).put(task)
+
+    # What others report
+
+    def listen(self) -> None:
+        """Hear the guard and the monitor."""
+        while self.orders.poll():
+            self.mourn(self.orders.recv())
+        while self.news.poll():
+            for ticket, unreadable_result in self.news.recv():
+                if ticket in self.deaths:
+                    self.bury(*self.deaths.pop(ticket))
+                elif unreadable_result and ticket in self.held:
+                    self.results.put(failed(self.held[ticket], unreadable_result))
+                else:
+                    self.held.pop(ticket, None)
+
+    def mourn(self, death: Death) -> None:
+        """Find out, by sending a sign behind them, which results the dead worker has still handed on."""
+        suspects = {ticket for ticket in self.held if ticket <= death.taken} - death.alive - {death.ticket}
+        sign = self.board.sent.value + 1
+        self.board.sent.value = sign
+        self.deaths[sign] = (death, suspects)
+        self.results.put({"ticket": sign, "sign": True})
+
+    def bury(self, death: Death, suspects: set[int]) -> None:
+        """Report the task that the worker died of as failed, and give back what it had ended but not handed on."""
+        self.give_back(ticket for ticket in suspects if ticket in self.held)
+        if death.ticket in self.held:
+            self.results.put(failed(self.held[death.ticket], death.reason))
+
+    # What concerns the leases
+
+    def renew(self) -> None:
+        """Renew all leases. A task that was lost meanwhile and is not begun is left to whoever has it now."""
+        by_receipt = {task["ack_id"]: ticket for ticket, task in self.held.items()}
+        lost = {by_receipt[receipt] for receipt in self.broker.renew(by_receipt)}
+        self.renewed = time.monotonic()
+        if any(ticket > self.board.taken for ticket in lost):
+            waiting = self.take_back()
+            logger.warning("The leases of %s waiting tasks were lost", len(lost.intersection(waiting)))
+            for ticket in waiting:
+                if ticket in lost:
+                    del self.held[ticket]
+                else:
+                    self.tasks.put(self.held[ticket])
+
+    def take_back(self) -> list[int]:
+        """Take out of the queue what no worker has taken, and return the tickets."""
+        tickets = []
+        try:
+            while True:
+                tickets.append(self.tasks.get(timeout=0.1)["ticket"])
+        except Empty:
+            return [ticket for ticket in tickets if ticket in self.held]
+
+    def give_back(self, tickets: Iterable[int]) -> None:
+        """Give tasks back to the broker, so that any cluster can start them at once."""
+        tickets = list(tickets)
+        if tickets:
+            self.broker.release([self.held[ticket]["ack_id"] for ticket in tickets])
+            logger.info("Gave %s tasks back to %s", len(tickets), self.broker.list_key)
+        for ticket in tickets:
+            del self.held[ticket]
+
+    def wait_for_broker(self, error: Exception) -> None:
+        """Wait before the next try; a line a try. What was not begun is dropped before its lease runs out."""
+        self.pause = min(self.pause * 2 or 1.0, 5.0)
+        logger.error("The broker does not answer (%s: %s); next try in %.0f s", type(error).__name__, error, self.pause)
+        if time.monotonic() - self.renewed > Conf.RETRY * 0.75:
+            for ticket in self.take_back():
+                del self.held[ticket]
+        self.cut_off = True
+        wait([self.orders, self.news], self.pause)
+
+    def reconnected(self) -> None:
+        """Renew before anything is claimed: after an outage all leases may have run out."""
+        self.renew()
+        self.cut_off, self.pause = False, 0.0
+        logger.info("The broker answers again")
+
+
+def pusher(tasks: Tasks, results: Results, board: Board, orders: Connection, news: Connection) -> None:
+    """Run a pusher, as a process of the cluster."""
+    Pusher(tasks, results, board, orders, news).run()
