@@ -223,7 +223,7 @@ class Sentinel(cluster.Sentinel):  # type: ignore[misc]
         """Give back what is not begun, let the running tasks end for `Q_GRACE` seconds, and save their results."""
         logger.info("Q Cluster %s stopping.", self.title)
         deadline = time.monotonic() + settings.Q_GRACE
-        self.board.phase.value = Board.DRAIN
+        self.tell_pusher(Board.DRAIN)
         self.until(lambda: self.board.drained.value or not self.pusher.is_alive(), HAND_BACK)
         for _ in self.pool:
             self.task_queue.put(STOP)
@@ -234,9 +234,14 @@ class Sentinel(cluster.Sentinel):  # type: ignore[misc]
                 logger.warning("A task was cut off after %s s; it is given back", settings.Q_GRACE)
         self.result_queue.put(STOP)
         self.monitor.join(HAND_BACK)
-        self.board.phase.value = Board.QUIT
+        self.tell_pusher(Board.QUIT)
         self.pusher.join(HAND_BACK)
         self.heartbeat.stop()
+
+    def tell_pusher(self, phase: int) -> None:
+        """Set what the pusher is to do, and wake it."""
+        self.board.phase.value = phase
+        self.orders_in.send(None)
 
     def until(self, condition: Any, seconds: float) -> None:
         """Wait for a condition, and keep the time limits meanwhile."""

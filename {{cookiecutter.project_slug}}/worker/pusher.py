@@ -101,7 +101,8 @@ class Pusher:
     def listen(self) -> None:
         """Hear the guard and the monitor."""
         while self.orders.poll():
-            self.mourn(self.orders.recv())
+            if death := self.orders.recv():  # None only wakes
+                self.mourn(death)
         while self.news.poll():
             for ticket, unreadable_result in self.news.recv():
                 if ticket in self.deaths:
