@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -60,6 +61,24 @@ def test_readyz_says_that_the_database_does_not_answer(
     monkeypatch.setattr(health, "connection", Mock(cursor=Mock(side_effect=DatabaseError("gone"))))
     response = client.get("/readyz")
     assert (response.status_code, response.content) == (503, b"the database does not answer\n")
+
+
+@pytest.mark.django_db
+def test_a_worker_waits_for_its_servers(broker: Mock, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    monkeypatch.setattr(time, "sleep", Mock())
+    broker.ping.side_effect = [OSError("refused"), OSError("refused"), None]
+    health.wait_for_servers()
+    assert [record.message.partition(" Next try in ")[0] for record in caplog.records] == [
+        "The broker does not answer (OSError: refused)."
+    ] * 2
+
+
+@pytest.mark.django_db
+def test_a_worker_gives_up_when_its_servers_stay_away(broker: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "START_WITHIN", 0)
+    broker.ping.side_effect = OSError("refused")
+    with pytest.raises(CommandError, match=r"^The broker does not answer \(OSError: refused\)\. Gave up after 0 s\.$"):
+        health.wait_for_servers()
 
 
 @pytest.mark.django_db

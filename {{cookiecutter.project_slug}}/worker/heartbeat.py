@@ -13,7 +13,7 @@ from pathlib import Path
 from django.core.cache import caches
 from django_q.conf import Conf
 
-FRESH = 15.0  #: seconds for which a sign of life counts; the guard that gives it may pause for the scheduler
+FRESH = 30.0  #: seconds for which a sign of life counts; the guard may have to wait for an absent database
 SHARE_EVERY = 5.0  #: seconds between two writes to the cache
 
 logger = logging.getLogger(__name__)
