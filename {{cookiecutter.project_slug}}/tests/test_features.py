@@ -1,6 +1,7 @@
 """What django-q2 offers beside plain tasks, through the real worker."""
 
 import json
+
 import pytest
 
 from tests.conftest import Site
