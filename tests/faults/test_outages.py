@@ -1,0 +1,72 @@
+"""Promise 3: a broker or database that goes away is waited for."""
+
+from tests.faults.cells import each_broker
+from tests.faults.lab import Lab
+
+SHORT, LONG = 3.0, 60.0  #: seconds
+
+
+def go_through(lab: Lab, what: str, seconds: float) -> None:
+    """Cut a link while tasks run and wait."""
+    cluster = lab.start()
+    keys = lab.enqueue_many("task", 20, 0.3)
+    lab.wait(lambda: len(lab.ends()) >= 3, "the end of some tasks", cluster)
+    with lab.links[what].away(seconds):
+        pass
+    lab.deadline += seconds
+    lab.wait_done(keys, cluster)
+    assert lab.starts() == dict.fromkeys(keys, 1), lab.report()
+    assert lab.succeeded() == dict.fromkeys(keys, 1), lab.report()
+    assert "next try in" in cluster.whole_log(), lab.report()
+    assert "Traceback" not in cluster.whole_log(), lab.report()
+    assert cluster.stop() == 0, lab.report()
+
+
+TWICE = "finished tasks run again"
+LOST = "results are lost"
+
+
+@each_broker(3, upstream={"orm": TWICE, "redis": LOST, "sqs": LOST})
+def test_the_database_goes_away_during_work(lab: Lab) -> None:
+    go_through(lab, "database", SHORT)
+
+
+@each_broker(3, own_server=True)
+def test_the_broker_goes_away_during_work(lab: Lab) -> None:
+    go_through(lab, "broker", SHORT)
+
+
+@each_broker(3, full=True)
+def test_the_database_goes_away_for_a_minute(lab: Lab) -> None:
+    go_through(lab, "database", LONG)
+
+
+@each_broker(3, full=True, own_server=True)
+def test_the_broker_goes_away_for_a_minute(lab: Lab) -> None:
+    go_through(lab, "broker", LONG)
+
+
+def start_during(lab: Lab, what: str, seconds: float) -> None:
+    """Start a worker while a link is cut."""
+    keys = lab.enqueue_many("task", 5)
+    with lab.links[what].away(seconds):
+        cluster = lab.start(wait=False)
+    lab.deadline += seconds
+    lab.wait_done(keys, cluster)
+    assert "Traceback" not in cluster.whole_log(), lab.report()
+    assert cluster.stop() == 0, lab.report()
+
+
+@each_broker(3, upstream={"*": "it ends with a traceback"})
+def test_the_database_is_away_at_the_start(lab: Lab) -> None:
+    start_during(lab, "database", SHORT)
+
+
+@each_broker(3, own_server=True)
+def test_the_broker_is_away_at_the_start(lab: Lab) -> None:
+    start_during(lab, "broker", SHORT)
+
+
+@each_broker(3, full=True)
+def test_the_database_is_away_for_a_minute_at_the_start(lab: Lab) -> None:
+    start_during(lab, "database", LONG)
