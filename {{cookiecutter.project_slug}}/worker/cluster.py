@@ -231,7 +231,6 @@ class Sentinel(cluster.Sentinel):  # type: ignore[misc]
         for process in self.pool:
             if process.is_alive():
                 process.kill()
-                logger.warning("A task was cut off after %s s; it is given back", settings.Q_GRACE)
         self.result_queue.put(STOP)
         self.monitor.join(HAND_BACK)
         self.tell_pusher(Board.QUIT)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from queue import Empty
 
+from django.conf import settings
 from django.db import close_old_connections
 from django_q.brokers import get_broker
 from django_q.conf import Conf
@@ -58,6 +59,8 @@ class Pusher:
             except Exception as error:  # each broker has exceptions of its own
                 self.wait_for_broker(error)
         self.listen()
+        for task in self.held.values():
+            logger.warning("%s was cut off after %s s; it is given back, and run again", task["name"], settings.Q_GRACE)
         self.give_back(self.held)
 
     def turn(self) -> None:
