@@ -146,7 +146,7 @@ class Sentinel(cluster.Sentinel):  # type: ignore[misc]
     def spawn_worker(self) -> None:
         """Start a worker in a free seat."""
         seat = min(set(range(self.pool_size)) - {process.seat for process in self.pool})
-        self.board.tickets[seat] = 0
+        self.board.vacate(seat)
         timer = Timer()
         inbox = Inbox(self.task_queue, self.board, seat)
         process = self.spawn_process(cluster.worker, inbox, self.result_queue, timer, self.timeout)
@@ -166,8 +166,9 @@ class Sentinel(cluster.Sentinel):  # type: ignore[misc]
             if Conf.SCHEDULER and time.monotonic() > schedule:
                 schedule = time.monotonic() + SCHEDULE_EVERY
                 scheduler(broker=self.broker)
-            self.heartbeat.beat()
-            Stat(self).save()
+            db.close_old_connections()
+            if self.heartbeat.beat():
+                Stat(self).save()
             wait([self.stop_event, *(process.sentinel for process in self.pool)], 1.0)
         self.stop()
 

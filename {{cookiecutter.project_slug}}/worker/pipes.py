@@ -79,7 +79,8 @@ class Board:
     def __init__(self, workers: int) -> None:
         """Begin with nothing taken."""
         self.tickets = RawArray(ctypes.c_uint64, workers)  #: by seat, the task that its worker took last
-        self.sent = RawValue(ctypes.c_uint64, 0)  #: the ticket of the last task that was put into the queue
+        self.sent = RawValue(ctypes.c_uint64, 0)  #: the ticket of the last task in the queue, 0 once it is taken out
+        self._left = RawValue(ctypes.c_uint64, 0)  #: the highest ticket of workers that are gone
         self.phase = RawValue(ctypes.c_int, self.RUN)
         self.drained = RawValue(ctypes.c_bool, False)  #: the pusher's answer to DRAIN
         self.pusher_beat = RawValue(ctypes.c_double, time.monotonic())
@@ -88,7 +89,13 @@ class Board:
     @property
     def taken(self) -> int:
         """The highest ticket that a worker has taken: the queue keeps its order, so all lower ones are taken too."""
-        return max(self.tickets, default=0)
+        taken: int = max(self._left.value, *self.tickets)
+        return taken
+
+    def vacate(self, seat: int) -> None:
+        """Make a seat free for another worker."""
+        self._left.value = max(self._left.value, self.tickets[seat])
+        self.tickets[seat] = 0
 
 
 class Tasks:

@@ -44,6 +44,7 @@ class Pusher:
         self.held: dict[int, Task] = {}
         self.deaths: dict[int, tuple[Death, set[int]]] = {}
         self.limit = Conf.QUEUE_LIMIT + Conf.WORKERS
+        self.tickets = 0
         self.broker: Leasing = get_broker()
         self.renewed = time.monotonic()
         self.cut_off = False
@@ -85,8 +86,7 @@ class Pusher:
 
     def push(self, delivery: Delivery) -> None:
         """Put a task into the queue, or report one that cannot be run to the monitor as failed."""
-        ticket = self.board.sent.value + 1
-        stamp = {"ack_id": delivery.receipt, "cluster": Conf.CLUSTER_NAME, "ticket": ticket}
+        stamp = {"ack_id": delivery.receipt, "cluster": Conf.CLUSTER_NAME, "ticket": self.next_ticket()}
         try:
             task = SignedPackage.loads(delivery.payload) | stamp
         except Exception as error:  # a wrong signature, or whatever unpickling raises
@@ -95,9 +95,21 @@ class Pusher:
         if delivery.count > MAX_DELIVERIES and not task.get("set_aside"):
             reason = f"The task was handed out {delivery.count - 1} times, and each time its cluster died."
             task = failed(task, reason) | {"set_aside": True}
-        self.held[ticket] = task
-        self.board.sent.value = ticket
-        (self.results if task.get("set_aside") else self.tasks).put(task)
+        self.held[task["ticket"]] = task
+        if task.get("set_aside"):
+            self.results.put(task)
+        else:
+            self.queue(task)
+
+    def queue(self, task: Task) -> None:
+        """Put a task into the queue."""
+        self.tasks.put(task)
+        self.board.sent.value = task["ticket"]
+
+    def next_ticket(self) -> int:
+        """Return a number that is higher than all before."""
+        self.tickets += 1
+        return self.tickets
 
     # What others report
 
@@ -118,8 +130,7 @@ class Pusher:
     def mourn(self, death: Death) -> None:
         """Find out, by sending a sign behind them, which results the dead worker has still handed on."""
         suspects = {ticket for ticket in self.held if ticket <= death.taken} - death.alive - {death.ticket}
-        sign = self.board.sent.value + 1
-        self.board.sent.value = sign
+        sign = self.next_ticket()
         self.deaths[sign] = (death, suspects)
         self.results.put({"ticket": sign, "sign": True})
 
@@ -143,7 +154,7 @@ class Pusher:
                 if ticket in lost:
                     del self.held[ticket]
                 else:
-                    self.tasks.put(self.held[ticket])
+                    self.queue(self.held[ticket])
 
     def take_back(self) -> list[int]:
         """Take out of the queue what no worker has taken, and return the tickets."""
@@ -152,6 +163,7 @@ class Pusher:
             while True:
                 tickets.append(self.tasks.get(timeout=0.1)["ticket"])
         except Empty:
+            self.board.sent.value = 0
             return [ticket for ticket in tickets if ticket in self.held]
 
     def give_back(self, tickets: Iterable[int]) -> None:
