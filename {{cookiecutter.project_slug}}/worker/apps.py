@@ -1,5 +1,6 @@
 """The app: registers the system checks, once it is sure that the queue itself is there."""
 
+import warnings
 from importlib.util import find_spec
 
 from django.apps import AppConfig
@@ -10,6 +11,10 @@ if find_spec("django_q") is None:
     raise ImproperlyConfigured(
         "django-q2 is not installed here: run `uv sync`, or `uv add django-q2` if it was removed."
     )
+
+
+# django-q2 holds that a lease must outlast its task, since it does not renew leases as this worker does.
+warnings.filterwarnings("ignore", message="Retry and timeout are misconfigured")
 
 
 class WorkerConfig(AppConfig):

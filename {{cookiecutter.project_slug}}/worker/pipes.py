@@ -7,6 +7,7 @@ that is killed meanwhile keeps it, and the others wait for ever, though the clus
 
 import contextlib
 import ctypes
+import math
 import multiprocessing
 import queue
 import threading
@@ -158,8 +159,9 @@ class Inbox:
         task = self._tasks.get()
         if task != STOP:
             self._board.tickets[self._seat] = task["ticket"]
-            if not (task.get("timeout") or 0) > 0:  # None would end django-q2 1.11.1's worker, 0 its task
-                task |= {"timeout": -1} if "timeout" in task else {}
+            if "timeout" in task:  # None would end django-q2 1.11.1's worker, 0 its task, and 1.5 fail it
+                seconds = task["timeout"] or 0
+                task["timeout"] = math.ceil(seconds) if seconds > 0 else -1
         return task
 
 
