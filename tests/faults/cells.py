@@ -17,19 +17,20 @@ def each_broker(
     *,
     upstream: Mapping[str, str] | None = None,
     without: Iterable[str] = (),
-    own_server: bool = False,
+    own_server: bool | None = None,
     full: bool = False,
     names: str = "",
     values: Iterable[tuple[Any, ...]] = ((),),
 ) -> pytest.MarkDecorator:
     """Run a test with our worker over each broker, and with upstream's where that is known to fail.
 
-    With `own_server`, only over those that have one of their own. `upstream` says for a broker, or by "*" for all, what
-    upstream does. Such a test must fail, or the suite turns red: what mends the fault can then go.
+    With `own_server`, only over those that have a server of their own, or only over the others. `upstream` says for a
+    broker, or by "*" for all, what upstream does. Such a test must fail, or the suite turns red: what mends the fault
+    can then go.
     """
     cells = []
     for broker, combination in BROKERS.items():
-        if broker in without or (own_server and not combination.row["environment"]):
+        if broker in without or own_server not in {None, bool(combination.row["environment"])}:
             continue
         marks = [pytest.mark.xdist_group(f"faults-{broker}"), pytest.mark.promise(promise)]
         for value in values:

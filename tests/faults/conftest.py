@@ -47,10 +47,18 @@ def bases(
 
 
 @pytest.fixture
-def lab(combination: Combination, kind: str, bases: Callable[[Combination], Base], tmp_path: Path) -> Iterator[Lab]:
+def database() -> str:
+    """The kind of database; a test can ask for another one."""
+    return "postgresql"
+
+
+@pytest.fixture
+def lab(
+    combination: Combination, kind: str, database: str, bases: Callable[[Combination], Base], tmp_path: Path
+) -> Iterator[Lab]:
     """A lab for one test."""
     base = bases(combination)
-    lab = Lab(base, kind, tmp_path, f"lab{base.made}")
+    lab = Lab(base, kind, tmp_path, f"lab{base.made}", database)
     try:
         yield lab
     finally:

@@ -19,7 +19,7 @@ import pytest
 
 from tests import servers
 from tests.combinations import Combination
-from tests.processes import Command, Process, free_port, listens
+from tests.processes import Command, Process, free_port, listens, succeeds
 from tests.projects import PRODUCTION, Workplace
 
 T = TypeVar("T")
@@ -119,9 +119,13 @@ class Base:
         """Return the variables for a database of this name."""
         return {"DATABASE_URL": self.database["DATABASE_URL"].rpartition("/")[0] + f"/{name}"}
 
-    def new_database(self) -> dict[str, str]:
+    def new_database(self, kind: str, folder: Path) -> dict[str, str]:
         """Return the variables for a database of its own."""
         self.made += 1
+        if kind == "sqlite":
+            variables = {"DATABASE_URL": f"sqlite:///{folder / 'database.sqlite3'}"}
+            self.workplace.manage("release", environment={**PRODUCTION, **variables, **self.broker})
+            return variables
         name = f"lab{self.made}"
         self.sql(f"CREATE DATABASE {name} TEMPLATE migrated")
         return self.at(name)
@@ -232,6 +236,7 @@ class Lab:
     kind: str
     folder: Path
     name: str
+    database: str = "postgresql"
     lease: int = LEASE
     direct: dict[str, str] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
@@ -242,10 +247,11 @@ class Lab:
         self.ledger = self.folder / "ledger"
         self.ledger.touch()
         (self.folder / "tmp").mkdir()
-        database = self.base.new_database()
+        database = self.base.new_database(self.database, self.folder)
         self.direct = {**database, **self.base.broker}
         self.linked = {**self._link("database", database), **self._link("broker", self.base.broker)}
-        self.links.setdefault("broker", self.links["database"])  # where the queue is in the database
+        if "database" in self.links:
+            self.links.setdefault("broker", self.links["database"])  # where the queue is in the database
         self.deadline = DEADLINE[self.kind]
         self.driver = Driver(self)
 
@@ -271,6 +277,7 @@ class Lab:
         """Return the environment of a process of the project."""
         settings = {
             "retry": self.lease,
+            "save_limit": 100_000,  # keep all results
             **({"timeout": LEASE - 1} if self.kind == UPSTREAM else {}),
             **cluster,
         }
@@ -294,7 +301,13 @@ class Lab:
     # Clusters
 
     def start(
-        self, *, wait: bool = True, workers: int = 2, variables: Mapping[str, str] = {}, **cluster: Any
+        self,
+        *,
+        wait: bool = True,
+        workers: int = 2,
+        past_links: bool = False,
+        variables: Mapping[str, str] = {},
+        **cluster: Any,
     ) -> Cluster:
         """Start a cluster, with other settings of Q_CLUSTER or variables if need be."""
         python = self.base.workplace.python
@@ -302,7 +315,8 @@ class Lab:
             OURS: [python, "manage.py", "prodserver", "worker"],
             UPSTREAM: [python, "-m", "django", "qcluster", "--skip-checks"],
         }
-        environment = self.environment(cluster, **{"Q_WORKERS": str(workers), **variables})
+        variables = {"Q_WORKERS": str(workers), **(self.direct if past_links else {}), **variables}
+        environment = self.environment(cluster, **variables)
         name = f"worker{len(self.clusters) + 1}"
         made = Cluster(name, command[self.kind], self.base.workplace.path, environment, self.folder)
         made.lab, made.size = self, workers
@@ -328,10 +342,31 @@ class Lab:
         self.enqueue("work", *((key, seconds) for key in keys))
         return set(keys)
 
+    def schedule(self, name: str, seconds_ago: float) -> float:
+        """Schedule a task for each minute, the first time so long ago, and return that time."""
+        due: float = self.call(
+            "schedule", name=name, func="lab_tasks.work", args=f"'{name}',", seconds_ago=seconds_ago, schedule_type="I"
+        )
+        return due
+
+    def is_healthy(self) -> bool:
+        """Ask the project's own probe how the worker on this host is."""
+        command: Command = [self.base.workplace.python, "manage.py", "health_check", "worker"]
+        return succeeds(command, self.base.workplace.path, self.environment({}))
+
     def events(self, event: str) -> list[str]:
         """Return the keys of all events of this kind, in their order."""
         lines = [line.split() for line in self.ledger.read_text().splitlines()]
         return [line[1] for line in lines if line[0] == event]
+
+    def pids(self) -> set[int]:
+        """Return the processes that have run a task."""
+        return {int(line.split()[2]) for line in self.ledger.read_text().splitlines()}
+
+    def times(self, event: str) -> list[tuple[str, float]]:
+        """Return the keys of all events of this kind, and when they came."""
+        lines = [line.split() for line in self.ledger.read_text().splitlines()]
+        return [(line[1], float(line[3])) for line in lines if line[0] == event]
 
     def starts(self) -> Counter[str]:
         """Return how often each task has started."""

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import django
@@ -18,6 +18,7 @@ from django.utils import timezone  # noqa: E402
 from django_q.brokers import get_broker  # noqa: E402
 from django_q.conf import Conf  # noqa: E402
 from django_q.models import Schedule, Task  # noqa: E402
+from django_q.scheduler import scheduler  # noqa: E402
 from django_q.signing import PickleSerializer, SignedPackage  # noqa: E402
 from django_q.status import Stat  # noqa: E402
 from django_q.tasks import async_task  # noqa: E402
@@ -118,11 +119,23 @@ def stats() -> list[dict[str, Any]]:
     ]
 
 
-def schedule(name: str, func: str, arguments: str, seconds_ago: float, **fields: Any) -> int:
-    """Add a schedule that was due so many seconds ago."""
+def schedule(name: str, seconds_ago: float, **fields: Any) -> float:
+    """Add a schedule that was due so many seconds ago, and return that time."""
     due = timezone.now() - timedelta(seconds=seconds_ago)
-    made: Schedule = Schedule.objects.create(name=name, func=func, args=arguments, next_run=due, **fields)
-    return int(made.pk)
+    Schedule.objects.create(name=name, next_run=due, minutes=1, **fields)
+    return float(due.timestamp())
+
+
+def move_schedule(name: str, to: str) -> None:
+    """Let a schedule be due at another time."""
+    Schedule.objects.filter(name=name).update(next_run=datetime.fromisoformat(to))
+
+
+def look_at_schedules(time_zone: str = "UTC") -> None:
+    """Do what a cluster does every half minute, in a time zone."""
+    settings.TIME_ZONE = Conf.TIME_ZONE = time_zone
+    timezone.get_default_timezone.cache_clear()
+    scheduler(broker=get_broker())
 
 
 def schedules() -> list[dict[str, Any]]:
