@@ -2,6 +2,7 @@
 
 import warnings
 from importlib.util import find_spec
+from typing import Any
 
 from django.apps import AppConfig
 from django.core.exceptions import ImproperlyConfigured
@@ -25,10 +26,14 @@ class WorkerConfig(AppConfig):
     def ready(self) -> None:
         """Register the system checks, and let tasks that were signed with a former key be read."""
         from django.core import signing
+        from django.utils.encoding import force_str
         from django_q import core_signing
 
         from worker import checks  # noqa: F401
 
+        def loads(value: str | bytes, **options: Any) -> Any:
+            return signing.loads(force_str(value), **options)  # the statuses in Redis are bytes
+
         # django-q2 1.11.1 has a copy of this function that does not know SECRET_KEY_FALLBACKS: after a change of the
         # key, what was queued before could not be verified.
-        core_signing.loads = signing.loads
+        core_signing.loads = loads
