@@ -3,13 +3,17 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.combinations import Combination
 from tests.faults.lab import Base, Lab
+from tests.faults.table import Table
 from tests.interpreters import for_python
 from tests.projects import Environments, Workplace
+
+TABLE = pytest.StashKey[Table]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -18,14 +22,33 @@ def pytest_configure(config: pytest.Config) -> None:
         "full: runs with --faults only",
     ):
         config.addinivalue_line("markers", marker)
+    config.stash[TABLE] = Table()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes long."""
+    """Leave out what takes long, and note for the table which cell of it each test fills."""
     if not config.getoption("--faults"):
         left_out = [item for item in items if item.get_closest_marker("full")]
         items[:] = [item for item in items if not item.get_closest_marker("full")]
         config.hook.pytest_deselected(items=left_out)
+    for item in items:
+        if isinstance(item, pytest.Function) and (marker := item.get_closest_marker("promise")):
+            parameters: dict[str, Any] = dict(item.callspec.params)
+            cell = [marker.args[0], item.originalname, parameters["combination"].broker, parameters["kind"]]
+            item.user_properties.append(("cell", cell))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what the tests had to say, and write the table if all tests that fill it were run."""
+    table = config.stash[TABLE]
+    for outcome in ("passed", "failed", "error", "skipped", "xfailed", "xpassed"):
+        for report in terminalreporter.getreports(outcome):
+            table.add(report, outcome)
+    for line in table.said:
+        terminalreporter.line(line)
+    chosen = config.option.keyword or config.option.markexpr or config.args != ["tests/faults"]
+    if config.getoption("--faults") and not chosen:
+        terminalreporter.line(f"wrote {table.write()}")
 
 
 @pytest.fixture(scope="session")
