@@ -9,7 +9,7 @@ import pytest
 from pytest_cookies.plugin import Cookies
 
 from tests.combinations import TEMPLATE, Combination
-from tests.interpreters import PROMISED, for_python, interpreters
+from tests.interpreters import PROMISED, for_combination, interpreters
 from tests.projects import Environments, Sharing, Workplace, python_of
 
 NOT_TESTED = "not tested: "
@@ -69,7 +69,7 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> Environments:
 @pytest.fixture
 def interpreter(combination: Combination) -> Path:
     """The interpreter for the project's environment."""
-    return for_python(combination.python)
+    return for_combination(combination)
 
 
 @pytest.fixture
@@ -89,6 +89,10 @@ def once_for_its_python(
     request: pytest.FixtureRequest, project: Path, combination: Combination, sharing: Sharing
 ) -> None:
     """Skip the test if it has seen a project with the same Python, byte for byte, and the same parameters."""
+    grouped = request.node.nodeid.endswith(f"@{combination.environment}")
+    assert grouped or "PYTEST_XDIST_WORKER" not in os.environ, (
+        "pytest-xdist has not kept the environment's tests together"
+    )
     parameters = {name: str(value) for name, value in request.node.callspec.params.items() if name != "combination"}
     first = sharing.first(request.function, f"{python_of(project)}{parameters}", str(combination))
     if first != str(combination):

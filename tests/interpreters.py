@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.combinations import CONTEXT, TREE, version
+from tests.combinations import CONTEXT, TREE, Combination, version
 
 # Those that the template itself speaks of; others are used where they are found.
 PROMISED = {version(row["python"]) for row in CONTEXT["_djangos"].values()} | {
@@ -36,11 +36,12 @@ def interpreters() -> dict[tuple[int, ...], Path]:
     return {numbers: path for numbers, path in found.items() if numbers >= min(PROMISED)}
 
 
-def for_python(oldest: tuple[int, ...]) -> Path:
+def for_combination(combination: Combination) -> Path:
     """Return the interpreter that runs the tests if it is new enough, else the oldest that is, or skip the test."""
-    new_enough = {numbers: path for numbers, path in interpreters().items() if numbers >= oldest}
+    new_enough = {numbers: path for numbers, path in interpreters().items() if numbers >= combination.python}
     if sys.version_info[:2] in new_enough:
         return new_enough[sys.version_info[:2]]
     if not new_enough:
-        pytest.skip(f"not tested: there is no Python {'.'.join(map(str, oldest))} or newer here")
+        needed = ".".join(map(str, combination.python))
+        pytest.skip(f"not tested: Django {combination.django_version}, which needs Python {needed} or newer")
     return new_enough[min(new_enough)]

@@ -1,11 +1,12 @@
 """Real servers on free ports of this machine, each as fresh as the test that uses it.
 
-A function by the name of a broker starts that broker's server and yields the variables by which a project finds it.
-A broker without one is tested where its variables stand in the environment of the tests.
+Each yields the variables by which a project finds it. A broker's is the one that the project's own tests start, unless
+a function by the broker's name stands here.
 
 `python -m tests.servers` installs the programs by apt where it may, and otherwise says which are missing.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -20,20 +21,42 @@ import pytest
 
 from tests.combinations import Combination
 from tests.processes import Command, Environment, free_port, listens, run, started
+from tests.projects import Workplace
 
 Server = Callable[[Path], AbstractContextManager[Environment]]
 
 PACKAGES = {"initdb": "postgresql", "postgres": "postgresql", "redis-server": "redis-server"}  #: by program
 
-# moto closes the connection after each answer, where Amazon keeps it open, and so would hide what goes wrong when
-# processes share one.
+# moto's own server closes the connection after each answer, where Amazon keeps it open, and so would hide what goes
+# wrong when processes share one.
 MOTO = """
 import sys
-from moto.server import main
-from werkzeug.serving import WSGIRequestHandler
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from waitress import serve
 
-WSGIRequestHandler.protocol_version = "HTTP/1.1"
-main(sys.argv[1:])
+serve(DomainDispatcherApplication(create_backend_app), host="127.0.0.1", port=int(sys.argv[1]), threads=32)
+"""
+
+# Run in the project; answers with the variables, or with a sentence if there is no server.
+OF_THE_PROJECT = """
+import json, signal, sys
+from pathlib import Path
+import pytest
+sys.path.insert(0, "")
+from tests.broker_server import broker_server
+
+def answer(found):
+    path = Path(sys.argv[2])
+    path.with_suffix(".new").write_text(json.dumps(found))
+    path.with_suffix(".new").rename(path)
+
+try:
+    for variables in broker_server(Path(sys.argv[1])):
+        answer(variables)
+        signal.pause()
+except pytest.skip.Exception as error:
+    answer(str(error))
+    signal.pause()
 """
 
 
@@ -43,10 +66,10 @@ def database(name: str, folder: Path) -> AbstractContextManager[Environment]:
     return server(folder)
 
 
-def broker(combination: Combination, folder: Path) -> AbstractContextManager[Environment]:
+def broker(combination: Combination, workplace: Workplace) -> AbstractContextManager[Environment]:
     """Start the server of the combination's broker."""
     server: Server | None = BROKERS.get(combination.broker)
-    return server(folder) if server else _from_outside(combination)
+    return server(workplace.temporary) if server else of_the_project(workplace)
 
 
 @contextmanager
@@ -79,20 +102,10 @@ def postgresql(folder: Path) -> Iterator[Environment]:
 
 
 @contextmanager
-def redis(folder: Path) -> Iterator[Environment]:
-    """Start Redis."""
-    port = free_port()
-    options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--maxmemory-policy", "noeviction"]
-    with started("redis", [program("redis-server"), *options], folder, os.environ) as it:
-        it.wait_until(lambda: listens(port), "Redis's port")
-        yield {"REDIS_URL": f"redis://127.0.0.1:{port}/0"}
-
-
-@contextmanager
 def sqs(folder: Path) -> Iterator[Environment]:
     """Start moto, which speaks SQS."""
     port = free_port()
-    with started("sqs", [sys.executable, "-c", MOTO, "-H", "127.0.0.1", "-p", str(port)], folder, os.environ) as it:
+    with started("sqs", [sys.executable, "-c", MOTO, str(port)], folder, os.environ) as it:
         it.wait_until(lambda: listens(port), "moto's port")
         yield {
             "AWS_REGION": "eu-west-1",
@@ -112,17 +125,20 @@ def mongodb(folder: Path) -> Iterator[Environment]:
         yield {"MONGODB_URL": f"mongodb://127.0.0.1:{port}"}
 
 
-BROKERS: dict[str, Server] = {server.__name__: server for server in (mongodb, redis, sqs)}
+BROKERS: dict[str, Server] = {server.__name__: server for server in (mongodb, sqs)}
 
 
 @contextmanager
-def _from_outside(combination: Combination) -> Iterator[Environment]:
-    """Use the server that the environment of the tests names, if the broker needs any."""
-    names = [variable["name"] for variable in combination.row["environment"]]
-    given = {name: os.environ[name] for name in names if name in os.environ}
-    if names and not given:
-        missing(f"a server for {combination.broker}: set {names[0]}")
-    yield given
+def of_the_project(workplace: Workplace) -> Iterator[Environment]:
+    """Start what the project's own tests start."""
+    answer = workplace.temporary / "broker.json"
+    command: Command = [workplace.python, "-c", OF_THE_PROJECT, workplace.temporary, answer]
+    with started("broker", command, workplace.path, os.environ, workplace.temporary) as it:
+        it.wait_until(answer.exists, "the broker's server")
+        found = json.loads(answer.read_text())
+        if isinstance(found, str):
+            missing(f"server for this broker: {found}")
+        yield found
 
 
 def program(name: str) -> Path:
@@ -136,7 +152,7 @@ def program(name: str) -> Path:
 def missing(what: str) -> NoReturn:
     """Skip the test, or fail it where all servers are promised."""
     if "CI" in os.environ:
-        pytest.fail(f"not tested: there is no {what}")
+        pytest.fail(f"not tested: there is no {what}", pytrace=False)
     pytest.skip(f"not tested: there is no {what}")
 
 

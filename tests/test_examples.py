@@ -1,6 +1,7 @@
 """What lies in examples/ is what the template bakes: run `make examples` after a change of the template."""
 
 import importlib.util
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +21,13 @@ def load(path: Path) -> ModuleType:
     return module
 
 
+def content(example: Path) -> dict[str, bytes]:
+    """Return what is, or would be, committed of an example: not what is left from a run of it."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.check_output(listing, cwd=example, text=True).split("\0")[:-1]
+    return {name: (example / name).read_bytes() for name in names if (example / name).exists()}
+
+
 @pytest.fixture(scope="module")
 def examples() -> ModuleType:
     """The script by which `make examples` bakes."""
@@ -28,8 +36,8 @@ def examples() -> ModuleType:
 
 def test_examples_are_what_the_template_bakes(examples: ModuleType, tmp_path: Path) -> None:
     for name in examples.EXAMPLES:
-        baked = tree(examples.bake(name, tmp_path))
-        committed = tree(TEMPLATE / "examples" / name)
+        baked = tree(examples.bake(name, tmp_path / name))
+        committed = content(TEMPLATE / "examples" / name)
         assert {path for path in baked.keys() | committed.keys() if baked.get(path) != committed.get(path)} == set(), (
             name
         )

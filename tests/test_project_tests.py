@@ -20,7 +20,8 @@ def newest(broker: str) -> Combination:
 
 @each("", lambda combination: iter([()]), [newest(broker) for broker in CHOICES["broker"]])
 def test_make_test_passes(combination: Combination, workplace: Workplace, interpreter: Path) -> None:
-    with servers.broker(combination, workplace.temporary) as found:
+    with servers.broker(combination, workplace) as found:
         uv = os.pathsep.join([str(Path(find_uv_bin()).parent), os.environ["PATH"]])
         environment = {**uv_environment(interpreter), **found, "PATH": uv, "TMPDIR": str(workplace.temporary)}
-        run(["make", "test"], workplace.path, environment)
+        printed = run(["make", "test"], workplace.path, environment)
+    assert "skipped" not in printed.splitlines()[-1], printed

@@ -20,6 +20,7 @@ from tests.processes import Command, Process, free_port, started, succeeds
 from tests.projects import PRODUCTION, Environments, Workplace
 
 TEXT = "three short words"
+AT_ONCE = 8  #: how often each button is pressed before the first result is awaited
 # It stands there twice for a cluster with a name, which begins again under the same pid.
 ANNOUNCEMENT = re.compile(r"Starting \w+ named [\w-]+")
 
@@ -79,18 +80,23 @@ def page_shows_that_all_run(site: Site, browser: Browser) -> Page:
     return site.web.wait_until(page, "a sign of life of every worker on the start page")
 
 
-def run_task(site: Site, browser: Browser, page: Page, button: tuple[str, str]) -> str:
-    """Press a button, and return the text that stands there when the task is done."""
+def send_task(browser: Browser, page: Page, button: tuple[str, str]) -> str:
+    """Press a button, and return where the task's page is."""
     answer = browser.post(page.action, {**page.fields, "text": TEXT, **dict([button])})
     assert answer.status == 302, answer
     assert answer.location is not None
+    return answer.location
+
+
+def result_of(site: Site, browser: Browser, task: str) -> str:
+    """Return the text that stands on a task's page when it is done."""
 
     def done() -> str | None:
-        state = json.loads(browser.get(str(answer.location), accept="application/json").text)
+        state = json.loads(browser.get(task, accept="application/json").text)
         return str(state["text"]) if state["done"] else None
 
-    result = site.web.wait_until(done, f"the result of {button}")
-    assert result in browser.get(answer.location).text, "the page without a script shows another result"
+    result = site.web.wait_until(done, f"the result of {task}")
+    assert result in browser.get(task).text, "the page without a script shows another result"
     return result
 
 
@@ -124,8 +130,9 @@ def check(site: Site) -> None:
     assert page.files
     assert {path: browser.get(path).status for path in page.files} == dict.fromkeys(page.files, 200)
     assert page.buttons
-    for button in page.buttons:
-        result = run_task(site, browser, page, button)
+    # Several at once: processes of a worker that share a connection get each other's answers.
+    for task in [send_task(browser, page, button) for button in page.buttons * AT_ONCE]:
+        result = result_of(site, browser, task)
         assert result.startswith("Result: "), result
         assert str(len(TEXT.split())) in result, result
     for process in site.processes:
@@ -138,10 +145,9 @@ def check(site: Site) -> None:
 def test_its_processes_do_their_work_and_end_in_order(
     combination: Combination, database: str, workplace: Workplace
 ) -> None:
-    folder = workplace.temporary
     with (
-        servers.database(database, folder) as found,
-        servers.broker(combination, folder) as queue,
+        servers.database(database, workplace.temporary) as found,
+        servers.broker(combination, workplace) as queue,
         production(workplace, {**found, **queue}) as site,
     ):
         check(site)

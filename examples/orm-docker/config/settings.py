@@ -1,0 +1,229 @@
+"""The settings, all of them: what differs from machine to machine comes from the environment.
+
+Each variable read here stands in .env.example. A wrong value ends the program with a sentence that names it.
+Django's settings are described at https://docs.djangoproject.com/en/6.1/ref/settings/,
+those of Q_CLUSTER at https://django-q2.readthedocs.io/en/master/configure.html.
+"""
+
+import logging
+import socket
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+from environs import Env, validate
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+SITE_NAME = "My Project"
+SITE_SLUG = "my_project"
+
+env = Env()
+env.read_env(BASE_DIR / ".env", recurse=False)  # for development; the real environment wins over it
+
+# Security
+
+DEBUG = env.bool("DEBUG", False)  # dangerous in production: it shows settings and source to visitors
+if DEBUG:
+    SECRET_KEY = env.str("SECRET_KEY", "django-insecure-for-development-only")
+else:
+    SECRET_KEY = env.str("SECRET_KEY", validate=validate.Length(min=1))
+# Old keys: sessions signed with them stay valid after SECRET_KEY has changed.
+SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", [])
+
+ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", [])
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])
+
+# Where DEBUG is off, a proxy ends TLS and says so in this header. It must overwrite what clients send, and the
+# port that gunicorn listens on must not be reachable past it: else anybody can claim to have come by HTTPS.
+SECURE_PROXY_SSL_HEADER = None if DEBUG else ("HTTP_X_FORWARDED_PROTO", "https")
+SECURE_SSL_REDIRECT = not DEBUG
+SESSION_COOKIE_SECURE = not DEBUG  # a cookie sent over HTTP could be read on its way
+CSRF_COOKIE_SECURE = not DEBUG
+# Browsers remember for this long to come by HTTPS only. An hour can be waited out if HTTPS fails at first;
+# set a year (31536000) when it has held for a while.
+SECURE_HSTS_SECONDS = 0 if DEBUG else 3600
+SILENCED_SYSTEM_CHECKS = [
+    "security.W005",  # SECURE_HSTS_INCLUDE_SUBDOMAINS: it would bind every subdomain, also those of others
+    "security.W021",  # SECURE_HSTS_PRELOAD: browsers ship with the list, so there is no quick way back
+]
+SECURE_CSP = {"default-src": ["'self'"], "img-src": ["'self'", "data:"]}  # no inline script or style runs
+
+# Application
+
+INSTALLED_APPS = [
+    "worker",  # first: its prodserver command takes the place of django_prodserver's
+    "core",
+    "django_prodserver",
+    "django_q",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+]
+
+MIDDLEWARE = [
+    "worker.middleware.ProbeMiddleware",  # first: probes send any Host, and plain HTTP
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+ASGI_APPLICATION = "config.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+
+# Database and cache
+
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}
+}
+if env.str("DATABASE_URL", ""):
+    DATABASES["default"] = dict(env.dj_db_url("DATABASE_URL"))
+DATABASES["default"] |= {
+    # A connection for each request, or for each look at the queue, costs more than the query that it carries.
+    "CONN_MAX_AGE": 600,
+    "CONN_HEALTH_CHECKS": True,
+}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # Web and workers write to one file: WAL lets them read meanwhile, IMMEDIATE makes a writer wait for its
+    # turn, up to `timeout` seconds, where it would otherwise fail with "database is locked".
+    DATABASES["default"]["OPTIONS"] = {
+        "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL",
+        "timeout": 20,
+        "transaction_mode": "IMMEDIATE",
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# Shared by all processes: through it web sees that a worker is alive, which memory of its own could not show.
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "cache"}}
+
+# Static files
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        # Names that carry a hash of the content, so that browsers may keep them for ever.
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+
+# Logging: to stdout, one line an event; JSON where machines read it
+
+LOG_LEVEL = env.str("LOG_LEVEL", "INFO", validate=validate.OneOf(list(logging.getLevelNamesMapping())))
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "text": {"format": "%(levelname)s %(name)s: %(message)s"},
+        "json": {
+            "()": "pythonjsonlogger.json.JsonFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s %(process)d %(message)s",
+        },
+    },
+    "handlers": {
+        "stdout": {
+            "class": "logging.StreamHandler",
+            "stream": "ext://sys.stdout",
+            "formatter": "text" if DEBUG else "json",
+        },
+    },
+    "root": {"handlers": ["stdout"], "level": LOG_LEVEL},
+    "loggers": {
+        # Without handlers of their own, or each event would come twice.
+        "django": {"handlers": []},
+        "django-q": {"handlers": []},
+    },
+}
+
+# Queue
+
+Q_WORKERS = env.int("Q_WORKERS", 2, validate=validate.Range(min=1))  # about 10 MB each, and 60 MB for the rest
+# Seconds that a task may run. 25 end within the 30 that most platforms grant to a process that they stop.
+Q_TIMEOUT = env.int("Q_TIMEOUT", 25, validate=validate.Range(min=1))
+
+
+def limits(workers: int, timeout: int) -> dict[str, int]:
+    """Return the settings of a cluster that depend on each other.
+
+    A task's `retry` clock starts when it is fetched, not when it begins. At worst it then waits until each worker
+    has ended a task and a prefetched one, and runs itself: 3 x timeout. The fourth is for saving its result. With a
+    smaller `retry` it would be fetched again, and run twice.
+    """
+    return {"workers": workers, "timeout": timeout, "queue_limit": workers, "retry": 4 * timeout}
+
+
+Q_CLUSTER: dict[str, Any] = {
+    "name": SITE_SLUG,  # it also salts the signature of tasks: web and all workers must agree on it
+    "broker_class": "worker.broker.Broker",
+    **limits(Q_WORKERS, Q_TIMEOUT),
+    "bulk": 1,  # tasks fetched at a time, on top of queue_limit; more would call for a longer retry
+    "max_attempts": 3,  # a task that fails is tried again after `retry` seconds; 0 would mean without end
+    "ack_failures": False,  # True would take a failed task from the queue at once, without another attempt
+    "catch_up": False,  # after a pause a schedule runs once, not once for each time that it missed
+    "save_limit": 250,  # results of successes that are kept; failures are kept until somebody deletes them
+    "time_zone": TIME_ZONE,
+    "orm": "default",  # the DATABASES entry that holds the queue
+    "poll": 0.5,  # seconds between two looks at an empty queue: a task waits half of it
+    "ALT_CLUSTERS": {},  # further clusters by name, each with what it does otherwise
+}
+
+# Processes, started by `python manage.py prodserver NAME`
+
+PORT = env.int("PORT", 8000, validate=validate.Range(min=1, max=65535))
+WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", 2, validate=validate.Range(min=1))
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (gunicorn's workers touch a file; a slow disk would block them)
+PRODUCTION_PROCESSES: dict[str, dict[str, Any]] = {
+    "web": {
+        "BACKEND": "django_prodserver.backends.servers.gunicorn.GunicornServer",
+        "ARGS": {
+            "bind": f"{'[::]' if socket.has_dualstack_ipv6() else '0.0.0.0'}:{PORT}",  # noqa: S104 (a proxy asks)
+            "workers": str(WEB_CONCURRENCY),
+            "threads": "4",  # a thread that waits for the database leaves the others to serve
+            "graceful-timeout": "20",  # seconds; below what platforms grant to a process that they stop
+            "keep-alive": "95",  # seconds; above the 90 for which routers keep idle connections
+            "logger-class": "worker.gunicorn.Logger",
+            "no-control-socket": None,  # it would want to write to a home folder, which containers lack
+            "worker-tmp-dir": str(SHARED_MEMORY if SHARED_MEMORY.is_dir() else gettempdir()),
+        },
+    },
+    "worker": {"BACKEND": "worker.backend.DjangoQ2Worker"},
+}

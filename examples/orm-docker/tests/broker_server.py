@@ -1,0 +1,9 @@
+"""The broker's server for tests with real processes: none, the queue is in their database."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def broker_server(folder: Path) -> Iterator[dict[str, str]]:
+    """Yield the variables that lead to the broker."""
+    yield {}

@@ -1,0 +1,225 @@
+"""PRODUCTION_PROCESSES: how its processes start and end, and what a wrong entry is told."""
+
+import inspect
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import CommandError, call_command, get_commands, load_command_class
+from django_prodserver.backends.workers.django_q2 import DjangoQ2Worker as UpstreamWorker
+from django_q import cluster
+from pytest_django import Settings
+
+from tests.conftest import Site
+from tests.processes import free_port, manage, running
+from worker.backend import DjangoQ2Worker
+
+GUNICORN = "django_prodserver.backends.servers.gunicorn.GunicornServer"
+WORKER = "worker.backend.DjangoQ2Worker"
+
+
+def prodserver(*args: str) -> None:
+    """Run the command as the command line does."""
+    assert get_commands()["prodserver"] == "worker"
+    load_command_class("worker", "prodserver").run_from_argv(["manage.py", "prodserver", *args])
+
+
+@pytest.fixture
+def qcluster(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """Stand in for django-q2's command, and record how it is called."""
+    command = Mock()
+    monkeypatch.setattr("django_prodserver.backends.workers.django_q2.management.call_command", command)
+    monkeypatch.setattr("django_q.cluster.Sentinel", Mock())
+    return command
+
+
+def test_the_processes_are_listed(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
+    prodserver("--list")
+    assert capsys.readouterr().out.split() == list(settings.PRODUCTION_PROCESSES)
+
+
+def test_a_process_starts_only_once_the_system_checks_have_passed(
+    qcluster: Mock, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.STATIC_URL = "no-slash"
+    with pytest.raises(SystemExit) as end:
+        prodserver("worker")
+    assert end.value.code == 1
+    qcluster.assert_not_called()
+    assert "STATIC_URL" in capsys.readouterr().err
+
+
+def test_the_worker_hands_its_arguments_to_qcluster(qcluster: Mock, settings: Settings) -> None:
+    settings.PRODUCTION_PROCESSES = {"worker": {"BACKEND": WORKER, "ARGS": {"run-once": None, "verbosity": "2"}}}
+    prodserver("worker")
+    qcluster.assert_called_once_with("qcluster", "--run-once", "--verbosity=2")
+
+
+def test_another_cluster_begins_again_with_its_name_in_the_environment(
+    qcluster: Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execv = Mock(side_effect=SystemExit)
+    monkeypatch.setattr("os.execv", execv)
+    env: dict[str, str] = {}
+    monkeypatch.setattr("os.environ", env)
+    with pytest.raises(SystemExit):
+        DjangoQ2Worker(ARGS={"name": "other"}).start_server("--name=other")
+    assert env == {"Q_CLUSTER_NAME": "other"}
+    execv.assert_called_once_with(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["nope"], "CommandError: There is no process 'nope': PRODUCTION_PROCESSES has web, worker"),
+        ([], "CommandError: The name of a process is missing: PRODUCTION_PROCESSES has web, worker"),
+    ],
+)
+def test_a_wrong_name_is_refused(args: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        prodserver(*args)
+    error = capsys.readouterr().err
+    assert end.value.code == 1
+    assert error.startswith(sentence)
+    assert error.count("\n") == 1
+
+
+def test_a_missing_package_ends_with_a_sentence(
+    qcluster: Mock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("worker.management.commands.prodserver.Command.check", Mock())
+    monkeypatch.setattr("worker.backend.import_string", Mock(side_effect=ModuleNotFoundError(name="client")))
+    with pytest.raises(SystemExit) as end:
+        prodserver("worker")
+    assert end.value.code == 1
+    assert capsys.readouterr().err == (
+        "CommandError: The broker needs the package client, which is not installed here: "
+        "run `uv sync`, or `uv add client` if it was removed.\n"
+    )
+
+
+def test_the_backend_names_a_missing_django_q2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "django_q", None)
+    with pytest.raises(ImproperlyConfigured, match="django-q2 is required"):
+        DjangoQ2Worker()
+
+
+def test_the_backend_names_a_missing_app(settings: Settings) -> None:
+    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "django_q"]
+    with pytest.raises(ImproperlyConfigured, match="Add 'django_q' to INSTALLED_APPS"):
+        DjangoQ2Worker()
+
+
+def test_a_command_names_a_missing_django_q2(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util\nfind = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *args: None if name == 'django_q' else find(name, *args)\n"
+    )
+    done = manage("check", env={**environment, "PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (
+        1,
+        "ImproperlyConfigured: django-q2 is not installed here: run `uv sync`, "
+        "or `uv add django-q2` if it was removed.\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("processes", "error", "hint"),
+    [
+        (["web"], "PRODUCTION_PROCESSES is not a dict", "Write"),
+        ({}, "PRODUCTION_PROCESSES is not a dict", "Write"),
+        ({"web": "gunicorn"}, "['web'] is a str", "Write {'BACKEND'"),
+        ({"web": {}}, "['web'] has no BACKEND", "Name a class"),
+        ({"web": {"BACKEND": GUNICORN, "args": {}}}, "has the unknown key 'args'", "Did you mean 'ARGS'?"),
+        ({"web": {"BACKEND": "nodot"}}, "the BACKEND 'nodot' cannot be used", "Name a class"),
+        ({"web": {"BACKEND": "no.such.Module"}}, "No module named 'no'", "Name a class"),
+        ({"web": {"BACKEND": "worker.backend.Wroker"}}, "does not define a", "Name a class"),
+        ({"web": {"BACKEND": "pathlib.Path"}}, "is not a backend of django-prodserver", "Name a class"),
+        ({"web": {"BACKEND": GUNICORN, "ARGS": ["--preload"]}}, "ARGS ['--preload'] is not a dict", "Write"),
+        ({"web": {"BACKEND": GUNICORN, "ARGS": None}}, "ARGS None is not a dict", "Write"),
+        ({"web": {"BACKEND": GUNICORN, "ARGS": {"preload": True}}}, "is not a dict of strings", "None"),
+        ({"web": {"BACKEND": GUNICORN, "ARGS": {"wrokers": "2"}}}, "no option 'wrokers'", "Did you mean 'workers'?"),
+        ({"w": {"BACKEND": WORKER, "ARGS": {"cluster-name": "x"}}}, "no option 'cluster-name'", "Known are: "),
+        ({"w": {"BACKEND": WORKER, "ARGS": {"name": "slwo"}}}, "Q_CLUSTER knows no cluster 'slwo'", ""),
+    ],
+)
+def test_a_wrong_entry_is_named(settings: Settings, processes: object, error: str, hint: str) -> None:
+    settings.PRODUCTION_PROCESSES = processes
+    (message,) = run_checks()
+    assert error in message.msg
+    assert hint in str(message.hint)
+
+
+def test_a_backend_of_another_kind_keeps_its_options(settings: Settings) -> None:
+    backend = "django_prodserver.backends.base.BaseServerBackend"
+    settings.PRODUCTION_PROCESSES = {"other": {"BACKEND": backend, "ARGS": {"anything": "1"}}}
+    assert run_checks() == []
+
+
+def test_the_brokers_missing_package_is_named(settings: Settings) -> None:
+    settings.Q_CLUSTER = {**settings.Q_CLUSTER, "broker_class": "no_such_package.Broker"}
+    (message,) = run_checks()
+    assert (message.id, "the package no_such_package" in message.msg) == ("worker.E010", True)
+
+
+def test_a_cache_that_web_does_not_share_is_named(settings: Settings) -> None:
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    (message,) = run_checks()
+    assert message.id == "worker.W011"
+
+
+def test_a_missing_database_stops_a_release(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    settings.DEBUG = False
+    assert "worker.E020" in {message.id for message in run_checks(include_deployment_checks=True)}
+    with pytest.raises(CommandError, match="DATABASE_URL is not set"):
+        call_command("release")
+
+
+@pytest.mark.django_db
+def test_a_release_checks_migrates_and_creates_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(
+        "worker.management.commands.release.call_command", lambda *args, **options: steps.append((*args, options))
+    )
+    call_command("release")
+    assert steps == [
+        ("check", {"deploy": True, "fail_level": "WARNING"}),
+        ("migrate", {"interactive": False}),
+        ("createcachetable", {}),
+    ]
+
+
+@pytest.mark.parametrize("command", ["prodserver", "server"])
+def test_web_ends_with_0_after_sigterm(command: str, environment: dict[str, str], tmp_path: Path) -> None:
+    with running("web", {**environment, "PORT": str(free_port())}, tmp_path, command) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("command", ["prodserver", "worker"])
+def test_a_worker_ends_with_0_after_sigterm_to_its_whole_group(
+    command: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    with running("worker", {**environment, "TMPDIR": str(tmp_path)}, tmp_path, command) as process:
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert "has stopped" in (tmp_path / "worker.log").read_text()
+
+
+def test_upstreams_cluster_still_needs_a_mended_sentinel() -> None:
+    """django-q2 1.11.1: see worker/cluster.py. If this fails, look whether that file can go."""
+    assert "signal.signal(signal.SIGTERM, signal.SIG_DFL)" in inspect.getsource(cluster.Sentinel.__init__)
+    assert issubclass(DjangoQ2Worker, UpstreamWorker)
+
+
+def test_each_event_is_logged_in_one_line(site: Site) -> None:
+    log = (site.logs / "worker.log").read_text()
+    assert len(re.findall(r"Q Cluster \S+ \[\S+\] running", log)) == 1

@@ -1,0 +1,53 @@
+"""The django-prodserver backend of the worker processes."""
+
+import os
+import sys
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+from django_prodserver.backends.workers import django_q2
+
+
+class DjangoQ2Worker(django_q2.DjangoQ2Worker):
+    """Starts a cluster. ARGS are options of qcluster: `{"name": "slow"}` names one of ALT_CLUSTERS."""
+
+    def __init__(self, **config: Any) -> None:
+        """Make sure that all is there that the cluster needs.
+
+        Raises:
+            ImproperlyConfigured: If django-q2, its app or the broker's client package is missing.
+        """
+        super().__init__(**config)
+        from django_q.conf import Conf
+
+        try:
+            import_string(Conf.BROKER_CLASS)
+        except ModuleNotFoundError as error:
+            raise ImproperlyConfigured(
+                f"The broker needs the package {error.name}, which is not installed here: run `uv sync`, "
+                f"or `uv add {error.name}` if it was removed."
+            ) from error
+
+    def start_server(self, *args: str) -> None:
+        """Run qcluster with these arguments until it is stopped."""
+        from django_q import cluster
+        from django_q.conf import Conf
+
+        from worker.cluster import Sentinel
+
+        # qcluster reads --name too late: django_q.conf has by then merged the settings of the cluster that
+        # Q_CLUSTER_NAME names (django-q2 1.11.1). So this process begins again, under the same pid, with it set.
+        name = self.cluster_name()
+        if name and name != Conf.CLUSTER_NAME:
+            os.environ["Q_CLUSTER_NAME"] = name
+            sys.stdout.flush()
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 (no shell wanted)
+
+        # Cluster.start() takes the class from its module, and has no option for another.
+        cluster.Sentinel = Sentinel
+        super().start_server(*args)
+
+    def cluster_name(self) -> str:
+        """Return the cluster that the arguments name, "" if none."""
+        return next((arg.partition("=")[2] for arg in self.args if arg.startswith("--name=")), "")

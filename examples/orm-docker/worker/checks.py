@@ -1,0 +1,151 @@
+"""System checks of what the processes need, run by `manage.py check` and before each process starts."""
+
+import os
+from argparse import ArgumentParser
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.management import load_command_class
+from django.utils.module_loading import import_string
+from django_prodserver.backends.base import BaseProcessBackend
+from django_prodserver.backends.servers.gunicorn import GunicornServer
+from django_prodserver.backends.workers.django_q2 import DjangoQ2Worker
+from gunicorn.config import Config as GunicornConfig
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    by_lower_case = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), by_lower_case, n=1)
+    return f"Did you mean {by_lower_case[close[0]]!r}?" if close else f"Known are: {', '.join(sorted(known))}."
+
+
+def _options(backend: type[BaseProcessBackend]) -> list[str]:
+    """Return the options that the backend's program knows, without their dashes; [] if it cannot be asked."""
+    parser: ArgumentParser
+    if issubclass(backend, GunicornServer):
+        parser = GunicornConfig().parser()
+    elif issubclass(backend, DjangoQ2Worker):
+        parser = load_command_class("django_q", "qcluster").create_parser("manage.py", "qcluster")
+    else:
+        return []
+    return [
+        option.removeprefix("--")
+        for action in parser._actions  # noqa: SLF001 (argparse has no public list)
+        for option in action.option_strings
+        if option.startswith("--")
+    ]
+
+
+def _check_process(name: str, entry: Any) -> Iterator[CheckMessage]:
+    where = f"PRODUCTION_PROCESSES[{name!r}]"
+    if not isinstance(entry, Mapping):
+        yield Error(f"{where} is a {type(entry).__name__}.", hint="Write {'BACKEND': …}.", id="worker.E002")
+        return
+    for key in entry.keys() - {"BACKEND", "ARGS"}:
+        yield Error(
+            f"{where} has the unknown key {key!r}.", hint=_did_you_mean(key, ["ARGS", "BACKEND"]), id="worker.E003"
+        )
+    if "BACKEND" not in entry:
+        yield Error(
+            f"{where} has no BACKEND.", hint="Name a class, such as worker.backend.DjangoQ2Worker.", id="worker.E004"
+        )
+        return
+    try:
+        backend = import_string(entry["BACKEND"])
+        if not issubclass(backend, BaseProcessBackend):
+            raise TypeError(f"{entry['BACKEND']} is not a backend of django-prodserver")
+    except (AttributeError, ImportError, TypeError) as error:
+        yield Error(
+            f"{where}: the BACKEND {entry['BACKEND']!r} cannot be used: {error}.",
+            hint="Name a class, such as worker.backend.DjangoQ2Worker.",
+            id="worker.E005",
+        )
+        return
+    args = entry.get("ARGS", {})
+    if not isinstance(args, Mapping) or not all(
+        isinstance(option, str) and isinstance(value, str | None) for option, value in args.items()
+    ):
+        yield Error(
+            f"{where}: ARGS {args!r} is not a dict of strings.",
+            hint="Write {'option': 'value'}, and {'option': None} for an option without a value.",
+            id="worker.E006",
+        )
+        return
+    known = _options(backend)
+    for option in args:
+        if known and option not in known:
+            yield Error(f"{where}: there is no option {option!r}.", hint=_did_you_mean(option, known), id="worker.E007")
+    cluster = args.get("name")
+    clusters = {settings.Q_CLUSTER["name"], *settings.Q_CLUSTER["ALT_CLUSTERS"]}
+    if issubclass(backend, DjangoQ2Worker) and cluster and cluster not in clusters:
+        yield Error(
+            f"{where}: Q_CLUSTER knows no cluster {cluster!r}.",
+            hint=_did_you_mean(cluster, list(clusters)),
+            id="worker.E008",
+        )
+
+
+@register()
+def check_processes(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check PRODUCTION_PROCESSES."""
+    processes = getattr(settings, "PRODUCTION_PROCESSES", None)
+    if not isinstance(processes, Mapping) or not processes:
+        return [
+            Error(
+                "PRODUCTION_PROCESSES is not a dict of processes.",
+                hint="Write {'web': {'BACKEND': …}, 'worker': {'BACKEND': …}}.",
+                id="worker.E001",
+            )
+        ]
+    return [message for name, entry in processes.items() for message in _check_process(name, entry)]
+
+
+@register()
+def check_broker(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that the broker's client package is there."""
+    try:
+        import_string(settings.Q_CLUSTER["broker_class"])
+    except ModuleNotFoundError as error:
+        return [
+            Error(
+                f"The broker needs the package {error.name}, which is not installed here.",
+                hint=f"Run `uv sync`, or `uv add {error.name}` if it was removed.",
+                id="worker.E010",
+            )
+        ]
+    return []
+
+
+@register(Tags.caches)
+def check_cache(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that the cache which carries the signs of life is shared by all processes."""
+    alias = settings.Q_CLUSTER.get("cache", "default")
+    backend = settings.CACHES.get(alias, {}).get("BACKEND", "")
+    if backend.rpartition(".")[2] not in {"", "DummyCache", "LocMemCache"}:
+        return []
+    return [
+        checks.Warning(
+            f"CACHES[{alias!r}] is not shared by the processes, so web cannot see whether a worker is alive.",
+            hint="Use django.core.cache.backends.db.DatabaseCache.",
+            id="worker.W011",
+        )
+    ]
+
+
+@register(Tags.database, deploy=True)
+def check_database(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that production has a database of its own: a file in the project folder vanishes with the container."""
+    if settings.DEBUG or os.environ.get("DATABASE_URL"):
+        return []
+    return [
+        Error(
+            "DATABASE_URL is not set, and DEBUG is off.",
+            hint="Set it, as in postgres://user:password@host:5432/name.",
+            id="worker.E020",
+        )
+    ]

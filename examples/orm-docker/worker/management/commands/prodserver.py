@@ -1,0 +1,51 @@
+"""`prodserver NAME` starts one process of PRODUCTION_PROCESSES.
+
+django-prodserver 3.0.0 has a command of this name, which refuses workers and is to go in 4.0.0; its successors
+`server` and `worker` work beside this one, but run no system checks.
+"""
+
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandError
+from django_prodserver.backends.base import BaseProcessBackend
+from django_prodserver.management.base import BaseProcessCommand
+
+
+class Command(BaseProcessCommand):
+    """Starts a process, web server or worker, once the system checks have passed."""
+
+    help = "Start one process of PRODUCTION_PROCESSES, such as web or worker."
+    backend_base_class = BaseProcessBackend
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Take the name, which start_process() looks up: argparse would answer a wrong one with its usage."""
+        parser.add_argument("process_name", nargs="?", help="the process to start")
+        parser.add_argument("--list", action="store_true", help="name the processes, and start none")
+
+    def start_process(self, process_name: str, *args: Any, **options: Any) -> None:
+        """Run the system checks, then the process.
+
+        Raises:
+            CommandError: If a check fails, the name is missing or unknown, or the backend lacks something.
+        """
+        self.check()
+        if process_name not in self.names():
+            problem = f"There is no process {process_name!r}" if process_name else "The name of a process is missing"
+            raise CommandError(f"{problem}: PRODUCTION_PROCESSES has {', '.join(self.names())}.")
+        try:
+            super().start_process(process_name, *args, **options)
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from error
+
+    def list_process_names(self) -> None:
+        """Print the names, one a line."""
+        self.stdout.write("\n".join(self.names()))
+
+    def names(self) -> list[str]:
+        """Return the names of the processes; [] if the setting is no dict, which a system check reports."""
+        processes = getattr(settings, "PRODUCTION_PROCESSES", {})
+        return list(processes) if isinstance(processes, Mapping) else []

@@ -1,0 +1,11 @@
+"""Addresses of the app."""
+
+from django.urls import path
+
+from core import views
+
+urlpatterns = [
+    path("", views.start, name="start"),
+    path("tasks/", views.run, name="run"),
+    path("tasks/<uuid:name>/", views.task, name="task"),
+]

@@ -1,0 +1,86 @@
+"""Real processes for tests: started, waited for by what they do, and ended."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+DEADLINE = 60.0  #: seconds that a condition may take to come true
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    """Return as soon as the condition holds; fail if it does not in time."""
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {DEADLINE:.0f} s"
+        time.sleep(0.1)
+
+
+def free_port() -> int:
+    """Return a port of this host that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Return when somebody listens on the port; fail if the process ends before."""
+
+    def listening() -> bool:
+        assert process.poll() is None, f"{process.args!r} ended with {process.returncode}"
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_for(listening, f"a server on port {port}")
+
+
+def manage(*args: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a management command and return how it ended."""
+    return subprocess.run(
+        [sys.executable, "manage.py", *args],
+        cwd=PROJECT,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@contextmanager
+def running(
+    name: str, env: Mapping[str, str], folder: Path, command: str = "prodserver"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process of PRODUCTION_PROCESSES until the block ends, once its health check has passed."""
+    log = folder / f"{name}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", command, name],
+            cwd=PROJECT,
+            env={**os.environ, **env},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+    def healthy() -> bool:
+        assert process.poll() is None, f"{name} ended with {process.returncode}:\n{log.read_text()}"
+        return manage("health_check", name, env=env).returncode == 0
+
+    try:
+        wait_for(healthy, f"health of {name}")
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise AssertionError(f"{name} did not end:\n{log.read_text()}") from None

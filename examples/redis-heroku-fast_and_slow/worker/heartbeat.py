@@ -1,0 +1,68 @@
+"""A cluster's sign of life: a file for the probes on its own host, and a cache entry for the web processes.
+
+django-q2 publishes a status too, but it does not say which cluster it is of, and asking for it needs the database:
+a probe that fails when the database is away would have the platform restart workers that only need to wait.
+"""
+
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from django.core.cache import caches
+from django_q.conf import Conf
+
+FRESH = 15.0  #: seconds for which a sign of life counts; the guard that gives it may pause for the scheduler
+SHARE_EVERY = 5.0  #: seconds between two writes to the cache
+
+logger = logging.getLogger(__name__)
+
+
+def _file(cluster: str) -> Path:
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    return Path(tempfile.gettempdir()) / f"{Conf.PREFIX}-{cluster}-{user}.heartbeat"
+
+
+def _key(cluster: str) -> str:
+    return f"heartbeat:{Conf.PREFIX}:{cluster}"
+
+
+class Heartbeat:
+    """The beating side, in the cluster's guard."""
+
+    def __init__(self, cluster: str) -> None:
+        """Beat for the cluster of this name."""
+        self.cluster = cluster
+        self._shared = 0.0
+
+    def beat(self) -> None:
+        """Give a sign of life. It never raises: a full disk or an absent database must not stop the guard."""
+        try:
+            _file(self.cluster).touch()
+            if time.monotonic() - self._shared >= SHARE_EVERY:
+                caches[Conf.CACHE].set(_key(self.cluster), time.time(), FRESH)
+                self._shared = time.monotonic()
+        except Exception:
+            logger.warning("The sign of life of cluster %s could not be given", self.cluster, exc_info=True)
+
+    def stop(self) -> None:
+        """Withdraw the sign of life, when the cluster ends as it should."""
+        try:
+            _file(self.cluster).unlink(missing_ok=True)
+            caches[Conf.CACHE].delete(_key(self.cluster))
+        except Exception:
+            logger.warning("The sign of life of cluster %s could not be withdrawn", self.cluster, exc_info=True)
+
+
+def age_on_this_host(cluster: str) -> float | None:
+    """Return the seconds since the cluster's last sign of life on this host, None if there is none."""
+    try:
+        return time.time() - _file(cluster).stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def is_alive(cluster: str) -> bool:
+    """Say whether the cluster has reported lately, on whatever host it runs."""
+    return caches[Conf.CACHE].get(_key(cluster)) is not None
