@@ -29,6 +29,7 @@ class Leasing(Protocol):
     """
 
     list_key: str
+    cache: Any
 
     def claim(self, limit: int) -> list[Delivery]:
         """Take up to so many tasks, in the order they came where the server knows it; may wait a second for one."""

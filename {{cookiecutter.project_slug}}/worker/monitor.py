@@ -124,7 +124,7 @@ class Monitor:
                 queue_next = partial(async_chain, task["chain"], broker=self.broker, **options)
                 self.persevere("queue the next of a chain", queue_next)
             if task.get("cached"):
-                save_cached(task, self.broker)
+                self.persevere("save a result in the cache", partial(self.save_in_cache, task))
             elif not kept.get(task["id"], {}).get("success"):
                 kept[task["id"]] = task
         try:
@@ -161,6 +161,17 @@ class Monitor:
                     row.save_base(raw=True)  # without signals, which are sent once all is committed
             Row.objects.bulk_create(new)
         return [*known.values(), *new]
+
+    def save_in_cache(self, task: Task) -> None:
+        """Save a result as django-q2 does, and look whether it is there: upstream logs an error, and goes on.
+
+        Raises:
+            LookupError: If it is not. (The parts of an iterable are put together elsewhere.)
+        """
+        is_part = "iter_count" in task
+        save_cached(task, self.broker)
+        if not is_part and self.broker.cache.get(f"{self.broker.list_key}:{task['id']}") is None:
+            raise LookupError("it is not there afterwards")
 
     def row(self, task: Task) -> Row:
         """Return a row for a task's first attempt."""

@@ -21,6 +21,7 @@ from worker.delivery import MAX_DELIVERIES, Delivery, Leasing, Task, failed, unr
 from worker.pipes import Board, Results, Tasks
 
 IDLE = 10.0  #: seconds after which an empty queue is looked at even if nothing has announced a task
+LONGEST_PAUSE = 5.0  #: seconds between two tries while the broker is away
 
 logger = logging.getLogger("django-q")
 
@@ -47,6 +48,7 @@ class Pusher:
         self.tickets = 0
         self.broker: Leasing = get_broker()
         self.renewed = time.monotonic()
+        self.claim_from = 0.0
         self.cut_off = False
         self.pause = 0.0
 
@@ -62,7 +64,10 @@ class Pusher:
         self.listen()
         for task in self.held.values():
             logger.warning("%s was cut off after %s s; it is given back, and run again", task["name"], settings.Q_GRACE)
-        self.give_back(self.held)
+        try:
+            self.give_back(self.held)
+        except Exception as error:  # the broker is away; whatever it is, the leases run out
+            logger.error("%s tasks could not be given back (%s); they wait for their leases", len(self.held), error)
 
     def turn(self) -> None:
         """Renew, then claim what there is room for, or wait."""
@@ -75,7 +80,7 @@ class Pusher:
             self.give_back(self.take_back())
             self.board.drained.value = True
         room = min(self.limit - len(self.held), Conf.BULK)
-        if self.board.phase.value != Board.RUN or room < 1:
+        if self.board.phase.value != Board.RUN or room < 1 or time.monotonic() < self.claim_from:
             wait([self.orders, self.news], 0.1 if self.board.phase.value != Board.RUN else 1.0)
             return
         deliveries = self.broker.claim(room)
@@ -177,7 +182,7 @@ class Pusher:
 
     def wait_for_broker(self, error: Exception) -> None:
         """Wait before the next try; a line a try. What was not begun is dropped before its lease runs out."""
-        self.pause = min(self.pause * 2 or 1.0, 5.0)
+        self.pause = min(self.pause * 2 or 1.0, LONGEST_PAUSE)
         logger.error("The broker does not answer (%s: %s); next try in %.0f s", type(error).__name__, error, self.pause)
         if time.monotonic() - self.renewed > Conf.RETRY * 0.75:
             for ticket in self.take_back():
@@ -186,7 +191,9 @@ class Pusher:
         wait([self.orders, self.news], self.pause)
 
     def reconnected(self) -> None:
-        """Renew before anything is claimed: after an outage all leases may have run out."""
+        """Renew before anything is claimed: after an outage all leases may have run out, those of others too."""
+        if time.monotonic() - self.renewed > Conf.RETRY / 2:
+            self.claim_from = time.monotonic() + LONGEST_PAUSE + 1
         self.renew()
         self.cut_off, self.pause = False, 0.0
         logger.info("The broker answers again")
