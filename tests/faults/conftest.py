@@ -10,7 +10,7 @@ import pytest
 from tests.combinations import Combination
 from tests.faults.lab import Base, Lab
 from tests.faults.table import Table
-from tests.interpreters import for_python
+from tests.interpreters import for_combination
 from tests.projects import Environments, Workplace
 
 TABLE = pytest.StashKey[Table]()
@@ -62,7 +62,7 @@ def bases(
         def base(combination: Combination) -> Base:
             if combination not in made:
                 folder = tmp_path_factory.mktemp("base")
-                workplace = Workplace.of(bake(combination), for_python(combination.python), environments, folder)
+                workplace = Workplace.of(bake(combination), for_combination(combination), environments, folder)
                 made[combination] = stack.enter_context(Base.of(combination, workplace))
             return made[combination]
 

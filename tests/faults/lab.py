@@ -1,6 +1,5 @@
 """A laboratory: one project, its servers behind links that can be cut, clusters, and a ledger of what they ran."""
 
-import inspect
 import json
 import os
 import re
@@ -98,12 +97,9 @@ class Base:
     @contextmanager
     def of(cls, combination: Combination, workplace: Workplace) -> Iterator[Self]:
         """Start the servers."""
-        where: Any = workplace
-        if "folder" in inspect.signature(servers.broker).parameters:
-            where = workplace.temporary
         with (
             servers.database("postgresql", workplace.temporary) as database,
-            servers.broker(combination, where) as broker,
+            servers.broker(combination, workplace) as broker,
         ):
             base = cls(combination, workplace, dict(database), dict(broker))
             base.sql("CREATE DATABASE migrated")

@@ -13,7 +13,7 @@ AGAIN = "tasks whose lease has run out run again"
 @each_broker(6, upstream={"orm": AGAIN, "sqs": AGAIN})
 def test_a_task_of_five_leases_runs_once(lab: Lab) -> None:
     lab.lease = SHORT
-    clusters = [lab.start(), lab.start()]
+    clusters = [lab.start(timeout=20), lab.start(timeout=20)]
     lab.enqueue("work", ("long", 5.0 * SHORT))
     lab.wait_done({"long"}, *clusters)
     assert lab.starts() == {"long": 1}, lab.report()

@@ -8,9 +8,10 @@ from tests.faults.lab import Lab
 
 @each_broker(9, without={"sqs"}, upstream={"orm": "it asks PostgreSQL for tasks in no order"})
 def test_tasks_start_in_the_order_they_came(lab: Lab) -> None:
-    keys = [f"task{index}" for index in range(150)]
-    lab.enqueue("work", *((key,) for key in keys))
-    lab.wait_done(set(keys), lab.start(workers=1))
+    cluster = lab.start(workers=1)
+    keys = [f"task{index}" for index in range(300)]
+    lab.enqueue("work", *((key, 0.01) for key in keys))
+    lab.wait_done(set(keys), cluster)
     assert lab.events("start") == keys, lab.report()
 
 
