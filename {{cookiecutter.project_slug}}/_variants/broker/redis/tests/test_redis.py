@@ -7,6 +7,7 @@ import pytest
 import redis
 from django.core.exceptions import ImproperlyConfigured
 
+from tests.processes import free_port
 from tests.test_broker import ask
 from worker.broker import connection_options, usable
 
@@ -141,3 +142,16 @@ answer(log.getvalue())
         server.config_set("maxmemory-policy", policy)
         told += ask(code, environment)
     assert told == ["Redis drops tasks when its memory is full: its maxmemory-policy is allkeys-lru\n", "", ""]
+
+
+def test_a_task_that_the_server_does_not_take_is_an_error(environment: dict[str, str]) -> None:
+    code = """
+(broker,) = brokers("away", 1)
+broker.set_stat("away", "fine", 3)  # the cluster's state does not matter as much
+try:
+    broker.enqueue("a task")
+except Exception as error:
+    answer(type(error).__name__)
+"""
+    nowhere = f"redis://:secret@127.0.0.1:{free_port()}/0"
+    assert ask(code, {**environment, "REDIS_URL": nowhere}) == ["ConnectionError"]

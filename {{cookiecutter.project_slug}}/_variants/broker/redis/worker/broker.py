@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache, cached_property
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,8 +18,11 @@ from uuid import uuid4
 from django.core.exceptions import ImproperlyConfigured
 from django_q.brokers.redis_broker import Redis
 from django_q.conf import Conf
-from redis import ReadOnlyError, ResponseError
+from redis import ConnectionError as ConnectionLost
+from redis import ReadOnlyError, RedisError, ResponseError
 from redis import Redis as Client
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from worker.delivery import Delivery
 
@@ -77,9 +81,11 @@ def connection_options(url: str) -> dict[str, object]:
     parts = urlsplit(url)
     options: dict[str, object] = {
         "socket_connect_timeout": 5,  # seconds
-        "socket_timeout": 15,  # seconds; above the one for which an empty queue is asked
+        "socket_timeout": 5,  # seconds; above the one for which an empty queue is asked
         "health_check_interval": 30,  # seconds; routers drop connections that were long idle
-        "retry_on_error": [ReadOnlyError],  # from a former primary: connect anew, to where the name leads by now
+        # Connect anew, once, if the connection was cut, or leads to a former primary. After a timeout the server may
+        # still do what it was asked: a task would be queued twice.
+        "retry": Retry(NoBackoff(), 1, (ConnectionLost, ReadOnlyError)),
     }
     if parts.scheme == "rediss" and "DYNO" in os.environ and "ssl_cert_reqs" not in parse_qs(parts.query):
         options["ssl_cert_reqs"] = "none"
@@ -234,6 +240,11 @@ class Broker(Redis):  # type: ignore[misc]
             logger.warning("Redis drops tasks when its memory is full: its maxmemory-policy is %s", policy)
 
     # django-q2's words
+
+    def set_stat(self, key: str, value: str, timeout: int) -> None:
+        """Show a cluster's state for so many seconds; while the server is away, the pusher's log says so."""
+        with suppress(RedisError):
+            super().set_stat(key, value, timeout)
 
     def dequeue(self) -> list[tuple[str, str | bytes]]:
         """Take tasks, as receipts and payloads."""
