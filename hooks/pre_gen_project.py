@@ -11,7 +11,8 @@ slug = answers["project_slug"]
 taken = {"boto3", "config", "core", "django", "django_q", "gunicorn", "pymongo", "redis", "test", "tests", "worker"}
 problems = []
 for key, limit in (("project_name", 60), ("description", 200)):
-    if not answers[key].strip() or len(answers[key]) > limit or not answers[key].isprintable():
+    text = re.sub("[\u200c\u200d]", "", answers[key])  # which join letters and emoji
+    if not text.strip() or len(text) > limit or not text.isprintable():
         problems.append(f"{key}: write 1 to {limit} characters, in one line and without control characters.")
 if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", slug) or len(slug) > 30:
     problems.append(

@@ -30,6 +30,7 @@ class Leasing(Protocol):
 
     list_key: str
     cache: Any
+    ordered: bool  #: whether tasks are handed out in the order they came
 
     def claim(self, limit: int) -> list[Delivery]:
         """Take up to so many tasks, in the order they came where the server knows it; may wait a second for one."""

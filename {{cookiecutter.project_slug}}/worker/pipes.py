@@ -155,7 +155,9 @@ class Inbox:
         self._tasks, self._board, self._seat = tasks, board, seat
 
     def get(self) -> Any:
-        """Wait for the next task."""
+        """Wait for the next task; begin none once the pusher is to give them back."""
+        if self._board.phase.value != Board.RUN:
+            return STOP
         task = self._tasks.get()
         if task != STOP:
             self._board.tickets[self._seat] = task["ticket"]

@@ -44,6 +44,7 @@ class Pusher:
         self.tasks, self.results, self.board, self.orders, self.news = tasks, results, board, orders, news
         self.held: dict[int, Task] = {}
         self.deaths: dict[int, tuple[Death, set[int]]] = {}
+        self.failing: set[int] = set()  #: tasks of which an attempt has failed, and the monitor has not saved that yet
         self.limit = Conf.QUEUE_LIMIT + Conf.WORKERS
         self.tickets = 0
         self.broker: Leasing = get_broker()
@@ -84,6 +85,9 @@ class Pusher:
             wait([self.orders, self.news], 0.1 if self.board.phase.value != Board.RUN else 1.0)
             return
         deliveries = self.broker.claim(room)
+        if self.board.phase.value != Board.RUN:  # it was told so during the claim, which may have waited
+            self.broker.release([delivery.receipt for delivery in deliveries])
+            return
         for delivery in deliveries:
             self.push(delivery)
         if not deliveries:
@@ -128,22 +132,30 @@ class Pusher:
                 if ticket in self.deaths:
                     self.bury(*self.deaths.pop(ticket))
                 elif unreadable_result and ticket in self.held:
-                    self.results.put(failed(self.held[ticket], unreadable_result))
+                    self.fail(ticket, unreadable_result)
                 else:
                     self.held.pop(ticket, None)
+                    self.failing.discard(ticket)
 
     def mourn(self, death: Death) -> None:
         """Find out, by sending a sign behind them, which results the dead worker has still handed on."""
         suspects = {ticket for ticket in self.held if ticket <= death.taken} - death.alive - {death.ticket}
+        self.failing.add(death.ticket)
         sign = self.next_ticket()
         self.deaths[sign] = (death, suspects)
         self.results.put({"ticket": sign, "sign": True})
 
     def bury(self, death: Death, suspects: set[int]) -> None:
         """Report the task that the worker died of as failed, and give back what it had ended but not handed on."""
-        self.give_back(ticket for ticket in suspects if ticket in self.held)
-        if death.ticket in self.held:
-            self.results.put(failed(self.held[death.ticket], death.reason))
+        self.give_back(ticket for ticket in suspects - self.failing if ticket in self.held)
+        self.fail(death.ticket, death.reason)
+
+    def fail(self, ticket: int, reason: str) -> None:
+        """Report a task of which an attempt has failed; it stays held until the monitor has saved that."""
+        self.failing.discard(ticket)
+        if ticket in self.held:
+            self.failing.add(ticket)
+            self.results.put(failed(self.held[ticket], reason))
 
     # What concerns the leases
 

@@ -37,6 +37,8 @@ class Broker(ORM):  # type: ignore[misc]
     no order and by the clock of each client, and lets whoever loses a race ask again without a pause.
     """
 
+    ordered = True
+
     def __init__(self, list_key: str | None = None) -> None:
         """Serve the queue of this cluster."""
         super().__init__(list_key)
