@@ -32,7 +32,7 @@ class WorkerConfig(AppConfig):
         from worker import checks  # noqa: F401
 
         def loads(value: str | bytes, **options: Any) -> Any:
-            return signing.loads(force_str(value), **options)  # the statuses in Redis are bytes
+            return signing.loads(force_str(value), **options)  # some brokers return statuses as bytes
 
         # django-q2 1.11.1 has a copy of this function that does not know SECRET_KEY_FALLBACKS: after a change of the
         # key, what was queued before could not be verified.
