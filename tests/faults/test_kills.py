@@ -39,6 +39,16 @@ def test_a_worker_killed_at_work_is_replaced_and_its_task_tried_again(lab: Lab) 
     assert second in cluster.roles().workers
 
 
+@each_broker(2)
+def test_all_workers_killed_at_work_at_once_are_replaced_and_their_tasks_tried_again_once(lab: Lab) -> None:
+    cluster, keys = busy(lab)
+    kill(cluster, "workers")
+    lab.wait(lambda: len(lab.failed()) == 2, "two failed attempts in the results", cluster)
+    check_all_done(lab, keys, cluster)
+    assert sorted(lab.starts().values())[-3:] == [1, 2, 2], lab.report()
+    assert sorted(row["attempts"] for row in lab.rows())[-3:] == [1, 2, 2], lab.rows()
+
+
 @each_broker(2, upstream={"orm": "a killed idle worker takes the queue's lock with it (#23)"})
 def test_idle_workers_that_are_killed_are_replaced(lab: Lab) -> None:
     cluster = lab.start()

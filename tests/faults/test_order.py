@@ -6,7 +6,7 @@ from tests.faults.cells import each_broker
 from tests.faults.lab import Lab
 
 
-@each_broker(9, without={"sqs"}, upstream={"orm": "it asks PostgreSQL for tasks in no order"})
+@each_broker(9, without={"sqs"})  # which does not promise it
 def test_tasks_start_in_the_order_they_came(lab: Lab) -> None:
     cluster = lab.start(workers=1)
     keys = [f"task{index}" for index in range(300)]

@@ -17,7 +17,8 @@ def go_through(lab: Lab, what: str, seconds: float) -> None:
     lab.wait_done(keys, cluster)
     assert lab.starts() == dict.fromkeys(keys, 1), lab.report()
     assert lab.succeeded() == dict.fromkeys(keys, 1), lab.report()
-    assert "next try in" in cluster.whole_log(), lab.report()
+    if seconds == LONG:  # some clients wait a few seconds by themselves
+        assert "next try in" in cluster.whole_log(), lab.report()
     assert "Traceback" not in cluster.whole_log(), lab.report()
     assert cluster.stop() == 0, lab.report()
 
