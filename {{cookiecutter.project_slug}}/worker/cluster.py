@@ -224,24 +224,19 @@ class Sentinel(cluster.Sentinel):  # type: ignore[misc]
         """Give back what is not begun, let the running tasks end for `Q_GRACE` seconds, and save their results."""
         logger.info("Q Cluster %s stopping.", self.title)
         deadline = time.monotonic() + settings.Q_GRACE
-        self.tell_pusher(Board.DRAIN)
+        self.board.draining.set()
+        self.orders_in.send(None)  # wakes the pusher
         self.until(lambda: self.board.drained.value or not self.pusher.is_alive(), HAND_BACK)
-        for _ in self.pool:
-            self.task_queue.put(STOP)
         self.until(lambda: not any(process.is_alive() for process in self.pool), deadline - time.monotonic())
         for process in self.pool:
             if process.is_alive():
                 process.kill()
         self.result_queue.put(STOP)
         self.monitor.join(HAND_BACK)
-        self.tell_pusher(Board.QUIT)
+        self.board.quitting.set()
+        self.orders_in.send(None)
         self.pusher.join(HAND_BACK)
         self.heartbeat.stop()
-
-    def tell_pusher(self, phase: int) -> None:
-        """Set what the pusher is to do, and wake it."""
-        self.board.phase.value = phase
-        self.orders_in.send(None)
 
     def until(self, condition: Any, seconds: float) -> None:
         """Wait for a condition, and keep the time limits meanwhile."""

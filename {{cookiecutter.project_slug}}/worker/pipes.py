@@ -12,14 +12,15 @@ import multiprocessing
 import queue
 import threading
 import time
+from multiprocessing.connection import wait
 from multiprocessing.reduction import ForkingPickler
 from multiprocessing.sharedctypes import RawArray, RawValue
 from typing import Any
 
-from worker.delivery import failed
+from worker.delivery import Task, failed
 
 CONTEXT = multiprocessing.get_context("fork")  # as django-q2; the start method of Python 3.14 would pickle brokers
-STOP = "STOP"  #: what ends a worker and the monitor, in the place of a task
+STOP = "STOP"  #: what ends the monitor and, as django-q2 has it, a worker
 
 
 class Flag:
@@ -75,15 +76,15 @@ class Timer:
 class Board:
     """Numbers that all processes of a cluster see. Each has one writer, so none needs a lock."""
 
-    RUN, DRAIN, QUIT = range(3)  #: what the guard tells the pusher to do
 
     def __init__(self, workers: int) -> None:
         """Begin with nothing taken."""
         self.tickets = RawArray(ctypes.c_uint64, workers)  #: by seat, the task that its worker took last
         self.sent = RawValue(ctypes.c_uint64, 0)  #: the ticket of the last task in the queue, 0 once it is taken out
         self._left = RawValue(ctypes.c_uint64, 0)  #: the highest ticket of workers that are gone
-        self.phase = RawValue(ctypes.c_int, self.RUN)
-        self.drained = RawValue(ctypes.c_bool, False)  #: the pusher's answer to DRAIN
+        self.draining = Flag()  #: no task is to begin any more, and those that wait are to be given back
+        self.drained = RawValue(ctypes.c_bool, False)  #: the pusher's answer
+        self.quitting = Flag()  #: the pusher is to end
         self.pusher_beat = RawValue(ctypes.c_double, time.monotonic())
         self.monitor_beat = RawValue(ctypes.c_double, time.monotonic())
 
@@ -109,8 +110,12 @@ class Tasks:
         self._buffer: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._feeder: threading.Thread | None = None
 
-    def put(self, task: Any) -> None:
-        """Add a task, or STOP. It never waits, though the pipe may be full: a thread does."""
+    def fileno(self) -> int:
+        """Return what multiprocessing.connection.wait() can wait for."""
+        return self._reader.fileno()
+
+    def put(self, task: Task) -> None:
+        """Add a task. It never waits, though the pipe may be full: a thread does."""
         if self._feeder is None:
             self._feeder = threading.Thread(target=self._feed, daemon=True)
             self._feeder.start()
@@ -155,16 +160,19 @@ class Inbox:
         self._tasks, self._board, self._seat = tasks, board, seat
 
     def get(self) -> Any:
-        """Wait for the next task; begin none once the pusher is to give them back."""
-        if self._board.phase.value != Board.RUN:
-            return STOP
-        task = self._tasks.get()
-        if task != STOP:
+        """Wait for the next task; return STOP, and begin none, once the pusher is to give them back."""
+        while not self._board.draining.is_set():
+            try:
+                task = self._tasks.get(timeout=0)
+            except queue.Empty:
+                wait([self._tasks, self._board.draining])
+                continue
             self._board.tickets[self._seat] = task["ticket"]
             if "timeout" in task:  # None would end django-q2 1.11.1's worker, 0 its task, and 1.5 fail it
                 seconds = task["timeout"] or 0
                 task["timeout"] = math.ceil(seconds) if seconds > 0 else -1
-        return task
+            return task
+        return STOP
 
 
 class Results:

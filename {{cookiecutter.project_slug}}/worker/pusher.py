@@ -45,6 +45,7 @@ class Pusher:
         self.held: dict[int, Task] = {}
         self.deaths: dict[int, tuple[Death, set[int]]] = {}
         self.failing: set[int] = set()  #: tasks of which an attempt has failed, and the monitor has not saved that yet
+        self.returning: set[int] = set()  #: to be given back in the next turn
         self.limit = Conf.QUEUE_LIMIT + Conf.WORKERS
         self.tickets = 0
         self.broker: Leasing = get_broker()
@@ -55,7 +56,7 @@ class Pusher:
 
     def run(self) -> None:
         """Work until the guard says quit; then give back all that is still held."""
-        while self.board.phase.value != Board.QUIT:
+        while not self.board.quitting.is_set():
             self.board.pusher_beat.value = time.monotonic()
             self.listen()
             try:
@@ -77,15 +78,17 @@ class Pusher:
             self.renew()
         if self.cut_off:
             self.reconnected()
-        if self.board.phase.value == Board.DRAIN and not self.board.drained.value:
+        self.give_back(self.returning.intersection(self.held))
+        self.returning.clear()
+        if self.board.draining.is_set() and not self.board.drained.value:
             self.give_back(self.take_back())
             self.board.drained.value = True
         room = min(self.limit - len(self.held), Conf.BULK)
-        if self.board.phase.value != Board.RUN or room < 1 or time.monotonic() < self.claim_from:
-            wait([self.orders, self.news], 0.1 if self.board.phase.value != Board.RUN else 1.0)
+        if self.board.draining.is_set() or room < 1 or time.monotonic() < self.claim_from:
+            wait([self.orders, self.news], 1.0)
             return
         deliveries = self.broker.claim(room)
-        if self.board.phase.value != Board.RUN:  # it was told so during the claim, which may have waited
+        if self.board.draining.is_set():  # it was told so during the claim, which may have waited
             self.broker.release([delivery.receipt for delivery in deliveries])
             return
         for delivery in deliveries:
@@ -147,7 +150,7 @@ class Pusher:
 
     def bury(self, death: Death, suspects: set[int]) -> None:
         """Report the task that the worker died of as failed, and give back what it had ended but not handed on."""
-        self.give_back(ticket for ticket in suspects - self.failing if ticket in self.held)
+        self.returning |= suspects - self.failing
         self.fail(death.ticket, death.reason)
 
     def fail(self, ticket: int, reason: str) -> None:
