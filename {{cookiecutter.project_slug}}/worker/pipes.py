@@ -76,7 +76,6 @@ class Timer:
 class Board:
     """Numbers that all processes of a cluster see. Each has one writer, so none needs a lock."""
 
-
     def __init__(self, workers: int) -> None:
         """Begin with nothing taken."""
         self.tickets = RawArray(ctypes.c_uint64, workers)  #: by seat, the task that its worker took last
@@ -165,7 +164,7 @@ class Inbox:
             try:
                 task = self._tasks.get(timeout=0)
             except queue.Empty:
-                wait([self._tasks, self._board.draining])
+                wait([self._tasks.fileno(), self._board.draining.fileno()])
                 continue
             self._board.tickets[self._seat] = task["ticket"]
             if "timeout" in task:  # None would end django-q2 1.11.1's worker, 0 its task, and 1.5 fail it
