@@ -51,7 +51,7 @@ class Pusher:
         self.broker: Leasing = get_broker()
         self.renewed = time.monotonic()
         self.claim_from = 0.0
-        self.cut_off = False
+        self.cut_off = 0.0  #: when the broker was found to be away, 0 if it is not
         self.pause = 0.0
 
     def run(self) -> None:
@@ -74,10 +74,10 @@ class Pusher:
     def turn(self) -> None:
         """Renew, then claim what there is room for, or wait."""
         close_old_connections()
-        if time.monotonic() - self.renewed > Conf.RETRY / 3:
-            self.renew()
         if self.cut_off:
             self.reconnected()
+        if time.monotonic() - self.renewed > Conf.RETRY / 3:
+            self.renew()
         self.give_back(self.returning.intersection(self.held))
         self.returning.clear()
         if self.board.draining.is_set() and not self.board.drained.value:
@@ -202,15 +202,16 @@ class Pusher:
         if time.monotonic() - self.renewed > Conf.RETRY * 0.75:
             for ticket in self.take_back():
                 del self.held[ticket]
-        self.cut_off = True
+        self.cut_off = self.cut_off or time.monotonic()
         wait([self.orders, self.news], self.pause)
 
     def reconnected(self) -> None:
         """Renew before anything is claimed: after an outage all leases may have run out, those of others too."""
-        if time.monotonic() - self.renewed > Conf.RETRY / 2:
+        self.broker.queue_size()  # raises if it is still away, which renew() does not notice while nothing is held
+        if time.monotonic() - self.cut_off > Conf.RETRY / 2:
             self.claim_from = time.monotonic() + LONGEST_PAUSE + 1
         self.renew()
-        self.cut_off, self.pause = False, 0.0
+        self.cut_off, self.pause = 0.0, 0.0
         logger.info("The broker answers again")
 
 
