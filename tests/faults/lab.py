@@ -321,6 +321,18 @@ class Lab:
             made.roles()
         return made
 
+    # Servers
+
+    def cut_all(self) -> None:
+        """Cut off all servers."""
+        for link in set(self.links.values()):
+            link.cut()
+
+    def mend_all(self) -> None:
+        """Let all servers be reached again."""
+        for link in set(self.links.values()):
+            link.mend()
+
     # Tasks
 
     def call(self, what: str, **arguments: Any) -> Any:

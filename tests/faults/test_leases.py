@@ -29,14 +29,24 @@ def test_tasks_that_wait_for_leases_in_a_cluster_run_once(lab: Lab) -> None:
     assert lab.starts() == dict.fromkeys(keys, 1), lab.report()
 
 
-@each_broker(6)
-def test_a_thousand_fetched_tasks_run_once_each(lab: Lab) -> None:
-    lab.lease = SHORT
-    keys = lab.enqueue_many("task", 1000, 0.01)
+def run_fetched(lab: Lab, number: int) -> None:
+    """One cluster fetches all, and another one watches for leases that run out."""
+    lab.lease, lab.deadline = SHORT, 180
+    keys = lab.enqueue_many("task", number, 0.02)
     greedy = lab.start(queue_limit=1000)
     lab.wait_started("task0")
     lab.wait_done(keys, greedy, lab.start(queue_limit=1000))
     assert lab.starts() == dict.fromkeys(keys, 1), lab.report()
+
+
+@each_broker(6)
+def test_some_hundred_fetched_tasks_run_once_each(lab: Lab) -> None:
+    run_fetched(lab, 200)
+
+
+@each_broker(6, full=True)
+def test_a_thousand_fetched_tasks_run_once_each(lab: Lab) -> None:
+    run_fetched(lab, 1000)
 
 
 @each_broker(6)
@@ -59,11 +69,9 @@ def test_a_cluster_that_is_cut_off_leaves_its_waiting_tasks_to_others(lab: Lab) 
     keys = lab.enqueue_many("task", 30, 0.5)
     lab.wait(lambda: len(lab.ends()) >= 2, "the end of some tasks", cut_off)
     other = lab.start(past_links=True)
-    for link in set(lab.links.values()):
-        link.cut()
+    lab.cut_all()
     lab.wait(lambda: keys <= lab.ends().keys(), "the end of all tasks", cut_off, other)
-    for link in set(lab.links.values()):
-        link.mend()
+    lab.mend_all()
     lab.wait_done(keys, cut_off, other)
     assert lab.succeeded() == dict.fromkeys(keys, 1), lab.report()
     # What it had begun or ended, but could not report before its leases ran out, may run twice: some leases' worth.

@@ -1,5 +1,7 @@
 """Promise 3: a broker or database that goes away is waited for."""
 
+import time
+
 from tests.faults.cells import each_broker
 from tests.faults.lab import Lab
 
@@ -35,6 +37,21 @@ def test_the_database_goes_away_during_work(lab: Lab) -> None:
 @each_broker(3, own_server=True)
 def test_the_broker_goes_away_during_work(lab: Lab) -> None:
     go_through(lab, "broker", SHORT)
+
+
+@each_broker(3)
+def test_a_cluster_that_comes_back_first_does_not_take_what_another_has_done(lab: Lab) -> None:
+    lab.lease = 3
+    busy = lab.start()
+    keys = lab.enqueue_many("task", 2, 1.0)
+    lab.wait_started(*keys)
+    idle = lab.start()
+    lab.cut_all()
+    time.sleep(4 * lab.lease)
+    lab.mend_all()
+    lab.wait_done(keys, busy, idle)
+    assert lab.starts() == dict.fromkeys(keys, 1), lab.report()
+    assert idle.whole_log().count("answers again") <= 1, lab.report()
 
 
 @each_broker(3, full=True)

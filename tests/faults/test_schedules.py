@@ -44,12 +44,11 @@ def test_twenty_schedules_of_two_clusters_across_an_outage(lab: Lab) -> None:
     names = [f"schedule{index}" for index in range(20)]
     phases = {name: lab.schedule(name, 1.0 if index % 2 else 30 * MINUTE) for index, name in enumerate(names)}
     lab.wait(lambda: lab.starts().keys() >= set(names), "a first run of each", *clusters)
-    for link in set(lab.links.values()):
-        link.cut()
+    lab.wait(lambda: lab.call("queued") == 0, "an empty queue", *clusters)
+    lab.cut_all()
     went = time.time()
     time.sleep(1.5 * MINUTE)
-    for link in set(lab.links.values()):
-        link.mend()
+    lab.mend_all()
     came = time.time()
     lab.wait(lambda: min(lab.starts().values()) >= 4, "two more runs of each", *clusters)
     until = time.time() - 0.6 * MINUTE
