@@ -4,15 +4,14 @@ Two brokers in one process stand for two clusters: they share nothing but the se
 """
 
 import json
-import os
 from typing import Any
 
 import pytest
 
+from tests.broker_server import TASKS
 from tests.processes import manage
 
-TASKS = int(os.environ.get("BROKER_TEST_TASKS", "2000"))  #: of the test with many clusters; fewer for a slow server
-LEASE = 2  #: seconds
+LEASE = 4  #: seconds; longer than a broker waits for a task
 
 PRELUDE = f"""
 import json, threading, time
