@@ -32,6 +32,9 @@ class Leasing(Protocol):
     cache: Any
     ordered: bool  #: whether tasks are handed out in the order they came
 
+    def queue_size(self) -> int:
+        """Return the number of tasks that wait."""
+
     def claim(self, limit: int) -> list[Delivery]:
         """Take up to so many tasks, in the order they came where the server knows it; may wait a second for one."""
 
