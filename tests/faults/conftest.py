@@ -14,6 +14,7 @@ from tests.interpreters import for_combination
 from tests.projects import Environments, Workplace
 
 TABLE = pytest.StashKey[Table]()
+QUICK = {"test_kills", "test_signals"}  #: what each change goes through; the rest runs with --faults
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,14 +29,19 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what takes long, and note for the table which cell of it each test fills."""
     if not config.getoption("--faults"):
-        left_out = [item for item in items if item.get_closest_marker("full")]
-        items[:] = [item for item in items if not item.get_closest_marker("full")]
+        left_out = [item for item in items if item.get_closest_marker("promise") and not is_quick(item)]
+        items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
     for item in items:
         if isinstance(item, pytest.Function) and (marker := item.get_closest_marker("promise")):
             parameters: dict[str, Any] = dict(item.callspec.params)
             cell = [marker.args[0], item.originalname, parameters["combination"].broker, parameters["kind"]]
             item.user_properties.append(("cell", cell))
+
+
+def is_quick(item: pytest.Item) -> bool:
+    """Say whether a test belongs to the short form."""
+    return item.path.stem in QUICK and not item.get_closest_marker("full")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
