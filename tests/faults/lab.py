@@ -26,7 +26,7 @@ T = TypeVar("T")
 HERE = Path(__file__).parent
 OURS, UPSTREAM = "ours", "upstream"
 ADDRESS = re.compile(r"127\.0\.0\.1:(\d+)")
-LEASE = 5  #: seconds; much below what a project has, since tests wait for it
+LEASE = {OURS: 3, UPSTREAM: 6}  #: seconds; much below what a project has, since tests wait for it
 GRACE = 3  #: seconds that running tasks get at a stop
 DEADLINE = {OURS: 60.0, UPSTREAM: 30.0}  #: seconds after which a wait gives up
 COPY_DATABASE = """
@@ -233,7 +233,7 @@ class Lab:
     folder: Path
     name: str
     database: str = "postgresql"
-    lease: int = LEASE
+    lease: int = 0
     direct: dict[str, str] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
     clusters: list[Cluster] = field(default_factory=list)
@@ -248,7 +248,7 @@ class Lab:
         self.linked = {**self._link("database", database), **self._link("broker", self.base.broker)}
         if "database" in self.links:
             self.links.setdefault("broker", self.links["database"])  # where the queue is in the database
-        self.deadline = DEADLINE[self.kind]
+        self.deadline, self.lease = DEADLINE[self.kind], LEASE[self.kind]
         self.driver = Driver(self)
 
     def _link(self, name: str, variables: Mapping[str, str]) -> dict[str, str]:
@@ -274,7 +274,7 @@ class Lab:
         settings = {
             "retry": self.lease,
             "save_limit": 100_000,  # keep all results
-            **({"timeout": LEASE - 1} if self.kind == UPSTREAM else {}),
+            **({"timeout": LEASE[UPSTREAM] - 1} if self.kind == UPSTREAM else {}),
             **cluster,
         }
         return dict(

@@ -39,7 +39,7 @@ def test_a_worker_killed_at_work_is_replaced_and_its_task_tried_again(lab: Lab) 
     assert second in cluster.roles().workers
 
 
-@each_broker(2)
+@each_broker(2, full=True)
 def test_all_workers_killed_at_work_at_once_are_replaced_and_their_tasks_tried_again_once(lab: Lab) -> None:
     cluster, keys = busy(lab)
     kill(cluster, "workers")
@@ -88,7 +88,7 @@ def test_a_worker_whose_sentinel_is_killed_ends_with_1(lab: Lab) -> None:
     kill_and_start_again(lab, "sentinel")
 
 
-@each_broker(2, upstream={"*": "it leaves orphans that go on working"})
+@each_broker(2, full=True, upstream={"*": "it leaves orphans that go on working"})
 def test_a_worker_whose_main_process_is_killed_leaves_nobody(lab: Lab) -> None:
     kill_and_start_again(lab, "main")
 

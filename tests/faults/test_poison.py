@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.faults.cells import each_broker
-from tests.faults.lab import UPSTREAM, Cluster, Lab
+from tests.faults.lab import Cluster, Lab
 
 ATTEMPTS = 2
 LIMITS: dict[str, Any] = {"timeout": 2, "max_attempts": ATTEMPTS, "ack_failures": False}
@@ -26,7 +26,6 @@ FOR_EVER = "it is redelivered for ever, and never counted"
 
 def start(lab: Lab, **others: Any) -> Cluster:
     """Start a cluster that soon tries again, and soon gives up."""
-    lab.lease = 6 if lab.kind == UPSTREAM else 3
     return lab.start(**LIMITS, **others)
 
 
@@ -85,7 +84,7 @@ def test_a_task_signed_with_a_former_key_runs(lab: Lab) -> None:
     lab.wait_done({"old"}, cluster)
 
 
-@each_broker(5, upstream={"*": DELETED})
+@each_broker(5, full=True, upstream={"*": DELETED})
 def test_a_task_signed_with_an_unknown_key_can_be_submitted_again_once_the_key_is_known(lab: Lab) -> None:
     cluster = start(lab)
     lab.call("enqueue_raw", payload=lab.call("signed_with", secret=OLD, key="old"))
@@ -97,7 +96,9 @@ def test_a_task_signed_with_an_unknown_key_can_be_submitted_again_once_the_key_i
     lab.wait_done({"old"}, again)
 
 
-@each_broker(4, upstream={"orm": "the pusher dies of it, for ever", "sqs": "the pusher dies of it, for ever"})
+@each_broker(
+    4, full=True, upstream={"orm": "the pusher dies of it, for ever", "sqs": "the pusher dies of it, for ever"}
+)
 def test_a_task_whose_argument_has_lost_its_class_can_be_submitted_again_once_it_is_back(lab: Lab) -> None:
     lab.call("enqueue_an_argument", key="argument")
     cluster = start(lab, variables={"LAB_WITHOUT_ARGUMENT": "1"})

@@ -41,6 +41,18 @@ QUEUE = {
         async_task("core.tasks.gone", task_name="gone", ack_failure=True)
         answer = lambda: "Function core.tasks.gone is not defined" in (result("gone") or "")
     """,
+    "a task that ends its worker": """
+        async_task("os._exit", 3, task_name="deadly", ack_failure=True)
+        answer = lambda: result("deadly")
+    """,
+    "a result that cannot be pickled": """
+        async_task("threading.Lock", task_name="unpicklable", ack_failure=True)
+        answer = lambda: "The result cannot be pickled" in (result("unpicklable") or "")
+    """,
+    "a payload that cannot be read": """
+        get_broker().enqueue("nonsense")
+        answer = lambda: [task.result for task in Task.objects.filter(name__startswith="unreadable")]
+    """,
     "a schedule": """
         schedule("math.copysign", 8, -1, name="soon")
         answer = lambda: [task.result for task in Task.objects.filter(group="soon")]
@@ -55,11 +67,15 @@ ANSWER = {
     "a success that is not saved": [-7.0, None],
     "a failure": True,
     "a function that is not there": True,
+    "a task that ends its worker": "The worker ended with code 3 while it ran this task",
+    "a result that cannot be pickled": True,
+    "a payload that cannot be read": ['The task cannot be read: BadSignature: No ":" found in value'],
     "a schedule": [-8.0],
 }
 SCRIPT = """
 import json, time
 from django.core.cache import cache
+from django_q.brokers import get_broker
 from django_q.models import Task
 from django_q.tasks import (
     async_chain, async_iter, async_task, count_group, fetch, result, result_group, schedule
