@@ -98,8 +98,8 @@ def go_through(lab: Lab, number: int, outages: int, seconds: float, record: Call
 
 
 @each_broker(2)
-def test_a_hundred_tasks_survive_chaos(lab: Lab, record_property: Callable[[str, object], None]) -> None:
-    go_through(lab, 100, 1, 10, record_property)
+def test_two_hundred_tasks_survive_chaos(lab: Lab, record_property: Callable[[str, object], None]) -> None:
+    go_through(lab, 200, 1, 10, record_property)
 
 
 @pytest.mark.full

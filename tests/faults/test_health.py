@@ -8,7 +8,7 @@ from tests.faults.cells import each_broker
 from tests.faults.lab import Lab
 
 
-@each_broker(7, own_server=False)
+@each_broker(7)
 def test_the_probe_follows_a_worker_that_comes_and_goes(lab: Lab) -> None:
     assert not lab.is_healthy()
     cluster = lab.start()

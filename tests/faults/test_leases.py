@@ -10,7 +10,7 @@ SHORT = 3  #: seconds of a lease
 AGAIN = "tasks whose lease has run out run again"
 
 
-@each_broker(6, full=True, upstream={"orm": AGAIN, "sqs": AGAIN})
+@each_broker(6, upstream={"orm": AGAIN, "sqs": AGAIN})
 def test_a_task_of_five_leases_runs_once(lab: Lab) -> None:
     lab.lease = SHORT
     clusters = [lab.start(timeout=20), lab.start(timeout=20)]
@@ -22,7 +22,7 @@ def test_a_task_of_five_leases_runs_once(lab: Lab) -> None:
 @each_broker(6, upstream={"orm": AGAIN, "sqs": AGAIN})
 def test_tasks_that_wait_for_leases_in_a_cluster_run_once(lab: Lab) -> None:
     lab.lease = SHORT
-    keys = lab.enqueue_many("task", 14, 1.0)
+    keys = lab.enqueue_many("task", 24, 1.0)
     greedy = lab.start(queue_limit=1000)
     lab.wait_started("task0")
     lab.wait_done(keys, greedy, lab.start())
@@ -39,12 +39,17 @@ def run_fetched(lab: Lab, number: int) -> None:
     assert lab.starts() == dict.fromkeys(keys, 1), lab.report()
 
 
+@each_broker(6)
+def test_some_hundred_fetched_tasks_run_once_each(lab: Lab) -> None:
+    run_fetched(lab, 200)
+
+
 @each_broker(6, full=True)
 def test_a_thousand_fetched_tasks_run_once_each(lab: Lab) -> None:
     run_fetched(lab, 1000)
 
 
-@each_broker(6, full=True)
+@each_broker(6)
 def test_a_dead_clusters_tasks_start_again_within_a_lease(lab: Lab) -> None:
     lab.lease = 10
     dead = lab.start()
@@ -57,7 +62,7 @@ def test_a_dead_clusters_tasks_start_again_within_a_lease(lab: Lab) -> None:
     assert time.monotonic() - killed < 2 * lab.lease + 20, lab.report()
 
 
-@each_broker(6, full=True)
+@each_broker(6)
 def test_a_cluster_that_is_cut_off_leaves_its_waiting_tasks_to_others(lab: Lab) -> None:
     lab.lease = SHORT
     cut_off = lab.start(queue_limit=100)
@@ -73,7 +78,7 @@ def test_a_cluster_that_is_cut_off_leaves_its_waiting_tasks_to_others(lab: Lab) 
     assert sum(lab.starts().values()) <= len(keys) + 2 * (2 * SHORT / 0.5), lab.report()
 
 
-@each_broker(6, full=True)
+@each_broker(6)
 def test_a_cluster_whose_pusher_was_frozen_loses_nothing(lab: Lab) -> None:
     lab.lease = SHORT
     frozen = lab.start(queue_limit=100)
@@ -89,7 +94,7 @@ def test_a_cluster_whose_pusher_was_frozen_loses_nothing(lab: Lab) -> None:
     assert frozen.stop() == 0, lab.report()
 
 
-@each_broker(6, full=True, upstream={"*": "its worker dies of None, and with 0 the guard kills it"})
+@each_broker(6, upstream={"*": "its worker dies of None, and with 0 the guard kills it"})
 def test_a_task_may_have_no_limit_of_time(lab: Lab) -> None:
     cluster = lab.start(timeout=1)
     lab.enqueue("work", ("none", 6.0), timeout=None)

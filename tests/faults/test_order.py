@@ -18,7 +18,7 @@ def test_tasks_start_in_the_order_they_came(lab: Lab) -> None:
 @each_broker(9)
 def test_three_clusters_share_the_work_and_run_nothing_twice(lab: Lab) -> None:
     clusters = [lab.start(workers=1, queue_limit=10, bulk=10) for _ in range(3)]
-    keys = lab.enqueue_many("task", 300, 0.01)
+    keys = lab.enqueue_many("task", 300, 0.02)
     lab.wait_done(keys, *clusters)
     assert lab.starts() == dict.fromkeys(keys, 1), lab.report()
     workers = {worker for cluster in clusters for worker in cluster.roles().workers}

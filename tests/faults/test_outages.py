@@ -39,7 +39,7 @@ def test_the_broker_goes_away_during_work(lab: Lab) -> None:
     go_through(lab, "broker", SHORT)
 
 
-@each_broker(3, full=True)
+@each_broker(3)
 def test_a_cluster_that_comes_back_first_does_not_take_what_another_has_done(lab: Lab) -> None:
     lab.lease = 3
     busy = lab.start()
@@ -80,7 +80,7 @@ def test_the_database_is_away_at_the_start(lab: Lab) -> None:
     start_during(lab, "database", SHORT)
 
 
-@each_broker(3, full=True, own_server=True)
+@each_broker(3, own_server=True)
 def test_the_broker_is_away_at_the_start(lab: Lab) -> None:
     start_during(lab, "broker", SHORT)
 
