@@ -84,7 +84,7 @@ from django_q.tasks import (
 end = time.monotonic() + 60
 while True:
     found = answer()
-    found = list(found) if not isinstance(found, (list, int, float, type(None))) else found
+    found = list(found) if not isinstance(found, (list, str, int, float, type(None))) else found
     text = json.dumps(found, default=list)
     if json.loads(text) == {expected!r} or time.monotonic() > end:
         break
