@@ -17,6 +17,9 @@ NOT_TESTED = "not tested: "
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--share-nothing", action="store_true", help="run costly tests for each combination, alike or not")
+    parser.addoption(
+        "--faults", action="store_true", help="run the long fault tests too, and those of upstream's worker"
+    )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

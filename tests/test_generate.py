@@ -45,8 +45,9 @@ BASE = {
     "tests/__init__.py",
     "tests/conftest.py",
     "tests/processes.py",
+    "tests/remember.py",
     "tests/test_broker.py",
-    "tests/test_cluster.py",
+    "tests/test_features.py",
     "tests/test_pages.py",
     "tests/test_probes.py",
     "tests/test_processes.py",
@@ -57,6 +58,7 @@ BASE = {
     "worker/backend.py",
     "worker/checks.py",
     "worker/cluster.py",
+    "worker/delivery.py",
     "worker/gunicorn.py",
     "worker/health.py",
     "worker/heartbeat.py",
@@ -66,7 +68,10 @@ BASE = {
     "worker/management/commands/prodserver.py",
     "worker/management/commands/release.py",
     "worker/middleware.py",
+    "worker/monitor.py",
+    "worker/pipes.py",
     "worker/processes.py",
+    "worker/pusher.py",
 }  #: what every project has; what a choice adds is read from its folder
 
 PARSERS: dict[str, Callable[[str], object]] = {

@@ -1,6 +1,7 @@
 """The django-prodserver backend of the worker processes."""
 
 import os
+import signal
 import sys
 from typing import Any
 
@@ -30,11 +31,22 @@ class DjangoQ2Worker(django_q2.DjangoQ2Worker):
             ) from error
 
     def start_server(self, *args: str) -> None:
-        """Run qcluster with these arguments until it is stopped."""
-        from django_q import cluster
-        from django_q.conf import Conf
+        """Run qcluster with these arguments until it is stopped, once database and broker answer.
 
-        from worker.cluster import Sentinel
+        Raises:
+            ImproperlyConfigured: On a system without fork().
+            CommandError: If database or broker stay away.
+        """
+        if not hasattr(os, "fork"):
+            raise ImproperlyConfigured(
+                "The worker runs on Linux and macOS: on Windows, start it in WSL or a container."
+            )
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the cluster takes it; PID 1 would ignore it
+        from django_q.conf import Conf
+        from django_q.management.commands import qcluster
+
+        from worker.cluster import Cluster
+        from worker.health import wait_for_servers
 
         # qcluster reads --name too late: django_q.conf has by then merged the settings of the cluster that
         # Q_CLUSTER_NAME names (django-q2 1.11.1). So this process begins again, under the same pid, with it set.
@@ -44,9 +56,11 @@ class DjangoQ2Worker(django_q2.DjangoQ2Worker):
             sys.stdout.flush()
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 (no shell wanted)
 
-        # Cluster.start() takes the class from its module, and has no option for another.
-        cluster.Sentinel = Sentinel
+        wait_for_servers()
+        # The command takes the class from its module, and has no option for another.
+        qcluster.Cluster = Cluster
         super().start_server(*args)
+        sys.exit(Cluster.supervise())
 
     def cluster_name(self) -> str:
         """Return the cluster that the arguments name, "" if none."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from django.core.cache import caches
 from django_q.conf import Conf
 
-FRESH = 15.0  #: seconds for which a sign of life counts; the guard that gives it may pause for the scheduler
+FRESH = 30.0  #: seconds for which a sign of life counts; the guard may have to wait for an absent database
 SHARE_EVERY = 5.0  #: seconds between two writes to the cache
 
 logger = logging.getLogger(__name__)
@@ -34,25 +34,31 @@ class Heartbeat:
     def __init__(self, cluster: str) -> None:
         """Beat for the cluster of this name."""
         self.cluster = cluster
-        self._shared = 0.0
+        self._tried = 0.0
+        self._shared = False
 
-    def beat(self) -> None:
-        """Give a sign of life. It never raises: a full disk or an absent database must not stop the guard."""
+    def beat(self) -> bool:
+        """Give a sign of life, and say whether the cache has taken the last one.
+
+        It never raises: a full disk or an absent database must not stop the guard.
+        """
         try:
             _file(self.cluster).touch()
-            if time.monotonic() - self._shared >= SHARE_EVERY:
+            if time.monotonic() - self._tried >= SHARE_EVERY:
+                self._tried, self._shared = time.monotonic(), False
                 caches[Conf.CACHE].set(_key(self.cluster), time.time(), FRESH)
-                self._shared = time.monotonic()
-        except Exception:
-            logger.warning("The sign of life of cluster %s could not be given", self.cluster, exc_info=True)
+                self._shared = True
+        except Exception as error:  # each cache has exceptions of its own
+            logger.warning("The sign of life of cluster %s could not be given: %s", self.cluster, error)
+        return self._shared
 
     def stop(self) -> None:
         """Withdraw the sign of life, when the cluster ends as it should."""
         try:
             _file(self.cluster).unlink(missing_ok=True)
             caches[Conf.CACHE].delete(_key(self.cluster))
-        except Exception:
-            logger.warning("The sign of life of cluster %s could not be withdrawn", self.cluster, exc_info=True)
+        except Exception as error:
+            logger.warning("The sign of life of cluster %s could not be withdrawn: %s", self.cluster, error)
 
 
 def age_on_this_host(cluster: str) -> float | None:

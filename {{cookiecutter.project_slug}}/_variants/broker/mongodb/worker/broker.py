@@ -1,14 +1,80 @@
-"""The broker: tasks wait in a MongoDB collection."""
+"""The broker: tasks wait in a MongoDB collection.
 
+A document holds the `payload` of a task and its `lock`, the time from which it may be taken; once taken, also the
+`lease`, which names the claim, and `deliveries`. Those that a plain django-q2 has left can be taken too.
+
+All times are the server's, since the clocks of clients differ: it tells the time by `hello`, and by `$$NOW` in the
+pipeline of an update (https://www.mongodb.com/docs/manual/reference/aggregation-variables/).
+"""
+
+import os
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cache
+from multiprocessing.connection import wait
+from typing import Any
 
+from bson import ObjectId
+from django.core.exceptions import ImproperlyConfigured
 from django_q.brokers.mongo import Mongo
+from django_q.conf import Conf
+from pymongo import ASCENDING, DESCENDING, MongoClient, ReadPreference
+from pymongo.collection import Collection
+from pymongo.errors import InvalidURI
 
-LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+from worker.delivery import Delivery
+
+Document = dict[str, Any]
+
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)  #: the lock of a task that was never taken, or was given back
+ID_LENGTH = 24  #: characters of an id, with which a receipt begins
+# Those come first whose lease has run out or whose next attempt is due, and then, all LONG_AGO, the oldest. A claim
+# reads just so many entries of an index in this order, however many tasks wait or are taken.
+ORDER = [("lock", DESCENDING), ("_id", ASCENDING)]
+DEFAULTS: Document = {
+    "timeoutMS": 10_000,  # for each call; well before the guard takes the pusher for stuck
+    "w": "majority",  # what is written outlives a change of the primary
+}
+
+
+@cache
+def client(pid: int) -> MongoClient[Document]:
+    """Return this process's client, which cannot be shared over a fork; upstream's is new for each task queued."""
+    try:
+        return MongoClient(**DEFAULTS | Conf.MONGO)
+    except InvalidURI as error:
+        raise ImproperlyConfigured(f"MONGODB_URL cannot be used: {error}") from error
+
+
+def after(seconds: float) -> Document:
+    """Return the time in so many seconds, as an expression of the server."""
+    return {"$add": ["$$NOW", int(seconds * 1000)]}
 
 
 class Broker(Mongo):  # type: ignore[misc]
-    """django-q2's, whose tasks can be taken at once by any cluster, and whose ping asks the server."""
+    """django-q2's, with leases. Errors are PyMongo's; a task of more than 16 MB is a DocumentTooLarge.
+
+    Tasks come in the order of their ids: as they were queued by one process, to the second by those of several.
+    Upstream, 1.11.1, takes them in no order, one at a time, and goes by the clock of each client.
+    """
+
+    ordered = True
+    indexed = False
+
+    @staticmethod
+    def get_connection(list_key: str | None = None) -> MongoClient[Document]:
+        """Return this process's client, for the server of the setting `mongo`."""
+        return client(os.getpid())
+
+    def get_collection(self) -> Collection[Document]:
+        """Return the collection of this queue; a secondary that lags would answer wrongly."""
+        collection: Collection[Document] = super().get_collection()
+        return collection.with_options(read_preference=ReadPreference.PRIMARY)
+
+    def now(self) -> datetime:
+        """Return the server's time."""
+        now: datetime = self.connection.admin.command("hello")["localTime"]
+        return now
 
     def enqueue(self, task: str) -> str:
         """Add a task.
@@ -17,6 +83,91 @@ class Broker(Mongo):  # type: ignore[misc]
         waits for the difference (1.11.1).
         """
         return str(self.collection.insert_one({"payload": task, "lock": LONG_AGO}).inserted_id)
+
+    def claim(self, limit: int) -> list[Delivery]:
+        """Take up to so many tasks: find free ones, take those that still are, read what was taken.
+
+        One find_one_and_update a task would wait each time until a majority has written it.
+        """
+        if not self.indexed:
+            self.collection.create_index(ORDER)
+            self.indexed = True
+        lease = ObjectId()
+        taken = {
+            "lock": after(Conf.RETRY),
+            "lease": lease,
+            "deliveries": {"$add": [{"$ifNull": ["$deliveries", 0]}, 1]},
+        }
+        while True:
+            free = {"lock": {"$lte": self.now()}}
+            found = [task["_id"] for task in self.collection.find(free, ["_id"], sort=ORDER, limit=limit)]
+            if not found:
+                return []
+            if self.collection.update_many({"_id": {"$in": found}, **free}, [{"$set": taken}]).modified_count:
+                break  # otherwise other clusters were faster with all of them
+        tasks = self.collection.find({"_id": {"$in": found}, "lease": lease}, sort=[("_id", ASCENDING)])
+        return [Delivery(self.receipt(task), task["payload"], task["deliveries"]) for task in tasks]
+
+    @staticmethod
+    def receipt(task: Document) -> str:
+        """Return the receipt of a task that was taken: it is of no use any more once the next claim takes it."""
+        return f"{task['_id']}.{task['lease']}"
+
+    @staticmethod
+    def held(receipts: list[str]) -> Document:
+        """Return the filter for tasks that are still held under these receipts."""
+        ids, leases = zip(*(map(ObjectId, receipt.split(".")) for receipt in receipts), strict=True)
+        return {"_id": {"$in": ids}, "lease": {"$in": list(set(leases))}}
+
+    def renew(self, receipts: Iterable[str]) -> set[str]:
+        """Renew leases, and return the receipts of those that somebody else has taken, or that are gone."""
+        if not (receipts := list(receipts)):
+            return set()
+        held = self.held(receipts)
+        self.collection.update_many(held, [{"$set": {"lock": after(Conf.RETRY)}}])
+        return set(receipts) - {self.receipt(task) for task in self.collection.find(held, ["lease"])}
+
+    def release(self, receipts: Iterable[str], delay: float = 0.0) -> None:
+        """Give tasks back, to be taken after so many seconds; the hand-out, which ended in order, is not counted."""
+        if receipts := list(receipts):
+            free = {"lock": after(delay) if delay else LONG_AGO, "deliveries": {"$subtract": ["$deliveries", 1]}}
+            self.collection.update_many(self.held(receipts), [{"$set": free}, {"$unset": "lease"}])
+
+    def acknowledge_all(self, receipts: Iterable[str]) -> None:
+        """Remove tasks that are done, whoever holds them by now."""
+        if ids := [ObjectId(receipt[:ID_LENGTH]) for receipt in receipts]:
+            self.collection.delete_many({"_id": {"$in": ids}})
+
+    def idle(self, timeout: float, others: list[Any]) -> None:
+        """Wait for `poll` seconds, or until one of the others is ready."""
+        wait(others, min(timeout, Conf.POLL))
+
+    # django-q2's words
+
+    def dequeue(self) -> list[tuple[str, str | bytes]]:
+        """Take tasks, as receipts and payloads."""
+        return [(delivery.receipt, delivery.payload) for delivery in self.claim(Conf.BULK)]
+
+    def delete(self, task_id: str) -> None:
+        """Remove a task by its receipt, or by what enqueue() has returned."""
+        self.acknowledge_all([task_id])
+
+    def queue_size(self) -> int:
+        """Return the number of tasks that may be taken now."""
+        return int(self.collection.count_documents({"lock": {"$lte": self.now()}}))
+
+    def lock_size(self) -> int:
+        """Return the number of tasks that are taken, or given back with a delay."""
+        return int(self.collection.count_documents({"lock": {"$gt": self.now()}}))
+
+    def purge_queue(self) -> None:
+        """Remove all tasks, and keep the index."""
+        self.collection.delete_many({})
+
+    def delete_queue(self) -> None:
+        """Remove the collection."""
+        self.collection.drop()
+        self.indexed = False
 
     def ping(self) -> bool:
         """Ask the server for an answer; upstream's asks nobody."""

@@ -10,6 +10,8 @@ import pytest
 
 from tests.processes import free_port, wait_until_listening
 
+TASKS = 2000  #: of the test with many clusters
+
 
 def broker_server(folder: Path) -> Iterator[dict[str, str]]:
     """Yield the variables that lead to the broker: a server of the test's own if one is installed."""

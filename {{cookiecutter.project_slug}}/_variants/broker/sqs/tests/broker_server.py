@@ -1,20 +1,48 @@
 """The broker's server for tests with real processes: moto, which answers over HTTP as Amazon SQS does."""
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 from moto.server import ThreadedMotoServer
+from moto.sqs.models import SQSBackend
+from werkzeug.serving import WSGIRequestHandler
+
+TASKS = 200  #: of the test with many clusters: moto looks at all messages for each that it hands out
+
+
+def one_at_a_time(receive: Any) -> Any:
+    """Let two requests look for messages one after the other: moto 5.2 hands a message out to both."""
+    lock = threading.Lock()
+
+    def receive_message(backend: Any, queue: str, count: int, seconds: int, *args: Any) -> Any:
+        end = time.monotonic() + seconds
+        while True:
+            with lock:
+                messages = receive(backend, queue, count, 0, *args)
+            if messages or time.monotonic() >= end:
+                return messages
+            time.sleep(0.05)
+
+    return receive_message
 
 
 def broker_server(folder: Path) -> Iterator[dict[str, str]]:
     """Yield the variables that lead to the broker."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield {
-        "AWS_ENDPOINT_URL_SQS": f"http://{host}:{port}",
-        "AWS_REGION": "eu-west-1",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-    }
-    server.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SQSBackend, "receive_message", one_at_a_time(SQSBackend.receive_message))
+        # As Amazon does, keep connections: otherwise what goes wrong when processes share one would not show.
+        patch.setattr(WSGIRequestHandler, "protocol_version", "HTTP/1.1")
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        yield {
+            "AWS_ENDPOINT_URL_SQS": f"http://{host}:{port}",
+            "AWS_REGION": "eu-west-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }
+        server.stop()

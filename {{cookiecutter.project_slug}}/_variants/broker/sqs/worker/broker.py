@@ -1,28 +1,247 @@
-"""The broker: tasks wait in an Amazon SQS queue, which is created when it is first used."""
+"""The broker: tasks wait in an Amazon SQS queue, which is created when it is first used.
 
+SQS keeps less than the other brokers do:
+
+- Tasks come in no certain order, and once in a while one comes twice: it is a standard queue.
+- It counts every hand-out, also those that ended with the task given back: a task of which attempts fail without end
+  (`max_attempts` 0), or that was often given back, is set aside after worker.delivery.MAX_DELIVERIES of them.
+- A lease cannot be renewed beyond 12 hours after the hand-out, and a task that runs longer is handed out again.
+- Whoever gives back or deletes a task whose lease has run out may do so to the next one's hand-out, or in vain.
+- It keeps a task for at most 14 days.
+
+Limits and behaviour are those of the API reference, https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/.
+"""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from functools import cache
+from multiprocessing.connection import wait
+from typing import Any
+
+from boto3 import Session
+from botocore.config import Config
+from botocore.exceptions import InvalidRegionError, NoCredentialsError, NoRegionError, PartialCredentialsError
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django_q.brokers.aws_sqs import Sqs
 from django_q.conf import Conf
 
+from worker.delivery import MAX_DELIVERIES, Delivery
+
+BATCH = 10  #: messages in a request, at most
+MAX_BYTES = 1_048_576  #: of a message; 256 KiB until August 2025, and still so in queues with that MaximumMessageSize
+MAX_POLL = 4  #: seconds; the pusher hears nothing during a poll, and has five to give tasks back at a stop
+KEEP = 1_209_600  #: seconds that a new queue keeps a task, the most there is; by default it would be four days
+MAX_RECEIVES = 100  #: hand-outs after which SQS itself sets a task aside, in case no worker gets that far
+GONE = {"InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid"}  #: codes of a lease that is lost
+# An answer must come, or fail to, well before the guard takes the pusher for stuck.
+CONFIG = Config(connect_timeout=5, read_timeout=MAX_POLL + 5, retries={"total_max_attempts": 2, "mode": "standard"})
+
+logger = logging.getLogger("django-q")
+
+
+@cache
+def service(pid: int) -> Any:
+    """Return this process's boto3 resource: it takes 0.1 s to make, and cannot be shared over a fork."""
+    session = Sqs.get_connection()
+    if not session.region_name:  # empty: botocore would ask for no host at all
+        raise NoRegionError
+    return session.resource("sqs", config=CONFIG)
+
+
+@cache
+def queue_url(pid: int, name: str) -> str:
+    """Return the URL of a queue, which is created if it is not there, with another for what SQS sets aside."""
+    sqs = service(pid)
+    missing = sqs.meta.client.exceptions.QueueDoesNotExist
+
+    def find_or_create(name: str, **attributes: str) -> Any:
+        try:
+            return sqs.get_queue_by_name(QueueName=name)
+        except missing:
+            return sqs.create_queue(QueueName=name, Attributes={"MessageRetentionPeriod": str(KEEP), **attributes})
+
+    try:
+        return str(sqs.get_queue_by_name(QueueName=name).url)
+    except missing:
+        dead = find_or_create(f"{name}-dead").attributes["QueueArn"]
+        policy = json.dumps({"deadLetterTargetArn": dead, "maxReceiveCount": MAX_RECEIVES})
+        return str(find_or_create(name, RedrivePolicy=policy).url)
+
 
 class Broker(Sqs):  # type: ignore[misc]
-    """django-q2's, with queue names that hold the project's, and sizes that are asked for anew."""
+    """django-q2's, with leases, in a queue whose name holds the project's. Errors are those of botocore.
+
+    Upstream, 1.11.1, makes its boto3 resource anew for each task that is queued, shares its connection over forks, and
+    keeps the first answer about the queue's size for ever.
+    """
+
+    ordered = False
+    queue: Any
 
     def __init__(self, list_key: str | None = None) -> None:
-        """Serve the queue of this cluster."""
+        """Serve the queue of this cluster.
+
+        Raises:
+            ImproperlyConfigured: If the region, the credentials or the seconds of a poll are not right.
+        """
         cluster = list_key or Conf.CLUSTER_NAME
-        queue = settings.SQS_QUEUE_NAME or Conf.PREFIX
-        super().__init__(queue if cluster == Conf.PREFIX else f"{queue}-{cluster}")
+        name = settings.SQS_QUEUE_NAME or Conf.PREFIX
+        self.leases: dict[str, float] = {}  #: when they run out, by the monotonic clock
+        self.looked = False
+        self.poll = Conf.SQS.get("receive_message_wait_time_seconds", 0)
+        if self.poll not in range(MAX_POLL + 1):
+            raise ImproperlyConfigured(
+                f"Q_CLUSTER['sqs']['receive_message_wait_time_seconds'] is {self.poll!r}: write a whole number from 0 "
+                f"to {MAX_POLL}, since a worker that is told to stop waits for the poll under way."
+            )
+        try:
+            super().__init__(name if cluster == Conf.PREFIX else f"{name}-{cluster}")
+        except (NoRegionError, InvalidRegionError) as error:
+            raise ImproperlyConfigured(f"SQS needs the queue's region: set AWS_REGION. {error}") from error
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise ImproperlyConfigured(
+                "SQS needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                f"or give the host a role. {error}"
+            ) from error
+
+    @staticmethod
+    def get_connection(list_key: str | None = None) -> Session | None:
+        """Return nothing: service() has this process's session."""
+        return None
+
+    def get_queue(self) -> Any:
+        """Return the queue as boto3 sees it."""
+        self.sqs = service(os.getpid())
+        return self.sqs.Queue(queue_url(os.getpid(), self.list_key))
+
+    def enqueue(self, task: str) -> str:
+        """Add a task.
+
+        Raises:
+            ValueError: If it is larger than SQS takes.
+        """
+        size = len(task.encode())
+        if size > MAX_BYTES:
+            raise ValueError(
+                f"The task has {size} bytes with its arguments, and SQS takes {MAX_BYTES}: pass a key, not the data."
+            )
+        return str(super().enqueue(task))
+
+    def claim(self, limit: int) -> list[Delivery]:
+        """Take up to so many tasks, ten at most; wait for one as long as a poll lasts."""
+        try:
+            if not self.looked:
+                self.look()
+            messages = self.queue.receive_messages(
+                MaxNumberOfMessages=min(limit, BATCH),
+                MessageSystemAttributeNames=["ApproximateReceiveCount"],
+                VisibilityTimeout=Conf.RETRY,
+                WaitTimeSeconds=self.poll,
+            )
+        except self.sqs.meta.client.exceptions.QueueDoesNotExist:
+            queue_url.cache_clear()  # somebody has deleted it, or a server for tests was started anew
+            self.queue = self.get_queue()
+            raise
+        self.leases |= dict.fromkeys((message.receipt_handle for message in messages), time.monotonic() + Conf.RETRY)
+        return [
+            Delivery(message.receipt_handle, message.body, int(message.attributes["ApproximateReceiveCount"]))
+            for message in messages
+        ]
+
+    def look(self) -> None:
+        """Log that somebody's own redrive policy takes tasks away before it is known what became of them.
+
+        That is no error: they are where their owner has asked for them.
+        """
+        policy = json.loads(self.queue.attributes.get("RedrivePolicy", "{}"))
+        receives = int(policy.get("maxReceiveCount", MAX_RECEIVES))
+        if receives <= MAX_DELIVERIES:
+            logger.warning(
+                "The redrive policy of the queue %s sets a task aside after %s hand-outs, unrecorded: "
+                "make its maxReceiveCount higher than %s.",
+                self.list_key,
+                receives,
+                MAX_DELIVERIES,
+            )
+        self.looked = True
+
+    def idle(self, timeout: float, others: list[Any]) -> None:
+        """Return at once: claim() has waited. Without long polls, wait for `poll` seconds."""
+        if not self.poll:
+            wait(others, min(timeout, Conf.POLL))
+
+    def renew(self, receipts: Iterable[str]) -> set[str]:
+        """Renew leases, and return the receipts of those that are not this process's any more.
+
+        SQS may accept the receipt of an earlier hand-out, so those that are late by this clock are counted as lost.
+        They are renewed all the same, for tasks that run: perhaps nobody else has got them.
+        """
+        receipts, now = list(receipts), time.monotonic()
+        late = {receipt for receipt in receipts if self.leases.get(receipt, now) < now}
+        lost = self.set_visibility(receipts, Conf.RETRY)
+        self.leases = dict.fromkeys(set(receipts) - lost, now + Conf.RETRY)
+        return lost | late
+
+    def release(self, receipts: Iterable[str], delay: float = 0.0) -> None:
+        """Give tasks back, to be taken after so many seconds, rounded up to whole ones."""
+        self.set_visibility(receipts, math.ceil(delay))
+
+    def set_visibility(self, receipts: Iterable[str], seconds: int) -> set[str]:
+        """Hide tasks for so many seconds from now on, and return the receipts that are not valid any more."""
+        return self.in_batches(self.queue.change_message_visibility_batch, receipts, VisibilityTimeout=seconds)
+
+    def acknowledge_all(self, receipts: Iterable[str]) -> None:
+        """Remove tasks that are done."""
+        self.in_batches(self.queue.delete_messages, receipts)
+
+    def in_batches(self, action: Callable[..., Any], receipts: Iterable[str], **more: Any) -> set[str]:
+        """Send a request for each ten receipts, and return those that are not valid any more.
+
+        Raises:
+            RuntimeError: If SQS refuses others, once all are sent.
+        """
+        receipts, gone, refused = list(receipts), set(), []
+        for start in range(0, len(receipts), BATCH):
+            batch = receipts[start : start + BATCH]
+            entries = [{"Id": str(number), "ReceiptHandle": receipt, **more} for number, receipt in enumerate(batch)]
+            for failure in action(Entries=entries).get("Failed", []):
+                if failure["Code"].rpartition(".")[2] in GONE:
+                    gone.add(batch[int(failure["Id"])])
+                else:
+                    refused.append(f"{failure['Code']}: {failure.get('Message', '')}")
+        if refused:
+            raise RuntimeError(f"SQS refused {len(refused)} of {len(receipts)} receipts ({refused[0]})")
+        return gone
+
+    # django-q2's words
+
+    def dequeue(self) -> list[tuple[str, str | bytes]]:
+        """Take tasks, as receipts and payloads."""
+        return [(delivery.receipt, delivery.payload) for delivery in self.claim(Conf.BULK)]
+
+    def delete(self, task_id: str) -> None:
+        """Remove a task."""
+        self.acknowledge_all([task_id])
 
     def queue_size(self) -> int:
-        """Return the number of waiting tasks; upstream's keeps the first answer for ever (1.11.1)."""
+        """Return the number of waiting tasks, about."""
         self.queue.reload()
         return int(super().queue_size())
 
     def lock_size(self) -> int:
-        """Return the number of tasks that are taken and not yet done."""
+        """Return the number of tasks that are taken, or given back with a delay, about."""
         self.queue.reload()
         return int(super().lock_size())
+
+    def delete_queue(self) -> None:
+        """Remove the queue, but not what SQS has set aside."""
+        super().delete_queue()
+        queue_url.cache_clear()
 
     def ping(self) -> bool:
         """Ask the queue for an answer; upstream's asks only what boto3 knows."""

@@ -1,0 +1,94 @@
+"""Fixtures of the fault tests, and the table that a full run of them writes."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.combinations import Combination
+from tests.faults.lab import Base, Lab
+from tests.faults.table import Table
+from tests.interpreters import for_combination
+from tests.projects import Environments, Workplace
+
+TABLE = pytest.StashKey[Table]()
+QUICK = {"test_kills", "test_signals"}  #: what each change goes through; the rest runs with --faults
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in (
+        "promise(number): the promise of the worker that the test shows",
+        "full: runs with --faults only",
+    ):
+        config.addinivalue_line("markers", marker)
+    config.stash[TABLE] = Table()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes long, and note for the table which cell of it each test fills."""
+    if not config.getoption("--faults"):
+        left_out = [item for item in items if item.get_closest_marker("promise") and not is_quick(item)]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+    for item in items:
+        if isinstance(item, pytest.Function) and (marker := item.get_closest_marker("promise")):
+            parameters: dict[str, Any] = dict(item.callspec.params)
+            cell = [marker.args[0], item.originalname, parameters["combination"].broker, parameters["kind"]]
+            item.user_properties.append(("cell", cell))
+
+
+def is_quick(item: pytest.Item) -> bool:
+    """Say whether a test belongs to the short form."""
+    return item.path.stem in QUICK and not item.get_closest_marker("full")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what the tests had to say, and write the table if all tests that fill it were run."""
+    table = config.stash[TABLE]
+    for outcome in ("passed", "failed", "error", "skipped", "xfailed", "xpassed"):
+        for report in terminalreporter.getreports(outcome):
+            table.add(report, outcome)
+    for line in table.said:
+        terminalreporter.line(line)
+    chosen = config.option.keyword or config.option.markexpr or config.args != ["tests/faults"]
+    if config.getoption("--faults") and not chosen:
+        terminalreporter.line(f"wrote {table.write()}")
+
+
+@pytest.fixture(scope="session")
+def bases(
+    bake: Callable[[Combination], Path], environments: Environments, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[Combination], Base]]:
+    """The servers of each broker, and a project that finds them."""
+    made: dict[Combination, Base] = {}
+    with ExitStack() as stack:
+
+        def base(combination: Combination) -> Base:
+            if combination not in made:
+                folder = tmp_path_factory.mktemp("base")
+                workplace = Workplace.of(bake(combination), for_combination(combination), environments, folder)
+                made[combination] = stack.enter_context(Base.of(combination, workplace))
+            return made[combination]
+
+        yield base
+
+
+@pytest.fixture
+def database() -> str:
+    """The kind of database; a test can ask for another one."""
+    return "postgresql"
+
+
+@pytest.fixture
+def lab(
+    combination: Combination, kind: str, database: str, bases: Callable[[Combination], Base], tmp_path: Path
+) -> Iterator[Lab]:
+    """A lab for one test."""
+    base = bases(combination)
+    lab = Lab(base, kind, tmp_path, f"lab{base.made}", database)
+    try:
+        yield lab
+    finally:
+        lab.close()

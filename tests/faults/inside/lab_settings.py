@@ -1,0 +1,9 @@
+"""The project's settings, with what a test changes: LAB_CLUSTER holds keys of Q_CLUSTER, as JSON."""
+
+import json
+import os
+
+from config.settings import *  # noqa: F403
+from config.settings import Q_CLUSTER
+
+Q_CLUSTER |= {"name": os.environ["LAB_NAME"], **json.loads(os.environ["LAB_CLUSTER"])}

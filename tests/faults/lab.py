@@ -1,0 +1,427 @@
+"""A laboratory: one project, its servers behind links that can be cut, clusters, and a ledger of what they ran."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import pytest
+
+from tests import servers
+from tests.combinations import Combination
+from tests.processes import Command, Process, free_port, listens, succeeds
+from tests.projects import PRODUCTION, Workplace
+
+T = TypeVar("T")
+
+HERE = Path(__file__).parent
+OURS, UPSTREAM = "ours", "upstream"
+ADDRESS = re.compile(r"127\.0\.0\.1:(\d+)")
+LEASE = {OURS: 3, UPSTREAM: 6}  #: seconds; much below what a project has, since tests wait for it
+GRACE = 3  #: seconds that running tasks get at a stop
+DEADLINE = {OURS: 60.0, UPSTREAM: 30.0}  #: seconds after which a wait gives up
+COPY_DATABASE = """
+import os, sys, psycopg
+with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+    connection.execute(sys.argv[1])
+"""
+
+
+class Link:
+    """The way to a server, which can be cut and mended."""
+
+    def __init__(self, name: str, target: int, folder: Path) -> None:
+        """Lead to a port, as yet cut."""
+        self.name, self.target, self.folder = name, target, folder
+        self.port = free_port()
+        self.process: Process | None = None
+
+    def mend(self) -> None:
+        """Let the server be reached again."""
+        command: Command = [sys.executable, HERE / "link.py", str(self.port), str(self.target)]
+        self.process = Process(self.name, command, self.folder, os.environ, self.folder)
+        self.process.wait_until(lambda: listens(self.port), f"the port of {self.name}")
+
+    def cut(self) -> None:
+        """End all connections, and refuse new ones."""
+        if self.process:
+            self.process.kill()
+            self.process = None
+
+    @contextmanager
+    def away(self, seconds: float) -> Iterator[None]:
+        """Cut the link, and mend it again after so many seconds at least."""
+        end = time.monotonic() + seconds
+        self.cut()
+        yield
+        time.sleep(max(0.0, end - time.monotonic()))
+        self.mend()
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The processes of a cluster."""
+
+    main: int
+    sentinel: int
+    pusher: int
+    monitor: int
+    workers: tuple[int, ...]
+
+    def of(self, role: str) -> list[int]:
+        """Return those of a role; the workers are several."""
+        found: int | tuple[int, ...] = getattr(self, role)
+        return [found] if isinstance(found, int) else list(found)
+
+
+@dataclass
+class Base:
+    """What the labs of one broker share: the servers, and a database that is migrated."""
+
+    combination: Combination
+    workplace: Workplace
+    database: dict[str, str]
+    broker: dict[str, str]
+    made: int = 0
+
+    @classmethod
+    @contextmanager
+    def of(cls, combination: Combination, workplace: Workplace) -> Iterator[Self]:
+        """Start the servers."""
+        with (
+            servers.database("postgresql", workplace.temporary) as database,
+            servers.broker(combination, workplace) as broker,
+        ):
+            base = cls(combination, workplace, dict(database), dict(broker))
+            base.sql("CREATE DATABASE migrated")
+            migrated = base.at("migrated")
+            workplace.manage("release", environment={**PRODUCTION, **migrated, **broker})
+            yield base
+
+    def sql(self, statement: str) -> None:
+        """Run a statement outside of any project's database."""
+        self.workplace.run("python", "-c", COPY_DATABASE, statement, environment=self.database)
+
+    def at(self, name: str) -> dict[str, str]:
+        """Return the variables for a database of this name."""
+        return {"DATABASE_URL": self.database["DATABASE_URL"].rpartition("/")[0] + f"/{name}"}
+
+    def new_database(self, kind: str, folder: Path) -> dict[str, str]:
+        """Return the variables for a database of its own."""
+        self.made += 1
+        if kind == "sqlite":
+            variables = {"DATABASE_URL": f"sqlite:///{folder / 'database.sqlite3'}"}
+            self.workplace.manage("release", environment={**PRODUCTION, **variables, **self.broker})
+            return variables
+        name = f"lab{self.made}"
+        self.sql(f"CREATE DATABASE {name} TEMPLATE migrated")
+        return self.at(name)
+
+
+class Driver:
+    """A process that does what a test asks of Django, by a way that is never cut."""
+
+    def __init__(self, lab: "Lab") -> None:
+        """Start it."""
+        self.errors = lab.folder / "driver.err"
+        with self.errors.open("wb") as errors:
+            self.popen = subprocess.Popen(
+                [lab.base.workplace.python, HERE / "inside" / "lab_driver.py"],
+                cwd=lab.base.workplace.path,
+                env={**lab.environment({}), **lab.direct},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        self._read()
+
+    def call(self, what: str, **arguments: Any) -> Any:
+        """Call a function of lab_driver.py, and return its answer; fail the test if it raises."""
+        assert self.popen.stdin
+        self.popen.stdin.write(json.dumps({"call": what, "with": arguments}) + "\n")
+        self.popen.stdin.flush()
+        answer = self._read()
+        if "error" in answer:
+            pytest.fail(f"{what}: {answer['error']}")
+        return answer["answer"]
+
+    def _read(self) -> Any:
+        assert self.popen.stdout
+        line = self.popen.stdout.readline()
+        if not line:
+            pytest.fail(f"the driver has ended:\n{self.errors.read_text()}")
+        return json.loads(line)
+
+    def end(self) -> None:
+        """End it."""
+        assert self.popen.stdin
+        assert self.popen.stdout
+        self.popen.stdin.close()
+        self.popen.stdout.close()
+        self.popen.kill()
+        self.popen.wait()
+
+
+class Cluster(Process):
+    """The processes of a worker."""
+
+    lab: "Lab"
+    size: int
+
+    def roles(self) -> Roles:
+        """Return the processes, once all of them are there and have been reported."""
+        return self.lab.wait(self.known_roles, f"all processes of {self.name}", self)
+
+    def known_roles(self) -> Roles | None:
+        """Return the processes if what was last reported of them is still so."""
+        for found in self.lab.call("stats"):
+            roles = Roles(**{**found, "workers": tuple(found["workers"])})
+            if roles.main == self.popen.pid:
+                reported = {roles.pusher, roles.monitor, *roles.workers}
+                whole = reported == set(children(roles.sentinel)) and len(roles.workers) == self.size
+                return roles if whole and roles.sentinel in children(roles.main) else None
+        return None
+
+    def has_replaced(self, worker: int) -> bool:
+        """Say whether another one works in the place of this worker."""
+        return worker not in self.roles().workers
+
+    def signal(self, number: signal.Signals, pids: list[int] | None = None) -> None:
+        """Send a signal to some of its processes, or to all."""
+        for pid in self.session() if pids is None else pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def wait_for_exit(self) -> int:
+        """Return the exit code; fail the test if it does not come, or comes and leaves processes behind."""
+        self.lab.wait(lambda: self.popen.poll() is not None, f"the end of {self.name}", None)
+        self.lab.wait(lambda: not self.session(), f"the end of all processes of {self.name}", None)
+        return self.popen.wait()
+
+    def whole_log(self) -> str:
+        """Return all that it has printed."""
+        return self.out.read_text(errors="replace") + self.err.read_text(errors="replace")
+
+
+def children(parent: int) -> list[int]:
+    """Return the living children of a process."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            state, of = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(of) == parent and state != "Z":
+                found.append(int(folder.name))
+    return found
+
+
+@dataclass
+class Lab:
+    """One project, for one test."""
+
+    base: Base
+    kind: str
+    folder: Path
+    name: str
+    database: str = "postgresql"
+    lease: int = 0
+    direct: dict[str, str] = field(default_factory=dict)
+    links: dict[str, Link] = field(default_factory=dict)
+    clusters: list[Cluster] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Make a database of its own, and a way to each server."""
+        self.ledger = self.folder / "ledger"
+        self.ledger.touch()
+        (self.folder / "tmp").mkdir()
+        database = self.base.new_database(self.database, self.folder)
+        self.direct = {**database, **self.base.broker}
+        self.linked = {**self._link("database", database), **self._link("broker", self.base.broker)}
+        if "database" in self.links:
+            self.links.setdefault("broker", self.links["database"])  # where the queue is in the database
+        self.deadline, self.lease = DEADLINE[self.kind], LEASE[self.kind]
+        self.driver = Driver(self)
+
+    def _link(self, name: str, variables: Mapping[str, str]) -> dict[str, str]:
+        def port(match: re.Match[str]) -> str:
+            if name not in self.links:
+                self.links[name] = Link(name, int(match[1]), self.folder)
+                self.links[name].mend()
+            return f"127.0.0.1:{self.links[name].port}"
+
+        return {variable: ADDRESS.sub(port, value) for variable, value in variables.items()}
+
+    def close(self) -> None:
+        """End all that was started."""
+        for cluster in self.clusters:
+            cluster.signal(signal.SIGCONT)
+            cluster.kill()
+        for link in set(self.links.values()):
+            link.cut()
+        self.driver.end()
+
+    def environment(self, cluster: Mapping[str, Any], **variables: str) -> dict[str, str]:
+        """Return the environment of a process of the project."""
+        settings = {
+            "retry": self.lease,
+            "save_limit": 100_000,  # keep all results
+            **({"timeout": LEASE[UPSTREAM] - 1} if self.kind == UPSTREAM else {}),
+            **cluster,
+        }
+        return dict(
+            self.base.workplace.environment(
+                {
+                    **PRODUCTION,
+                    **self.linked,
+                    "DJANGO_SETTINGS_MODULE": "lab_settings" if self.kind == OURS else "lab_upstream_settings",
+                    "LAB_CLUSTER": json.dumps(settings),
+                    "LAB_LEDGER": str(self.ledger),
+                    "LAB_NAME": self.name,
+                    "PYTHONPATH": os.pathsep.join([str(HERE / "inside"), str(self.base.workplace.path)]),
+                    "Q_GRACE": str(GRACE),
+                    "TMPDIR": str(self.folder / "tmp"),
+                    **variables,
+                }
+            )
+        )
+
+    # Clusters
+
+    def start(
+        self,
+        *,
+        wait: bool = True,
+        workers: int = 2,
+        past_links: bool = False,
+        variables: Mapping[str, str] = {},
+        **cluster: Any,
+    ) -> Cluster:
+        """Start a cluster, with other settings of Q_CLUSTER or variables if need be."""
+        python = self.base.workplace.python
+        command: dict[str, Command] = {
+            OURS: [python, "manage.py", "prodserver", "worker"],
+            UPSTREAM: [python, "-m", "django", "qcluster", "--skip-checks"],
+        }
+        variables = {"Q_WORKERS": str(workers), **(self.direct if past_links else {}), **variables}
+        environment = self.environment(cluster, **variables)
+        name = f"worker{len(self.clusters) + 1}"
+        made = Cluster(name, command[self.kind], self.base.workplace.path, environment, self.folder)
+        made.lab, made.size = self, workers
+        self.clusters.append(made)
+        if wait:
+            made.roles()
+        return made
+
+    # Servers
+
+    def cut_all(self) -> None:
+        """Cut off all servers."""
+        for link in set(self.links.values()):
+            link.cut()
+
+    def mend_all(self) -> None:
+        """Let all servers be reached again."""
+        for link in set(self.links.values()):
+            link.mend()
+
+    # Tasks
+
+    def call(self, what: str, **arguments: Any) -> Any:
+        """Call a function of lab_driver.py."""
+        return self.driver.call(what, **arguments)
+
+    def enqueue(self, func: str, *calls: tuple[Any, ...], **options: Any) -> list[str]:
+        """Queue a task of lab_tasks.py for each tuple of arguments, of which the first is its key in the ledger."""
+        ids: list[str] = self.call("enqueue", func=f"lab_tasks.{func}", calls=calls, options=options)
+        return ids
+
+    def enqueue_many(self, prefix: str, number: int, seconds: float = 0.0) -> set[str]:
+        """Queue as many tasks, and return their keys."""
+        keys = [f"{prefix}{index}" for index in range(number)]
+        self.enqueue("work", *((key, seconds) for key in keys))
+        return set(keys)
+
+    def schedule(self, name: str, seconds_ago: float) -> float:
+        """Schedule a task for each minute, the first time so long ago, and return that time."""
+        due: float = self.call(
+            "schedule", name=name, func="lab_tasks.work", args=f"'{name}',", seconds_ago=seconds_ago, schedule_type="I"
+        )
+        return due
+
+    def is_healthy(self) -> bool:
+        """Ask the project's own probe how the worker on this host is."""
+        command: Command = [self.base.workplace.python, "manage.py", "health_check", "worker"]
+        return succeeds(command, self.base.workplace.path, self.environment({}))
+
+    def events(self, event: str) -> list[str]:
+        """Return the keys of all events of this kind, in their order."""
+        lines = [line.split() for line in self.ledger.read_text().splitlines()]
+        return [line[1] for line in lines if line[0] == event]
+
+    def pids(self) -> set[int]:
+        """Return the processes that have run a task."""
+        return {int(line.split()[2]) for line in self.ledger.read_text().splitlines()}
+
+    def times(self, event: str) -> list[tuple[str, float]]:
+        """Return the keys of all events of this kind, and when they came."""
+        lines = [line.split() for line in self.ledger.read_text().splitlines()]
+        return [(line[1], float(line[3])) for line in lines if line[0] == event]
+
+    def starts(self) -> Counter[str]:
+        """Return how often each task has started."""
+        return Counter(self.events("start"))
+
+    def ends(self) -> Counter[str]:
+        """Return how often each task has ended."""
+        return Counter(self.events("end"))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the results that are in the database."""
+        found: list[dict[str, Any]] = self.call("rows")
+        return found
+
+    def succeeded(self) -> Counter[str]:
+        """Return how often each key stands as a result of a success."""
+        return Counter(row["result"] for row in self.rows() if row["success"])
+
+    def failed(self) -> list[dict[str, Any]]:
+        """Return the results of failures."""
+        return [row for row in self.rows() if not row["success"]]
+
+    # Waiting
+
+    def wait(self, condition: Callable[[], T | None], what: str, *alive: Cluster | None) -> T:
+        """Return the first answer that is true; fail if it does not come, or if one of these clusters ends before."""
+        end = time.monotonic() + self.deadline
+        while True:
+            ended = [cluster for cluster in alive if cluster and cluster.popen.poll() is not None]
+            if answer := condition():
+                return answer
+            if ended or time.monotonic() > end:
+                reason = f"before {what}, {ended[0].name} ended" if ended else f"{what} did not come"
+                pytest.fail(f"{reason}\n{self.report()}")
+            time.sleep(0.05)
+
+    def wait_started(self, *keys: str) -> None:
+        """Wait until tasks have started."""
+        self.wait(lambda: set(keys) <= self.starts().keys(), f"the start of {keys}")
+
+    def wait_done(self, keys: set[str], *alive: Cluster) -> None:
+        """Wait until tasks have ended, their results are saved, and the broker has forgotten them."""
+        self.wait(lambda: keys <= self.ends().keys(), f"the end of {len(keys)} tasks", *alive)
+        self.wait(lambda: keys <= self.succeeded().keys(), f"the results of {len(keys)} tasks", *alive)
+        self.wait(lambda: self.call("queued") == 0, "an empty queue", *alive)
+
+    def report(self) -> str:
+        """Return all that helps to understand a failure."""
+        logs = [f"-- {cluster.name} ({cluster.popen.poll()}):\n{cluster.log()}" for cluster in self.clusters]
+        return "\n".join([f"-- starts: {self.starts()}\n-- ends: {self.ends()}", *logs])

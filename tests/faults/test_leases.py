@@ -1,0 +1,110 @@
+"""Promise 6: a task runs once unless its worker died, however long it takes and however many were prefetched."""
+
+import signal
+import time
+
+from tests.faults.cells import each_broker
+from tests.faults.lab import Lab
+
+SHORT = 3  #: seconds of a lease
+AGAIN = "tasks whose lease has run out run again"
+
+
+@each_broker(6, upstream={"orm": AGAIN, "sqs": AGAIN})
+def test_a_task_of_five_leases_runs_once(lab: Lab) -> None:
+    lab.lease = SHORT
+    clusters = [lab.start(timeout=20), lab.start(timeout=20)]
+    lab.enqueue("work", ("long", 5.0 * SHORT))
+    lab.wait_done({"long"}, *clusters)
+    assert lab.starts() == {"long": 1}, lab.report()
+
+
+@each_broker(6, upstream={"orm": AGAIN, "sqs": AGAIN})
+def test_tasks_that_wait_for_leases_in_a_cluster_run_once(lab: Lab) -> None:
+    lab.lease = SHORT
+    keys = lab.enqueue_many("task", 24, 1.0)
+    greedy = lab.start(queue_limit=1000)
+    lab.wait_started("task0")
+    lab.wait_done(keys, greedy, lab.start())
+    assert lab.starts() == dict.fromkeys(keys, 1), lab.report()
+
+
+def run_fetched(lab: Lab, number: int) -> None:
+    """One cluster fetches all, and another one watches for leases that run out."""
+    lab.lease, lab.deadline = SHORT, 180
+    keys = lab.enqueue_many("task", number, 0.02)
+    greedy = lab.start(queue_limit=1000)
+    lab.wait_started("task0")
+    lab.wait_done(keys, greedy, lab.start(queue_limit=1000))
+    assert lab.starts() == dict.fromkeys(keys, 1), lab.report()
+
+
+@each_broker(6)
+def test_some_hundred_fetched_tasks_run_once_each(lab: Lab) -> None:
+    run_fetched(lab, 200)
+
+
+@each_broker(6, full=True)
+def test_a_thousand_fetched_tasks_run_once_each(lab: Lab) -> None:
+    run_fetched(lab, 1000)
+
+
+@each_broker(6)
+def test_a_dead_clusters_tasks_start_again_within_a_lease(lab: Lab) -> None:
+    lab.lease = 10
+    dead = lab.start()
+    keys = lab.enqueue_many("task", 20, 0.5)
+    lab.wait(lambda: len(lab.starts()) >= 2, "the start of some tasks", dead)
+    next_one = lab.start()
+    dead.signal(signal.SIGKILL)
+    killed = time.monotonic()
+    lab.wait_done(keys, next_one)
+    assert time.monotonic() - killed < 2 * lab.lease + 20, lab.report()
+
+
+@each_broker(6)
+def test_a_cluster_that_is_cut_off_leaves_its_waiting_tasks_to_others(lab: Lab) -> None:
+    lab.lease = SHORT
+    cut_off = lab.start(queue_limit=100)
+    keys = lab.enqueue_many("task", 30, 0.5)
+    lab.wait(lambda: len(lab.ends()) >= 2, "the end of some tasks", cut_off)
+    other = lab.start(past_links=True)
+    lab.cut_all()
+    lab.wait(lambda: keys <= lab.ends().keys(), "the end of all tasks", cut_off, other)
+    lab.mend_all()
+    lab.wait_done(keys, cut_off, other)
+    assert lab.succeeded() == dict.fromkeys(keys, 1), lab.report()
+    # What it had begun or ended, but could not report before its leases ran out, may run twice: some leases' worth.
+    assert sum(lab.starts().values()) <= len(keys) + 2 * (2 * SHORT / 0.5), lab.report()
+
+
+@each_broker(6)
+def test_a_cluster_whose_pusher_was_frozen_loses_nothing(lab: Lab) -> None:
+    lab.lease = SHORT
+    frozen = lab.start(queue_limit=100)
+    keys = lab.enqueue_many("task", 30, 0.5)
+    lab.wait(lambda: len(lab.ends()) >= 2, "the end of some tasks", frozen)
+    pusher = frozen.roles().of("pusher")
+    frozen.signal(signal.SIGSTOP, pusher)
+    other = lab.start()
+    lab.wait(lambda: keys <= lab.ends().keys(), "the end of all tasks", frozen, other)
+    frozen.signal(signal.SIGCONT, pusher)
+    lab.wait_done(keys, frozen, other)
+    assert lab.succeeded() == dict.fromkeys(keys, 1), lab.report()
+    assert frozen.stop() == 0, lab.report()
+
+
+@each_broker(6, upstream={"*": "its worker dies of None, and with 0 the guard kills it"})
+def test_a_task_may_have_no_limit_of_time(lab: Lab) -> None:
+    cluster = lab.start(timeout=1)
+    lab.enqueue("work", ("none", 6.0), timeout=None)
+    lab.enqueue("work", ("zero", 6.0), timeout=0)
+    lab.wait_done({"none", "zero"}, cluster)
+    assert lab.starts() == {"none": 1, "zero": 1}, lab.report()
+
+
+@each_broker(6, upstream={"*": "the task fails with a TypeError"})
+def test_a_task_may_have_a_limit_of_time_in_fractions_of_seconds(lab: Lab) -> None:
+    cluster = lab.start()
+    lab.enqueue("work", ("half", 0.1), timeout=1.5)
+    lab.wait_done({"half"}, cluster)

@@ -1,0 +1,36 @@
+"""Promise 9: tasks start in the order they came, and several clusters share the work."""
+
+import pytest
+
+from tests.faults.cells import each_broker
+from tests.faults.lab import Lab
+
+
+@each_broker(9, without={"sqs"})  # which does not promise it
+def test_tasks_start_in_the_order_they_came(lab: Lab) -> None:
+    cluster = lab.start(workers=1)
+    keys = [f"task{index}" for index in range(300)]
+    lab.enqueue("work", *((key, 0.01) for key in keys))
+    lab.wait_done(set(keys), cluster)
+    assert lab.events("start") == keys, lab.report()
+
+
+@each_broker(9)
+def test_three_clusters_share_the_work_and_run_nothing_twice(lab: Lab) -> None:
+    clusters = [lab.start(workers=1, queue_limit=10, bulk=10) for _ in range(3)]
+    keys = lab.enqueue_many("task", 300, 0.02)
+    lab.wait_done(keys, *clusters)
+    assert lab.starts() == dict.fromkeys(keys, 1), lab.report()
+    workers = {worker for cluster in clusters for worker in cluster.roles().workers}
+    assert lab.pids() == workers, "a cluster got no task"
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+@each_broker(9, own_server=False)
+def test_four_workers_write_to_one_sqlite_file(lab: Lab) -> None:
+    cluster = lab.start(workers=4)
+    keys = [f"task{index}" for index in range(400)]
+    lab.enqueue("write_a_row", *((key,) for key in keys))
+    lab.wait_done(set(keys), cluster)
+    assert lab.starts() == dict.fromkeys(keys, 1), lab.report()
+    assert "locked" not in cluster.whole_log(), lab.report()
