@@ -184,12 +184,18 @@ def test_the_brokers_missing_package_is_named(settings: Settings) -> None:
         ({"ALT_CLUSTERS": None}, "worker.E030", "Q_CLUSTER['ALT_CLUSTERS'] is no dict of dicts."),
         ({"ALT_CLUSTERS": {"a": {"timeout": "9"}}}, "worker.E031", "Q_CLUSTER['ALT_CLUSTERS']['a']: timeout is '9'."),
         ({"ALT_CLUSTERS": {"a": {"name": "b"}}}, "worker.E033", "Q_CLUSTER['ALT_CLUSTERS']['a'] has a name"),
-        ({"ALT_CLUSTERS": {"a": {}}}, "worker.W037", "No process of PRODUCTION_PROCESSES serves the cluster 'a'"),
     ],
 )
 def test_a_wrong_cluster_is_named(settings: Settings, change: dict[str, object], identity: str, sentence: str) -> None:
     settings.Q_CLUSTER = {**settings.Q_CLUSTER, **change}
     assert any(message.id == identity and message.msg.startswith(sentence) for message in run_checks())
+
+
+def test_a_cluster_that_nobody_serves_is_named(settings: Settings) -> None:
+    clusters = {**settings.Q_CLUSTER["ALT_CLUSTERS"], "a": {}}
+    settings.Q_CLUSTER = {**settings.Q_CLUSTER, "ALT_CLUSTERS": clusters}
+    (message,) = run_checks()
+    assert (message.id, "serves the cluster 'a'" in message.msg) == ("worker.W037", True)
 
 
 def test_a_cluster_that_is_not_there_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,3 +261,8 @@ def test_the_backend_is_upstreams() -> None:
 def test_each_event_is_logged_in_one_line(site: Site) -> None:
     log = (site.logs / "worker.log").read_text()
     assert len(re.findall(r"Q Cluster \S+ \[\S+\] running", log)) == 1
+
+
+def test_each_process_starts_once(site: Site) -> None:
+    for name in site.processes:
+        assert (site.logs / f"{name}.log").read_text().count("Starting process named") == 1, name

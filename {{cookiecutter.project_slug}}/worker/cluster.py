@@ -29,6 +29,7 @@ from django_q.humanhash import humanize
 from django_q.scheduler import scheduler
 from django_q.status import Stat
 
+from worker.health import in_words, silent_servers
 from worker.heartbeat import Heartbeat
 from worker.monitor import monitor
 from worker.pipes import CONTEXT, STOP, Board, Flag, Inbox, Results, Tasks, Timer
@@ -165,12 +166,19 @@ class Sentinel(cluster.Sentinel):  # type: ignore[misc]
             self.look_for_stuck()
             if Conf.SCHEDULER and time.monotonic() > schedule:
                 schedule = time.monotonic() + SCHEDULE_EVERY
-                scheduler(broker=self.broker)
+                self.look_at_schedules()
             db.close_old_connections()
             if self.heartbeat.beat():
                 Stat(self).save()
             wait([self.stop_event, *(process.sentinel for process in self.pool)], 1.0)
         self.stop()
+
+    def look_at_schedules(self) -> None:
+        """Queue what is due; while a server is away it can wait, and django-q2 would log a traceback each time."""
+        if silent := silent_servers():
+            logger.warning("%s The schedules wait.", in_words(silent))
+        else:
+            scheduler(broker=self.broker)
 
     def replace_the_dead(self) -> None:
         """Replace workers that have ended or whose task is out of time, and report what they were running."""
@@ -207,6 +215,8 @@ class Sentinel(cluster.Sentinel):  # type: ignore[misc]
             "the pusher is stuck": now - self.board.pusher_beat.value > STUCK_AFTER,
             "the monitor is stuck": now - self.board.monitor_beat.value > STUCK_AFTER,
             "tasks wait, but no idle worker takes one": now - self.moved > STUCK_AFTER,
+            # Longer than a failed task waits for its next attempt, and than a server may take to count.
+            "tasks wait, but the broker hands out none": 0 < self.board.starving.value < now - 3 * Conf.RETRY,
         }
         for problem, found in problems.items():
             if found:

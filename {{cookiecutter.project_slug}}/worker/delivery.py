@@ -51,6 +51,12 @@ class Leasing(Protocol):
         """Remove tasks that are done."""
 
 
+def brief(error: BaseException) -> str:
+    """Return an error in one line: some clients write a page."""
+    line = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {line[:197] + '...' if len(line) > 200 else line}"
+
+
 def failed(task: Task, reason: str) -> Task:
     """Return a task as one of whom an attempt has failed."""
     return task | {"success": False, "result": reason, "stopped": timezone.now()}

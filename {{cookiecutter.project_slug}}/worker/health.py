@@ -13,6 +13,7 @@ from django.db import connection
 from django_q.brokers import get_broker
 
 from worker import heartbeat
+from worker.delivery import brief
 
 START_WITHIN = 60.0  #: seconds that a worker waits for its servers before it ends with 1
 
@@ -43,9 +44,14 @@ def silent_servers() -> dict[str, str]:
             raise
         except Exception as error:  # each driver and client has exceptions of its own
             connection.close()
-            silent[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            silent[name] = brief(error)
             logger.debug("The %s does not answer", name, exc_info=True)
     return silent
+
+
+def in_words(silent: dict[str, str]) -> str:
+    """Return a sentence for each server that does not answer."""
+    return " ".join(f"The {name} does not answer ({reason})." for name, reason in silent.items())
 
 
 def wait_for_servers() -> None:
@@ -56,11 +62,10 @@ def wait_for_servers() -> None:
     """
     end, pause = time.monotonic() + START_WITHIN, 1.0
     while silent := silent_servers():
-        sentence = " ".join(f"The {name} does not answer ({reason})." for name, reason in silent.items())
         left = end - time.monotonic()
         if left <= 0:
-            raise CommandError(f"{sentence} Gave up after {START_WITHIN:.0f} s.")
-        logger.warning("%s Next try in %.0f s, for another %.0f s.", sentence, pause, left)
+            raise CommandError(f"{in_words(silent)} Gave up after {START_WITHIN:.0f} s.")
+        logger.warning("%s Next try in %.0f s, for another %.0f s.", in_words(silent), pause, left)
         time.sleep(pause)
         pause = min(pause * 2, 5.0)
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from django.core.cache import caches
 from django_q.conf import Conf
 
+from worker.delivery import brief
+
 FRESH = 30.0  #: seconds for which a sign of life counts; the guard may have to wait for an absent database
 SHARE_EVERY = 5.0  #: seconds between two writes to the cache
 
@@ -49,7 +51,7 @@ class Heartbeat:
                 caches[Conf.CACHE].set(_key(self.cluster), time.time(), FRESH)
                 self._shared = True
         except Exception as error:  # each cache has exceptions of its own
-            logger.warning("The sign of life of cluster %s could not be given: %s", self.cluster, error)
+            logger.warning("The sign of life of cluster %s could not be given: %s", self.cluster, brief(error))
         return self._shared
 
     def stop(self) -> None:
@@ -58,7 +60,7 @@ class Heartbeat:
             _file(self.cluster).unlink(missing_ok=True)
             caches[Conf.CACHE].delete(_key(self.cluster))
         except Exception as error:
-            logger.warning("The sign of life of cluster %s could not be withdrawn: %s", self.cluster, error)
+            logger.warning("The sign of life of cluster %s could not be withdrawn: %s", self.cluster, brief(error))
 
 
 def age_on_this_host(cluster: str) -> float | None:

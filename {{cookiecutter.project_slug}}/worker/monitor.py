@@ -26,7 +26,7 @@ from django_q.signals import post_execute
 from django_q.tasks import async_chain
 from django_q.utils import get_func_repr
 
-from worker.delivery import Leasing, Task
+from worker.delivery import Leasing, Task, brief
 from worker.pipes import STOP, Board, Results
 
 BATCH = 500  #: results saved in one transaction
@@ -76,7 +76,7 @@ class Monitor:
         try:
             return ForkingPickler.loads(data)
         except Exception as error:  # whatever a class's own __setstate__ raises
-            return {"ticket": ticket, "unreadable": f"The result cannot be unpickled: {type(error).__name__}: {error}"}
+            return {"ticket": ticket, "unreadable": f"The result cannot be unpickled: {brief(error)}"}
 
     def settle(self, batch: list[Task]) -> None:
         """Save results, send receipts, tell the pusher, then everybody who listens."""
@@ -106,8 +106,7 @@ class Monitor:
             except Exception as error:  # each broker has exceptions of its own
                 if isinstance(error, DatabaseError) and not isinstance(error, InterfaceError | OperationalError):
                     raise
-                reason = f"{type(error).__name__}: {str(error).strip()}"
-                logger.error("Could not %s (%s); next try in %.0f s", what, reason, pause)
+                logger.error("Could not %s (%s); next try in %.0f s", what, brief(error), pause)
                 time.sleep(pause)
                 pause = min(pause * 2, 5.0)
 
@@ -138,7 +137,7 @@ class Monitor:
                 }
             (task,) = kept.values()
             logger.exception("The result of %s cannot be saved", task["name"])
-            reason = f"The result cannot be saved: {type(error).__name__}: {error}"
+            reason = f"The result cannot be saved: {brief(error)}"
             stub = {"args": None, "kwargs": None, "hook": None, "group": None, "name": task["name"][:100]}
             stub |= {"func": get_func_repr(task["func"])[:256], "result": reason, "success": False}
             rows = self.persevere("save results", lambda: self.save({task["id"]: task | stub}))

@@ -17,7 +17,7 @@ from multiprocessing.reduction import ForkingPickler
 from multiprocessing.sharedctypes import RawArray, RawValue
 from typing import Any
 
-from worker.delivery import Task, failed
+from worker.delivery import Task, brief, failed
 
 CONTEXT = multiprocessing.get_context("fork")  # as django-q2; the start method of Python 3.14 would pickle brokers
 STOP = "STOP"  #: what ends the monitor and, as django-q2 has it, a worker
@@ -85,6 +85,7 @@ class Board:
         self.drained = RawValue(ctypes.c_bool, False)  #: the pusher's answer
         self.quitting = Flag()  #: the pusher is to end
         self.pusher_beat = RawValue(ctypes.c_double, time.monotonic())
+        self.starving = RawValue(ctypes.c_double, 0.0)  #: since when tasks wait that the broker keeps back, or 0
         self.monitor_beat = RawValue(ctypes.c_double, time.monotonic())
 
     @property
@@ -191,7 +192,7 @@ class Results:
         try:
             data = ForkingPickler.dumps(task)
         except Exception as error:  # whatever a class's own __reduce__ raises
-            data = ForkingPickler.dumps(failed(task, f"The result cannot be pickled: {type(error).__name__}: {error}"))
+            data = ForkingPickler.dumps(failed(task, f"The result cannot be pickled: {brief(error)}"))
         with self._writing:
             self._writer.send_bytes(ticket.to_bytes(8) + bytes(data))
 

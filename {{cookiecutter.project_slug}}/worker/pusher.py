@@ -17,7 +17,7 @@ from django_q.brokers import get_broker
 from django_q.conf import Conf
 from django_q.signing import SignedPackage
 
-from worker.delivery import MAX_DELIVERIES, Delivery, Leasing, Task, failed, unreadable
+from worker.delivery import MAX_DELIVERIES, Delivery, Leasing, Task, brief, failed, unreadable
 from worker.pipes import Board, Results, Tasks
 
 IDLE = 10.0  #: seconds after which an empty queue is looked at even if nothing has announced a task
@@ -50,6 +50,7 @@ class Pusher:
         self.tickets = 0
         self.broker: Leasing = get_broker()
         self.renewed = time.monotonic()
+        self.looked = self.renewed
         self.claim_from = 0.0
         self.cut_off = 0.0  #: when the broker was found to be away, 0 if it is not
         self.pause = 0.0
@@ -69,7 +70,8 @@ class Pusher:
         try:
             self.give_back(self.held)
         except Exception as error:  # the broker is away; whatever it is, the leases run out
-            logger.error("%s tasks could not be given back (%s); they wait for their leases", len(self.held), error)
+            reason = brief(error)
+            logger.error("%s tasks could not be given back (%s); they wait for their leases", len(self.held), reason)
 
     def turn(self) -> None:
         """Renew, then claim what there is room for, or wait."""
@@ -93,8 +95,19 @@ class Pusher:
             return
         for delivery in deliveries:
             self.push(delivery)
-        if not deliveries:
+        if deliveries:
+            self.board.starving.value = 0.0
+        else:
             self.broker.idle(min(IDLE, Conf.RETRY / 3), [self.orders, self.news])
+            self.look_for_waiting()
+
+    def look_for_waiting(self) -> None:
+        """Let the guard know if tasks wait though the broker hands out none; not faster than an idle queue is asked."""
+        now = time.monotonic()
+        if now - self.looked > IDLE:
+            self.looked = now
+            waits = not self.held and self.broker.queue_size() > 0
+            self.board.starving.value = (self.board.starving.value or now) if waits else 0.0
 
     def push(self, delivery: Delivery) -> None:
         """Put a task into the queue, or report one that cannot be run to the monitor as failed."""
@@ -102,7 +115,7 @@ class Pusher:
         try:
             task = SignedPackage.loads(delivery.payload) | stamp
         except Exception as error:  # a wrong signature, or whatever unpickling raises
-            reason = f"The task cannot be read: {type(error).__name__}: {error}"
+            reason = f"The task cannot be read: {brief(error)}"
             task = unreadable(delivery.payload, reason) | stamp
         if delivery.count > MAX_DELIVERIES and not task.get("set_aside"):
             reason = f"The task was handed out {delivery.count - 1} times, and each time its cluster died."
@@ -198,7 +211,7 @@ class Pusher:
     def wait_for_broker(self, error: Exception) -> None:
         """Wait before the next try; a line a try. What was not begun is dropped before its lease runs out."""
         self.pause = min(self.pause * 2 or 1.0, LONGEST_PAUSE)
-        logger.error("The broker does not answer (%s: %s); next try in %.0f s", type(error).__name__, error, self.pause)
+        logger.error("The broker does not answer (%s); next try in %.0f s", brief(error), self.pause)
         if time.monotonic() - self.renewed > Conf.RETRY * 0.75:
             for ticket in self.take_back():
                 del self.held[ticket]

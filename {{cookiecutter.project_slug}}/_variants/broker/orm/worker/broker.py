@@ -1,6 +1,5 @@
 """The broker: tasks wait in the project's own database, in django-q2's table."""
 
-import contextlib
 import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -92,14 +91,18 @@ class Broker(ORM):  # type: ignore[misc]
 
     def delivery(self, key: int, payload: str, free: datetime) -> Delivery:
         """Return a task. One whose lease has run out carries the number of its hand-outs in its payload."""
-        count = 1
-        if free != FREE:
-            with contextlib.suppress(Exception):  # whatever unpickling raises: the pusher reports it
-                task = SignedPackage.loads(payload)
-                count = task["deliveries"] = task.get("deliveries", 1) + 1
-                payload = SignedPackage.dumps(task)
-                self.get_connection().filter(pk=key).update(payload=payload)
-        return Delivery(str(key), payload, count)
+        return Delivery(str(key), *(self.count(key, payload, 1) if free != FREE else (payload, 1)))
+
+    def count(self, key: int, payload: str, by: int) -> tuple[str, int]:
+        """Change the number of a task's hand-outs, and return its payload and the number."""
+        try:
+            task = SignedPackage.loads(payload)
+        except Exception:  # whatever unpickling raises: the pusher reports it
+            return payload, 1
+        task["deliveries"] = task.get("deliveries", 1) + by
+        payload = SignedPackage.dumps(task)
+        self.get_connection().filter(pk=key).update(payload=payload)
+        return payload, task["deliveries"]
 
     def renew(self, receipts: Iterable[str]) -> set[str]:
         """Renew leases, and return the receipts of those that are not this process's any more."""
@@ -116,8 +119,11 @@ class Broker(ORM):  # type: ignore[misc]
     def release(self, receipts: Iterable[str], delay: float = 0.0) -> None:
         """Give tasks back, to be taken after so many seconds."""
         if receipts := list(receipts):
-            lock = self.now() + timedelta(seconds=delay) if delay else FREE
-            self.get_connection().filter(pk__in=receipts).update(lock=lock)
+            rows = self.get_connection().filter(pk__in=receipts)
+            if delay:  # its lock will look like a lease that has run out, but its cluster has not died of it
+                for key, payload in rows.values_list("pk", "payload"):
+                    self.count(key, payload, -1)
+            rows.update(lock=self.now() + timedelta(seconds=delay) if delay else FREE)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done."""
