@@ -16,7 +16,7 @@ def note(name: str) -> None:
     os.close(file)
 
 
-class BenchConfig(AppConfig):
+class BenchConfig(AppConfig):  # type: ignore[misc]
     """The app."""
 
     name = "bench"
