@@ -2,13 +2,14 @@
 # style and types. Each installs what it needs: into .venv, and servers by apt where that may be.
 # `make test-faults` goes through all faults, also over the worker of django-q2 itself, and writes what was seen into
 # docs/reliability.md; it takes some hours. ARGS="-k redis" takes some: the page tells of all runs in build/faults.
+# `make bench` measures; ARGS="--rounds 2 redis" measures less.
 # `make demo` bakes the default project, runs it and a task, and serves until Ctrl-C; `make demo ONCE=1` stops after the
 # result, PORT=8001 takes another port. `make examples` bakes the projects in examples/ anew. `make docker` deploys the
 # project of each broker with Docker; ARGS="redis --with queues=fast_and_slow" takes one of them.
 
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: demo docker examples test test-all test-faults lint install servers
+.PHONY: bench demo docker examples test test-all test-faults lint install servers
 
 demo:
 	@python3 scripts/demo.py
@@ -25,13 +26,16 @@ test: install servers
 test-all: install servers
 	.venv/bin/python -m pytest --share-nothing $(ARGS)
 
+bench: install servers
+	.venv/bin/python -m benchmarks $(ARGS)
+
 test-faults: install servers
 	.venv/bin/python -m pytest --faults tests/faults $(ARGS); seen=$$?; .venv/bin/python -m tests.faults.table && exit $$seen
 
 lint: install
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m ruff check .
-	.venv/bin/python -m mypy hooks scripts tests
+	.venv/bin/python -m mypy benchmarks hooks scripts tests
 
 servers: install
 	.venv/bin/python -m tests.servers

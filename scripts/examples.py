@@ -19,13 +19,13 @@ EXAMPLES = {
 }
 
 
-def bake(name: str, output_dir: Path) -> Path:
-    """Bake an example into a folder, whatever the user's ~/.cookiecutterrc says, and return the project's folder."""
+def bake(answers: dict[str, str], output_dir: Path) -> Path:
+    """Bake a project into a folder, whatever the user's ~/.cookiecutterrc says, and return the project's folder."""
     with TemporaryDirectory() as temporary:
         config = Path(temporary, "config.yaml")
         config.write_text(json.dumps({"replay_dir": temporary, "cookiecutters_dir": temporary}))
         project = cookiecutter(
-            str(ROOT), no_input=True, extra_context=EXAMPLES[name], output_dir=str(output_dir), config_file=str(config)
+            str(ROOT), no_input=True, extra_context=answers, output_dir=str(output_dir), config_file=str(config)
         )
     return Path(project)
 
@@ -33,9 +33,9 @@ def bake(name: str, output_dir: Path) -> Path:
 def main() -> None:
     """Write all examples anew: files that the template no longer has go, too."""
     examples = ROOT / "examples"
-    for name in EXAMPLES:
+    for name, answers in EXAMPLES.items():
         with TemporaryDirectory() as temporary:
-            project = bake(name, Path(temporary))  # first: a template that does not bake leaves the examples alone
+            project = bake(answers, Path(temporary))  # first: a template that does not bake leaves the examples alone
             shutil.rmtree(examples / name, ignore_errors=True)
             shutil.copytree(project, examples / name)
         print(f"✓ Baked examples/{name}")

@@ -36,7 +36,7 @@ def examples() -> ModuleType:
 
 def test_examples_are_what_the_template_bakes(examples: ModuleType, tmp_path: Path) -> None:
     for name in examples.EXAMPLES:
-        baked = tree(examples.bake(name, tmp_path / name))
+        baked = tree(examples.bake(examples.EXAMPLES[name], tmp_path / name))
         committed = content(TEMPLATE / "examples" / name)
         assert {path for path in baked.keys() | committed.keys() if baked.get(path) != committed.get(path)} == set(), (
             name

@@ -30,6 +30,7 @@ from worker.delivery import Leasing, Task, brief
 from worker.pipes import STOP, Board, Results
 
 BATCH = 500  #: results saved in one transaction
+REMEMBER = 24 * 60 * 60  #: seconds for which the attempts of a task with a cached result are counted
 PRUNE_EVERY = 5.0  #: seconds between two looks at `save_limit`
 
 logger = logging.getLogger("django-q")
@@ -88,6 +89,8 @@ class Monitor:
             final = task["success"] or task.get("ack_failure") or task.get("set_aside")
             final = final or 0 < Conf.MAX_ATTEMPTS <= attempts.get(task["id"], 1)
             (done if final else again).append(task["ack_id"])
+            if final and task.get("chain"):
+                self.persevere("queue the next of a chain", partial(self.queue_next, task))
         self.persevere("send receipts", lambda: self.broker.acknowledge_all(done))
         self.persevere("give tasks back", lambda: self.broker.release(again, delay=Conf.RETRY))
         self.news.send([(task["ticket"], task.get("unreadable")) for task in batch])
@@ -113,28 +116,23 @@ class Monitor:
     # What is saved
 
     def persist(self, tasks: list[Task]) -> dict[str, int]:
-        """Save results and queue the next tasks of chains; return the attempts by id."""
+        """Save results, and return the attempts by id."""
         kept: dict[str, Task] = {}
+        attempts: dict[str, int] = {}
         for task in tasks:
             if task["success"] and not task.get("save", Conf.SAVE_LIMIT >= 0):
                 continue
-            if task.get("chain"):
-                options = {key: task[key] for key in ("group", "cached", "sync")}
-                queue_next = partial(async_chain, task["chain"], broker=self.broker, **options)
-                self.persevere("queue the next of a chain", queue_next)
             if task.get("cached"):
-                self.persevere("save a result in the cache", partial(self.save_in_cache, task))
+                attempts[task["id"]] = self.persevere("save a result in the cache", partial(self.save_in_cache, task))
             elif not kept.get(task["id"], {}).get("success"):
                 kept[task["id"]] = task
         try:
             rows = self.persevere("save results", lambda: self.save(kept))
         except (DatabaseError, TypeError, ValueError) as error:
             if len(kept) > 1:  # find out which of them it is
-                return {
-                    key: count
-                    for task in kept.values()
-                    for key, count in self.persist([task | {"chain": None}]).items()
-                }
+                for task in kept.values():
+                    attempts |= self.persist([task])
+                return attempts
             (task,) = kept.values()
             logger.exception("The result of %s cannot be saved", task["name"])
             reason = f"The result cannot be saved: {brief(error)}"
@@ -143,7 +141,7 @@ class Monitor:
             rows = self.persevere("save results", lambda: self.save({task["id"]: task | stub}))
         for row in rows:
             post_save.send(sender=Row, instance=row, created=row.attempt_count == 1, raw=False, update_fields=None)
-        return {row.id: row.attempt_count for row in rows}
+        return attempts | {row.id: row.attempt_count for row in rows}
 
     def save(self, tasks: dict[str, Task]) -> list[Row]:
         """Write rows, new ones and those of tasks that were tried before, in one transaction."""
@@ -161,16 +159,25 @@ class Monitor:
             Row.objects.bulk_create(new)
         return [*known.values(), *new]
 
-    def save_in_cache(self, task: Task) -> None:
-        """Save a result as django-q2 does, and look whether it is there: upstream logs an error, and goes on.
+    def save_in_cache(self, task: Task) -> int:
+        """Save a result as django-q2 does, which counts no attempts, and goes on if that fails; return the attempts.
 
         Raises:
-            LookupError: If it is not. (The parts of an iterable are put together elsewhere.)
+            LookupError: If it is not there afterwards. (The parts of an iterable are put together elsewhere.)
         """
         is_part = "iter_count" in task
         save_cached(task, self.broker)
-        if not is_part and self.broker.cache.get(f"{self.broker.list_key}:{task['id']}") is None:
+        cache, key = self.broker.cache, f"{self.broker.list_key}:{task['id']}"
+        if not is_part and cache.get(key) is None:
             raise LookupError("it is not there afterwards")
+        if task["success"] or cache.add(f"{key}:attempts", 1, REMEMBER):
+            return 1
+        attempts: int = cache.incr(f"{key}:attempts")
+        return attempts
+
+    def queue_next(self, task: Task) -> None:
+        """Queue the next task of a chain: once, when this one needs no further attempt."""
+        async_chain(task["chain"].copy(), task["group"], task["cached"], task["sync"], self.broker)
 
     def row(self, task: Task) -> Row:
         """Return a row for a task's first attempt."""

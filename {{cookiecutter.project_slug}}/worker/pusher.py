@@ -21,6 +21,7 @@ from worker.delivery import MAX_DELIVERIES, Delivery, Leasing, Task, brief, fail
 from worker.pipes import Board, Results, Tasks
 
 IDLE = 10.0  #: seconds after which an empty queue is looked at even if nothing has announced a task
+UNSAVED = 500  #: tasks that may run or be done, and not be reported as saved: what a `kill -9` may have run twice
 LONGEST_PAUSE = 5.0  #: seconds between two tries while the broker is away
 
 logger = logging.getLogger("django-q")
@@ -46,7 +47,6 @@ class Pusher:
         self.deaths: dict[int, tuple[Death, set[int]]] = {}
         self.failing: set[int] = set()  #: tasks of which an attempt has failed, and the monitor has not saved that yet
         self.returning: set[int] = set()  #: to be given back in the next turn
-        self.limit = Conf.QUEUE_LIMIT + Conf.WORKERS
         self.tickets = 0
         self.broker: Leasing = get_broker()
         self.renewed = time.monotonic()
@@ -85,7 +85,7 @@ class Pusher:
         if self.board.draining.is_set() and not self.board.drained.value:
             self.give_back(self.take_back())
             self.board.drained.value = True
-        room = min(self.limit - len(self.held), Conf.BULK)
+        room = self.room()
         if self.board.draining.is_set() or room < 1 or time.monotonic() < self.claim_from:
             wait([self.orders, self.news], 1.0)
             return
@@ -100,6 +100,12 @@ class Pusher:
         else:
             self.broker.idle(min(IDLE, Conf.RETRY / 3), [self.orders, self.news])
             self.look_for_waiting()
+
+    def room(self) -> int:
+        """Return how many tasks to claim: what was begun does not take the place of what is to wait here."""
+        waiting = max(0, self.board.sent.value - self.board.taken)
+        room: int = min(Conf.BULK, Conf.QUEUE_LIMIT - waiting, UNSAVED + Conf.QUEUE_LIMIT - len(self.held))
+        return room
 
     def look_for_waiting(self) -> None:
         """Let the guard know if tasks wait though the broker hands out none; not faster than an idle queue is asked."""

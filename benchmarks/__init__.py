@@ -1,0 +1,1 @@
+"""Where the figures in docs/ come from: `make bench`."""

@@ -1,0 +1,1 @@
+"""Takes the time of the tasks of a benchmark."""
