@@ -2,7 +2,7 @@
 
 import time
 
-from tests.faults.cells import each_broker
+from tests.faults.cells import SAME, each_broker, race
 from tests.faults.lab import Lab
 
 SHORT, LONG = 3.0, 60.0  #: seconds
@@ -36,12 +36,12 @@ def test_the_database_goes_away_during_work(lab: Lab) -> None:
     go_through(lab, "database", SHORT)
 
 
-@each_broker(3, own_server=True, upstream={"*": "its pusher logs tracebacks, and dies of it"})
+@each_broker(3, own_server=True, upstream={"mongodb": SAME, "*": "its pusher logs tracebacks, and dies of it"})
 def test_the_broker_goes_away_during_work(lab: Lab) -> None:
     go_through(lab, "broker", SHORT)
 
 
-@each_broker(3, upstream=NOT_SAVED)
+@each_broker(3, upstream={**NOT_SAVED, "mongodb": race(LOST)})
 def test_a_cluster_that_comes_back_first_does_not_take_what_another_has_done(lab: Lab) -> None:
     lab.lease = 3
     busy = lab.start()
@@ -82,7 +82,7 @@ def test_the_database_is_away_at_the_start(lab: Lab) -> None:
     start_during(lab, "database", SHORT)
 
 
-@each_broker(3, own_server=True, upstream={"*": ENDS})
+@each_broker(3, own_server=True, upstream={"mongodb": SAME, "*": ENDS})
 def test_the_broker_is_away_at_the_start(lab: Lab) -> None:
     start_during(lab, "broker", SHORT)
 
