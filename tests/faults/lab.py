@@ -91,6 +91,7 @@ class Base:
     workplace: Workplace
     database: dict[str, str]
     broker: dict[str, str]
+    versions: dict[str, str]
     made: int = 0
 
     @classmethod
@@ -101,7 +102,12 @@ class Base:
             servers.database("postgresql", workplace.temporary) as database,
             servers.broker(combination, workplace) as broker,
         ):
-            base = cls(combination, workplace, dict(database), dict(broker))
+            versions = {
+                "Python": workplace.run("python", "-c", "import platform; print(platform.python_version())").strip(),
+                "Django": workplace.run("python", "-c", "import django; print(django.__version__)").strip(),
+                **servers.versions("postgresql", combination.broker),
+            }
+            base = cls(combination, workplace, dict(database), dict(broker), versions)
             base.sql("CREATE DATABASE migrated")
             migrated = base.at("migrated")
             workplace.manage("release", environment={**PRODUCTION, **migrated, **broker})
