@@ -43,8 +43,8 @@ def each_broker(
     """Run a test with our worker over each broker, and with upstream's where it can be compared.
 
     With `own_server`, only over those that have a server of their own, or only over the others. `upstream` says for a
-    broker, or by "*" for the others, what upstream's worker does: the fault for which it must fail, or the suite turns
-    red, since what mends it here can then go; or SAME. A broker that is not named is not compared.
+    broker, for a value ("SIGTERM-all"), or by "*" for the others, what upstream's worker does: the fault for which it
+    must fail, or the suite turns red, since what mends it here can then go; or SAME. What is not named is not compared.
     """
     cells = []
     for broker, combination in BROKERS.items():
@@ -55,11 +55,11 @@ def each_broker(
             label = "-".join(map(str, (broker, *value)))
             ours = [*marks, pytest.mark.full] if full else marks
             cells.append(pytest.param(combination, OURS, *value, id=f"{label}-ours", marks=ours))
-            found = next((upstream[key] for key in (broker, "*") if upstream and key in upstream), ...)
-            if found is ...:
+            named = [key for key in (broker, "-".join(map(str, value)), "*") if upstream and key in upstream]
+            if not upstream or not named:
                 continue
             theirs = [*marks, pytest.mark.full]
-            if found is not SAME:
+            if found := upstream[named[0]]:
                 fault = Fault(found) if isinstance(found, str) else found
                 theirs.append(pytest.mark.xfail(strict=fault.always, reason=f"{VERSION}: {fault.reason}"))
             cells.append(pytest.param(combination, UPSTREAM, *value, id=f"{label}-upstream", marks=theirs))

@@ -55,7 +55,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             and (said := dict(report.user_properties).get("said"))
         ):
             terminalreporter.line(str(said))
-    if config.getoption("--faults") and not config.option.collectonly:
+    is_one_of_many = hasattr(config, "workerinput")  # a process of pytest-xdist, whose reports go to the first one
+    if config.getoption("--faults") and not config.option.collectonly and not is_one_of_many:
         path = keep(report for report in reports if isinstance(report, pytest.TestReport))
         terminalreporter.line(f"kept what was seen in {path}: `python -m tests.faults.table` writes it down")
 

@@ -7,14 +7,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tests.faults.cells import each_broker
+from tests.faults.cells import SAME, each_broker
 from tests.faults.lab import Lab
 
 ZONE = ZoneInfo("Europe/Berlin")
 MINUTE = 60.0
 
 
-@each_broker(10)
+@each_broker(10, upstream={"*": SAME})  # with `catch_up` off, as our settings have it
 def test_a_schedule_that_missed_many_times_runs_once(lab: Lab) -> None:
     lab.schedule("late", 30 * MINUTE)
     lab.call("look_at_schedules")
