@@ -14,7 +14,7 @@ QUEUE = {
     """,
     "a hook": """
         async_task("math.copysign", 3, -1, task_name="hooked", hook="tests.remember.result")
-        answer = lambda: cache.get("hook hooked")
+        answer = lambda: cache.get("hook-hooked")
     """,
     "a chain": """
         chain = async_chain([("math.copysign", (4, -1)), ("math.floor", (4.5,))])

@@ -32,6 +32,7 @@ from worker.pipes import STOP, Board, Results
 BATCH = 500  #: results saved in one transaction
 REMEMBER = 24 * 60 * 60  #: seconds for which the attempts of a task with a cached result are counted
 PRUNE_EVERY = 5.0  #: seconds between two looks at `save_limit`
+DATABASE_AWAY = (InterfaceError, OperationalError)
 
 logger = logging.getLogger("django-q")
 
@@ -99,15 +100,17 @@ class Monitor:
         if time.monotonic() - self.pruned > PRUNE_EVERY:
             self.prune()
 
-    def persevere(self, what: str, action: Callable[[], Any]) -> Any:
+    def persevere(
+        self, what: str, action: Callable[[], Any], outage: tuple[type[Exception], ...] = (Exception,)
+    ) -> Any:
         """Do something that needs a server until it succeeds; a line a try."""
         pause = 1.0
         while True:
             try:
                 close_old_connections()
                 return action()
-            except Exception as error:  # each broker has exceptions of its own
-                if isinstance(error, DatabaseError) and not isinstance(error, InterfaceError | OperationalError):
+            except outage as error:  # each broker has exceptions of its own
+                if isinstance(error, DatabaseError) and not isinstance(error, DATABASE_AWAY):
                     raise
                 logger.error("Could not %s (%s); next try in %.0f s", what, brief(error), pause)
                 time.sleep(pause)
@@ -127,8 +130,8 @@ class Monitor:
             elif not kept.get(task["id"], {}).get("success"):
                 kept[task["id"]] = task
         try:
-            rows = self.persevere("save results", lambda: self.save(kept))
-        except (DatabaseError, TypeError, ValueError) as error:
+            rows = self.persevere("save results", lambda: self.save(kept), DATABASE_AWAY)
+        except Exception as error:  # the database's, or whatever pickling raises
             if len(kept) > 1:  # find out which of them it is
                 for task in kept.values():
                     attempts |= self.persist([task])
@@ -138,7 +141,7 @@ class Monitor:
             reason = f"The result cannot be saved: {brief(error)}"
             stub = {"args": None, "kwargs": None, "hook": None, "group": None, "name": task["name"][:100]}
             stub |= {"func": get_func_repr(task["func"])[:256], "result": reason, "success": False}
-            rows = self.persevere("save results", lambda: self.save({task["id"]: task | stub}))
+            rows = self.persevere("save results", lambda: self.save({task["id"]: task | stub}), DATABASE_AWAY)
         for row in rows:
             post_save.send(sender=Row, instance=row, created=row.attempt_count == 1, raw=False, update_fields=None)
         return attempts | {row.id: row.attempt_count for row in rows}
@@ -166,7 +169,7 @@ class Monitor:
             LookupError: If it is not there afterwards. (The parts of an iterable are put together elsewhere.)
         """
         is_part = "iter_count" in task
-        save_cached(task, self.broker)
+        save_cached(task | {"chain": None}, self.broker)  # or it would queue the next of a chain, too
         cache, key = self.broker.cache, f"{self.broker.list_key}:{task['id']}"
         if not is_part and cache.get(key) is None:
             raise LookupError("it is not there afterwards")
