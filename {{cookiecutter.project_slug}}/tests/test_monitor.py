@@ -1,5 +1,6 @@
 """The monitor: what is saved, what is tried again, and what an absent server holds up."""
 
+import math
 import threading
 import time
 from contextlib import ExitStack
@@ -181,8 +182,8 @@ def test_the_oldest_successes_above_the_limit_are_deleted(
     cluster.settle(
         cluster.ended("failure", success=False),
         cluster.ended("1", group="a"),
-        cluster.ended("2", group="a", func="math.ceil"),
-        cluster.ended("3", group="b", func="math.ceil"),
+        cluster.ended("2", group="a", func=math.ceil),
+        cluster.ended("3", group="b", func=math.ceil),
         cluster.ended("4", group="b"),
     )
     assert sorted(Row.objects.values_list("name", flat=True)) == kept

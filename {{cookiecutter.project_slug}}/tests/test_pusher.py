@@ -34,6 +34,7 @@ class Cluster:
 
     def begin(self, seat: int = 0) -> Any:
         """Take a task as the worker in this seat does, and return its name."""
+        self.wait_for_tasks()
         return Inbox(self.tasks, self.board, seat).get()["name"]
 
     def wait_for_tasks(self) -> None:
@@ -114,7 +115,8 @@ def test_a_waiting_task_whose_lease_is_lost_is_not_begun(
     cluster: Cluster, broker: MemoryBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker.taken = {"3": broker.taken["3"]}
-    cluster.pusher.renew()
+    cluster.pusher.renewed -= Conf.RETRY / 2
+    cluster.pusher.turn()
     assert cluster.begin() == "third"
     assert cluster.held == ["first", "third"]  # the first runs, and perhaps ends before it is run elsewhere
     assert "The leases of 1 waiting tasks were lost" in caplog.text
