@@ -1,6 +1,8 @@
 # `make test` tests the template, `make test-all` does so without sharing runs between combinations, `make lint` checks
 # style and types. Each installs what it needs: into .venv, and servers by apt where that may be.
-# `make test-faults` goes through all faults, also over the worker of django-q2 itself; it takes an hour or two.
+# `make test-faults` goes through all faults, also over the worker of django-q2 itself, and in containers where there is
+# a Docker engine, and writes what was seen into docs/reliability.md; it takes some hours. ARGS="-k redis" takes some:
+# the page tells of all runs in build/faults.
 # `make bench` measures; ARGS="--rounds 2 redis" measures less.
 # `make demo` bakes the default project, runs it and a task, and serves until Ctrl-C; `make demo ONCE=1` stops after the
 # result, PORT=8001 takes another port. `make examples` bakes the projects in examples/ anew. `make docker` deploys the
@@ -29,7 +31,7 @@ bench: install servers
 	.venv/bin/python -m benchmarks $(ARGS)
 
 test-faults: install servers
-	.venv/bin/python -m pytest --faults tests/faults $(ARGS)
+	.venv/bin/python -m pytest --faults tests/faults $(ARGS); seen=$$?; .venv/bin/python -m tests.faults.table && exit $$seen
 
 lint: install
 	.venv/bin/python -m ruff format --check .

@@ -8,12 +8,14 @@ a function by the broker's name stands here.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -123,6 +125,22 @@ def mongodb(folder: Path) -> Iterator[Environment]:
     with started("mongodb", [Path(sys.executable).parent / "secantusd-py", *options], folder, os.environ) as it:
         it.wait_until(lambda: listens(port), "the port of the MongoDB wire stand-in")
         yield {"MONGODB_URL": f"mongodb://127.0.0.1:{port}"}
+
+
+def versions(*names: str) -> Environment:
+    """Return what the servers of these names are, and in which version; nothing for those that need none."""
+    commands = {"postgresql": ["postgres", "PostgreSQL"], "redis": ["redis-server", "Redis"]}
+    packages = {"mongodb": ["secantusdb", "MongoDB: a wire stand-in, SecantusDB"], "sqs": ["moto", "SQS: moto"]}
+    found = {}
+    for name in names:
+        if name in commands:
+            command, title = commands[name]
+            printed = run([program(command), "--version"], Path.cwd(), os.environ)
+            found[title] = re.search(r"\d+(\.\d+)+", printed)[0]  # type: ignore[index]
+        elif name in packages:
+            package, title = packages[name]
+            found[title] = version(package)
+    return found
 
 
 BROKERS: dict[str, Server] = {server.__name__: server for server in (mongodb, sqs)}

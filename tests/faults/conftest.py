@@ -1,4 +1,4 @@
-"""Fixtures of the fault tests, and the table that a full run of them writes."""
+"""Fixtures of the fault tests, and a record of what a run of them has seen."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -9,11 +9,10 @@ import pytest
 
 from tests.combinations import Combination
 from tests.faults.lab import Base, Lab
-from tests.faults.table import Table
+from tests.faults.table import keep
 from tests.interpreters import for_combination
 from tests.projects import Environments, Workplace
 
-TABLE = pytest.StashKey[Table]()
 QUICK = {"test_kills", "test_signals"}  #: what each change goes through; the rest runs with --faults
 
 
@@ -23,7 +22,6 @@ def pytest_configure(config: pytest.Config) -> None:
         "full: runs with --faults only",
     ):
         config.addinivalue_line("markers", marker)
-    config.stash[TABLE] = Table()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -33,9 +31,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
     for item in items:
-        if isinstance(item, pytest.Function) and (marker := item.get_closest_marker("promise")):
+        if isinstance(item, pytest.Function) and item.get_closest_marker("promise"):
             parameters: dict[str, Any] = dict(item.callspec.params)
-            cell = [marker.args[0], item.originalname, parameters["combination"].broker, parameters["kind"]]
+            broker, kind = parameters.pop("combination").broker, parameters.pop("kind")
+            cell = {"module": item.path.stem, "test": item.originalname, "broker": broker, "kind": kind}
+            cell["parameters"] = " ".join(map(str, parameters.values()))
             item.user_properties.append(("cell", cell))
 
 
@@ -45,16 +45,20 @@ def is_quick(item: pytest.Item) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say what the tests had to say, and write the table if all tests that fill it were run."""
-    table = config.stash[TABLE]
-    for outcome in ("passed", "failed", "error", "skipped", "xfailed", "xpassed"):
-        for report in terminalreporter.getreports(outcome):
-            table.add(report, outcome)
-    for line in table.said:
-        terminalreporter.line(line)
-    chosen = config.option.keyword or config.option.markexpr or config.args != ["tests/faults"]
-    if config.getoption("--faults") and not chosen:
-        terminalreporter.line(f"wrote {table.write()}")
+    """Say what the tests had to say, and keep what they have seen for the table."""
+    outcomes = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
+    reports = [report for outcome in outcomes for report in terminalreporter.getreports(outcome)]
+    for report in reports:
+        if (
+            isinstance(report, pytest.TestReport)
+            and report.passed
+            and (said := dict(report.user_properties).get("said"))
+        ):
+            terminalreporter.line(str(said))
+    is_one_of_many = hasattr(config, "workerinput")  # a process of pytest-xdist, whose reports go to the first one
+    if config.getoption("--faults") and not config.option.collectonly and not is_one_of_many:
+        path = keep(report for report in reports if isinstance(report, pytest.TestReport))
+        terminalreporter.line(f"kept what was seen in {path}: `python -m tests.faults.table` writes it down")
 
 
 @pytest.fixture(scope="session")
@@ -83,10 +87,16 @@ def database() -> str:
 
 @pytest.fixture
 def lab(
-    combination: Combination, kind: str, database: str, bases: Callable[[Combination], Base], tmp_path: Path
+    combination: Combination,
+    kind: str,
+    database: str,
+    bases: Callable[[Combination], Base],
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> Iterator[Lab]:
     """A lab for one test."""
     base = bases(combination)
+    record_property("on", base.versions)
     lab = Lab(base, kind, tmp_path, f"lab{base.made}", database)
     try:
         yield lab

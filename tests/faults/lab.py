@@ -8,11 +8,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import pytest
 
@@ -91,6 +91,7 @@ class Base:
     workplace: Workplace
     database: dict[str, str]
     broker: dict[str, str]
+    versions: dict[str, str]
     made: int = 0
 
     @classmethod
@@ -101,7 +102,12 @@ class Base:
             servers.database("postgresql", workplace.temporary) as database,
             servers.broker(combination, workplace) as broker,
         ):
-            base = cls(combination, workplace, dict(database), dict(broker))
+            versions = {
+                "Python": workplace.run("python", "-c", "import platform; print(platform.python_version())").strip(),
+                "Django": workplace.run("python", "-c", "import django; print(django.__version__)").strip(),
+                **servers.versions("postgresql", combination.broker),
+            }
+            base = cls(combination, workplace, dict(database), dict(broker), versions)
             base.sql("CREATE DATABASE migrated")
             migrated = base.at("migrated")
             workplace.manage("release", environment={**PRODUCTION, **migrated, **broker})
@@ -172,6 +178,18 @@ class Driver:
         self.popen.wait()
 
 
+class Worker(Protocol):
+    """What a lab needs of a worker, as processes or as a container."""
+
+    name: str
+
+    def ended(self) -> int | None:
+        """Return the exit code, None while it runs."""
+
+    def log(self) -> str:
+        """Return the end of what it has printed."""
+
+
 class Cluster(Process):
     """The processes of a worker."""
 
@@ -207,6 +225,10 @@ class Cluster(Process):
         self.lab.wait(lambda: self.popen.poll() is not None, f"the end of {self.name}", None)
         self.lab.wait(lambda: not self.session(), f"the end of all processes of {self.name}", None)
         return self.popen.wait()
+
+    def ended(self) -> int | None:
+        """Return the exit code of the main process, None while it runs."""
+        return self.popen.poll()
 
     def whole_log(self) -> str:
         """Return all that it has printed."""
@@ -269,30 +291,32 @@ class Lab:
             link.cut()
         self.driver.end()
 
-    def environment(self, cluster: Mapping[str, Any], **variables: str) -> dict[str, str]:
-        """Return the environment of a process of the project."""
+    def variables(self, cluster: Mapping[str, Any], **others: str) -> dict[str, str]:
+        """Return what the project is told by its environment."""
         settings = {
             "retry": self.lease,
             "save_limit": 100_000,  # keep all results
             **({"timeout": LEASE[UPSTREAM] - 1} if self.kind == UPSTREAM else {}),
             **cluster,
         }
-        return dict(
-            self.base.workplace.environment(
-                {
-                    **PRODUCTION,
-                    **self.linked,
-                    "DJANGO_SETTINGS_MODULE": "lab_settings" if self.kind == OURS else "lab_upstream_settings",
-                    "LAB_CLUSTER": json.dumps(settings),
-                    "LAB_LEDGER": str(self.ledger),
-                    "LAB_NAME": self.name,
-                    "PYTHONPATH": os.pathsep.join([str(HERE / "inside"), str(self.base.workplace.path)]),
-                    "Q_GRACE": str(GRACE),
-                    "TMPDIR": str(self.folder / "tmp"),
-                    **variables,
-                }
-            )
-        )
+        return {
+            **PRODUCTION,
+            **self.linked,
+            "DJANGO_SETTINGS_MODULE": "lab_settings" if self.kind == OURS else "lab_upstream_settings",
+            "LAB_CLUSTER": json.dumps(settings),
+            "LAB_LEDGER": str(self.ledger),
+            "LAB_NAME": self.name,
+            "Q_GRACE": str(GRACE),
+            **others,
+        }
+
+    def environment(self, cluster: Mapping[str, Any], **variables: str) -> dict[str, str]:
+        """Return the environment of a process of the project."""
+        own = {
+            "PYTHONPATH": os.pathsep.join([str(HERE / "inside"), str(self.base.workplace.path)]),
+            "TMPDIR": str(self.folder / "tmp"),
+        }
+        return dict(self.base.workplace.environment({**self.variables(cluster), **own, **variables}))
 
     # Clusters
 
@@ -320,6 +344,10 @@ class Lab:
         if wait:
             made.roles()
         return made
+
+    def workers(self) -> Sequence[Worker]:
+        """Return all workers that were started."""
+        return self.clusters
 
     # Servers
 
@@ -362,19 +390,21 @@ class Lab:
         command: Command = [self.base.workplace.python, "manage.py", "health_check", "worker"]
         return succeeds(command, self.base.workplace.path, self.environment({}))
 
+    def entries(self) -> list[list[str]]:
+        """Return the lines of the ledger, in words."""
+        return [line.split() for line in self.ledger.read_text().splitlines()]
+
     def events(self, event: str) -> list[str]:
         """Return the keys of all events of this kind, in their order."""
-        lines = [line.split() for line in self.ledger.read_text().splitlines()]
-        return [line[1] for line in lines if line[0] == event]
+        return [line[1] for line in self.entries() if line[0] == event]
 
     def pids(self) -> set[int]:
         """Return the processes that have run a task."""
-        return {int(line.split()[2]) for line in self.ledger.read_text().splitlines()}
+        return {int(line[2]) for line in self.entries()}
 
     def times(self, event: str) -> list[tuple[str, float]]:
         """Return the keys of all events of this kind, and when they came."""
-        lines = [line.split() for line in self.ledger.read_text().splitlines()]
-        return [(line[1], float(line[3])) for line in lines if line[0] == event]
+        return [(line[1], float(line[3])) for line in self.entries() if line[0] == event]
 
     def starts(self) -> Counter[str]:
         """Return how often each task has started."""
@@ -399,11 +429,11 @@ class Lab:
 
     # Waiting
 
-    def wait(self, condition: Callable[[], T | None], what: str, *alive: Cluster | None) -> T:
+    def wait(self, condition: Callable[[], T | None], what: str, *alive: Worker | None) -> T:
         """Return the first answer that is true; fail if it does not come, or if one of these clusters ends before."""
         end = time.monotonic() + self.deadline
         while True:
-            ended = [cluster for cluster in alive if cluster and cluster.popen.poll() is not None]
+            ended = [worker for worker in alive if worker and worker.ended() is not None]
             if answer := condition():
                 return answer
             if ended or time.monotonic() > end:
@@ -411,11 +441,11 @@ class Lab:
                 pytest.fail(f"{reason}\n{self.report()}")
             time.sleep(0.05)
 
-    def wait_started(self, *keys: str) -> None:
+    def wait_started(self, *keys: str, alive: Worker | None = None) -> None:
         """Wait until tasks have started."""
-        self.wait(lambda: set(keys) <= self.starts().keys(), f"the start of {keys}")
+        self.wait(lambda: set(keys) <= self.starts().keys(), f"the start of {keys}", alive)
 
-    def wait_done(self, keys: set[str], *alive: Cluster) -> None:
+    def wait_done(self, keys: set[str], *alive: Worker) -> None:
         """Wait until tasks have ended, their results are saved, and the broker has forgotten them."""
         self.wait(lambda: keys <= self.ends().keys(), f"the end of {len(keys)} tasks", *alive)
         self.wait(lambda: keys <= self.succeeded().keys(), f"the results of {len(keys)} tasks", *alive)
@@ -423,5 +453,5 @@ class Lab:
 
     def report(self) -> str:
         """Return all that helps to understand a failure."""
-        logs = [f"-- {cluster.name} ({cluster.popen.poll()}):\n{cluster.log()}" for cluster in self.clusters]
+        logs = [f"-- {worker.name} ({worker.ended()}):\n{worker.log()}" for worker in self.workers()]
         return "\n".join([f"-- starts: {self.starts()}\n-- ends: {self.ends()}", *logs])

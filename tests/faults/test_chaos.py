@@ -28,6 +28,11 @@ class Supervisor:
             self.cluster.wait_for_exit()
             self.cluster = self.lab.start(wait=False)
 
+    def is_whole(self) -> bool:
+        """Say whether all processes are there, and start them again if need be."""
+        self.look()
+        return self.cluster.known_roles() is not None
+
     def kill_one(self, chance: random.Random) -> bool:
         """Kill one of its processes, unless it is still starting: nobody would ever get to work."""
         if "] running." not in self.cluster.out.read_text():
@@ -84,7 +89,7 @@ def go_through(lab: Lab, number: int, outages: int, seconds: float, record: Call
     lab.wait(all_saved, "all results")
     assert lab.call("counts") == {"succeeded": number, "failed": 0}, lab.failed()
     assert lab.succeeded() == dict.fromkeys(keys, 1)
-    supervisor.cluster.roles()
+    lab.wait(supervisor.is_whole, "a worker that is whole")  # the last kill may have had its effect after all was done
     supervisor.cluster.signal(signal.SIGTERM)
     assert supervisor.cluster.wait_for_exit() == 0, lab.report()
     assert not any(cluster.session() for cluster in lab.clusters)

@@ -2,11 +2,15 @@
 
 import pytest
 
-from tests.faults.cells import each_broker
+from tests.faults.cells import SAME, each_broker, race
 from tests.faults.lab import Lab
 
 
-@each_broker(9, without={"sqs"})  # which does not promise it
+@each_broker(
+    9,
+    without={"sqs"},  # which does not promise it
+    upstream={"redis": SAME, "*": race("it does not ask for an order")},
+)
 def test_tasks_start_in_the_order_they_came(lab: Lab) -> None:
     cluster = lab.start(workers=1)
     keys = [f"task{index}" for index in range(300)]
@@ -15,7 +19,7 @@ def test_tasks_start_in_the_order_they_came(lab: Lab) -> None:
     assert lab.events("start") == keys, lab.report()
 
 
-@each_broker(9)
+@each_broker(9, upstream={"*": SAME})
 def test_three_clusters_share_the_work_and_run_nothing_twice(lab: Lab) -> None:
     clusters = [lab.start(workers=1, queue_limit=10, bulk=10) for _ in range(3)]
     keys = lab.enqueue_many("task", 300, 0.02)
@@ -26,7 +30,7 @@ def test_three_clusters_share_the_work_and_run_nothing_twice(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-@each_broker(9, own_server=False)
+@each_broker(9, own_server=False, upstream={"*": SAME})
 def test_four_workers_write_to_one_sqlite_file(lab: Lab) -> None:
     cluster = lab.start(workers=4)
     keys = [f"task{index}" for index in range(400)]

@@ -27,19 +27,21 @@ def go_through(lab: Lab, what: str, seconds: float) -> None:
 
 TWICE = "finished tasks run again"
 LOST = "results are lost"
+NOT_SAVED = {"orm": TWICE, "*": LOST}
+ENDS = "it ends with a traceback"
 
 
-@each_broker(3, upstream={"orm": TWICE, "redis": LOST, "sqs": LOST})
+@each_broker(3, upstream=NOT_SAVED)
 def test_the_database_goes_away_during_work(lab: Lab) -> None:
     go_through(lab, "database", SHORT)
 
 
-@each_broker(3, own_server=True)
+@each_broker(3, own_server=True, upstream={"*": "its pusher logs tracebacks, and dies of it"})
 def test_the_broker_goes_away_during_work(lab: Lab) -> None:
     go_through(lab, "broker", SHORT)
 
 
-@each_broker(3)
+@each_broker(3, upstream=NOT_SAVED)
 def test_a_cluster_that_comes_back_first_does_not_take_what_another_has_done(lab: Lab) -> None:
     lab.lease = 3
     busy = lab.start()
@@ -75,12 +77,12 @@ def start_during(lab: Lab, what: str, seconds: float) -> None:
     assert cluster.stop() == 0, lab.report()
 
 
-@each_broker(3, upstream={"*": "it ends with a traceback"})
+@each_broker(3, upstream={"orm": ENDS, "*": "it starts all the same, and loses results"})
 def test_the_database_is_away_at_the_start(lab: Lab) -> None:
     start_during(lab, "database", SHORT)
 
 
-@each_broker(3, own_server=True)
+@each_broker(3, own_server=True, upstream={"*": ENDS})
 def test_the_broker_is_away_at_the_start(lab: Lab) -> None:
     start_during(lab, "broker", SHORT)
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.faults.cells import each_broker
+from tests.faults.cells import SAME, each_broker, race
 from tests.faults.lab import Cluster, Lab
 
 HANGS = "the main process waits for ever for the dead sentinel (#346)"
@@ -28,7 +28,12 @@ WAYS = [(name, whom) for name in ("SIGTERM", "SIGINT") for whom in ("main", "all
 
 
 @pytest.mark.full
-@each_broker(1, names="name,whom", values=WAYS)
+@each_broker(
+    1,
+    names="name,whom",
+    values=WAYS,
+    upstream={"SIGTERM-all": race(HANGS), "SIGTERM-twice": race(HANGS), "*": SAME},
+)
 def test_an_idle_worker_stops_with_0(lab: Lab, name: str, whom: str) -> None:
     cluster = lab.start()
     tell(cluster, name, whom)
@@ -53,18 +58,23 @@ def stop_a_busy_worker(lab: Lab, name: str, whom: str) -> None:
     assert lab.starts() == {**dict.fromkeys(waiting, 1), "short": 1, "long": 2}, lab.report()
 
 
-@each_broker(1, upstream={"*": HANGS})
+@each_broker(1, upstream={"*": f"{HANGS}, or what runs is lost"})
 def test_a_busy_worker_ends_what_it_can_and_gives_back_the_rest(lab: Lab) -> None:
     stop_a_busy_worker(lab, "SIGTERM", "all")
 
 
 @pytest.mark.full
-@each_broker(1, names="name,whom", values=[way for way in WAYS if way != ("SIGTERM", "all")])
+@each_broker(
+    1,
+    names="name,whom",
+    values=[way for way in WAYS if way != ("SIGTERM", "all")],
+    upstream={"*": "what is cut off is not given back, nor named"},
+)
 def test_it_does_so_at_any_signal_however_it_is_sent(lab: Lab, name: str, whom: str) -> None:
     stop_a_busy_worker(lab, name, whom)
 
 
-@each_broker(1)
+@each_broker(1, upstream={"*": SAME})
 def test_a_worker_that_is_told_to_stop_while_it_starts_takes_no_task(lab: Lab) -> None:
     keys = lab.enqueue_many("task", 5)
     early = lab.start(wait=False)

@@ -10,7 +10,7 @@ from django_q.signing import SignedPackage
 
 from tests.memory_broker import MemoryBroker, a_task
 from tests.processes import DEADLINE
-from worker.delivery import MAX_DELIVERIES, Delivery
+from worker.delivery import MAX_DELIVERIES, SUSPECT_AFTER, Delivery
 from worker.pipes import CONTEXT, Board, Inbox, Results, Tasks
 from worker.pusher import Death, Pusher
 
@@ -186,6 +186,24 @@ def test_a_task_whose_result_cannot_be_unpickled_has_failed(cluster: Cluster) ->
     assert "first" in cluster.held
     cluster.save(1)
     assert "first" not in cluster.held
+
+
+def test_tasks_of_which_one_may_be_deadly_are_run_alone(broker: MemoryBroker) -> None:
+    broker.add("harmless")
+    names = {"suspect", "other"}
+    for name in names:
+        broker.enqueue(SignedPackage.dumps(a_task(name)), SUSPECT_AFTER + 1)
+    cluster = Cluster()
+    ran = []
+    for _ in range(3):
+        cluster.pusher.turn()
+        ran.append(cluster.begin())
+        cluster.orders.send(None)  # the pusher need not wait
+        cluster.pusher.turn()
+        assert cluster.tasks.empty()
+        cluster.save(cluster.board.taken)
+        cluster.orders.send(None)
+    assert (ran[0], set(ran[1:]), cluster.held) == ("harmless", names, [])
 
 
 @pytest.mark.parametrize(

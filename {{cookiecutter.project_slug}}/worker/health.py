@@ -75,7 +75,13 @@ def cluster(name: str) -> str:
 
     The cluster's guard gives it, and ends the cluster if the pusher, the monitor or all workers are stuck.
     """
-    age = heartbeat.age_on_this_host(name)
+    try:
+        age = heartbeat.age_on_this_host(name)
+    except OSError as error:
+        return (
+            f"cluster {name} has nowhere to leave a sign of life ({error}). "
+            "If the file system is read-only, mount a tmpfs at /tmp"
+        )
     if age is None:
         return f"cluster {name} is not running on this host"
     if age > heartbeat.FRESH:

@@ -8,6 +8,7 @@ import logging
 import os
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from django.core.cache import caches
@@ -38,14 +39,21 @@ class Heartbeat:
         self.cluster = cluster
         self._tried = 0.0
         self._shared = False
+        self._refused = ""  #: why the last file could not be written
 
     def beat(self) -> bool:
         """Give a sign of life, and say whether the cache has taken the last one.
 
-        It never raises: a full disk or an absent database must not stop the guard.
+        It never raises: a file system that is read-only or an absent database must not stop the guard.
         """
         try:
             _file(self.cluster).touch()
+            self._refused = ""
+        except OSError as error:  # said once, for it may stay so, and apart: web must see the cluster nevertheless
+            if str(error) != self._refused:
+                logger.warning("Cluster %s has nowhere to leave a sign of life for probes: %s", self.cluster, error)
+            self._refused = str(error)
+        try:
             if time.monotonic() - self._tried >= SHARE_EVERY:
                 self._tried, self._shared = time.monotonic(), False
                 caches[Conf.CACHE].set(_key(self.cluster), time.time(), FRESH)
@@ -56,17 +64,23 @@ class Heartbeat:
 
     def stop(self) -> None:
         """Withdraw the sign of life, when the cluster ends as it should."""
-        try:
+        with suppress(OSError):
             _file(self.cluster).unlink(missing_ok=True)
+        try:
             caches[Conf.CACHE].delete(_key(self.cluster))
         except Exception as error:
             logger.warning("The sign of life of cluster %s could not be withdrawn: %s", self.cluster, brief(error))
 
 
 def age_on_this_host(cluster: str) -> float | None:
-    """Return the seconds since the cluster's last sign of life on this host, None if there is none."""
+    """Return the seconds since the cluster's last sign of life on this host, None if there is none.
+
+    Raises:
+        OSError: If there is no temporary folder to leave one in.
+    """
+    file = _file(cluster)
     try:
-        return time.time() - _file(cluster).stat().st_mtime
+        return time.time() - file.stat().st_mtime
     except FileNotFoundError:
         return None
 

@@ -14,7 +14,6 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, close_old_connections, router, transaction
 from django.db.models.signals import post_save
 from django_q.brokers import get_broker
@@ -31,8 +30,10 @@ from worker.pipes import STOP, Board, Results
 
 BATCH = 500  #: results saved in one transaction
 REMEMBER = 24 * 60 * 60  #: seconds for which the attempts of a task with a cached result are counted
+AWAY = (InterfaceError, OperationalError)  #: what says that the database is away; each broker has errors of its own
 PRUNE_EVERY = 5.0  #: seconds between two looks at `save_limit`
-DATABASE_AWAY = (InterfaceError, OperationalError)
+
+Errors = tuple[type[Exception], ...]
 
 logger = logging.getLogger("django-q")
 
@@ -100,18 +101,14 @@ class Monitor:
         if time.monotonic() - self.pruned > PRUNE_EVERY:
             self.prune()
 
-    def persevere(
-        self, what: str, action: Callable[[], Any], outage: tuple[type[Exception], ...] = (Exception,)
-    ) -> Any:
-        """Do something that needs a server until it succeeds; a line a try."""
+    def persevere(self, what: str, action: Callable[[], Any], away: Errors = (Exception,)) -> Any:
+        """Do something until its server is there, while these errors say that it is away; a line a try."""
         pause = 1.0
         while True:
             try:
                 close_old_connections()
                 return action()
-            except outage as error:  # each broker has exceptions of its own
-                if isinstance(error, DatabaseError) and not isinstance(error, DATABASE_AWAY):
-                    raise
+            except away as error:
                 logger.error("Could not %s (%s); next try in %.0f s", what, brief(error), pause)
                 time.sleep(pause)
                 pause = min(pause * 2, 5.0)
@@ -130,8 +127,8 @@ class Monitor:
             elif not kept.get(task["id"], {}).get("success"):
                 kept[task["id"]] = task
         try:
-            rows = self.persevere("save results", lambda: self.save(kept), DATABASE_AWAY)
-        except Exception as error:  # the database's, or whatever pickling raises
+            rows = self.persevere("save results", lambda: self.save(kept), AWAY)
+        except Exception as error:  # of the database, or of a class that can be pickled but once
             if len(kept) > 1:  # find out which of them it is
                 for task in kept.values():
                     attempts |= self.persist([task])
@@ -141,7 +138,7 @@ class Monitor:
             reason = f"The result cannot be saved: {brief(error)}"
             stub = {"args": None, "kwargs": None, "hook": None, "group": None, "name": task["name"][:100]}
             stub |= {"func": get_func_repr(task["func"])[:256], "result": reason, "success": False}
-            rows = self.persevere("save results", lambda: self.save({task["id"]: task | stub}), DATABASE_AWAY)
+            rows = self.persevere("save results", lambda: self.save({task["id"]: task | stub}), AWAY)
         for row in rows:
             post_save.send(sender=Row, instance=row, created=row.attempt_count == 1, raw=False, update_fields=None)
         return attempts | {row.id: row.attempt_count for row in rows}
@@ -169,7 +166,7 @@ class Monitor:
             LookupError: If it is not there afterwards. (The parts of an iterable are put together elsewhere.)
         """
         is_part = "iter_count" in task
-        save_cached(task | {"chain": None}, self.broker)  # or it would queue the next of a chain, too
+        save_cached(task | {"chain": None}, self.broker)
         cache, key = self.broker.cache, f"{self.broker.list_key}:{task['id']}"
         if not is_part and cache.get(key) is None:
             raise LookupError("it is not there afterwards")
@@ -207,13 +204,11 @@ class Monitor:
                 while surplus := list(kept.values_list("pk", flat=True)[Conf.SAVE_LIMIT :][:1000]):
                     Row.objects.filter(pk__in=surplus).delete()
 
-            self.persevere("prune results", prune)
+            self.persevere("prune results", prune, AWAY)
 
     def announce(self, task: Task) -> None:
         """Send django-q2's signal, and log how the task ended."""
-        for receiver, error in post_execute.send_robust(sender="django_q", task=task):
-            if isinstance(error, Exception):
-                logger.error("%r failed on %s", receiver, task["name"], exc_info=error)
+        post_execute.send_robust(sender="django_q", task=task)  # which logs what a receiver raises
         names = {"func": get_func_repr(task["func"]), "name": task["name"]}
         if task["success"]:
             logger.info("Processed '%(func)s' (%(name)s)", names)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from queue import Empty
+from secrets import choice
 
 from django.conf import settings
 from django.db import close_old_connections
@@ -17,7 +18,7 @@ from django_q.brokers import get_broker
 from django_q.conf import Conf
 from django_q.signing import SignedPackage
 
-from worker.delivery import MAX_DELIVERIES, Delivery, Leasing, Task, brief, failed, unreadable
+from worker.delivery import MAX_DELIVERIES, SUSPECT_AFTER, Delivery, Leasing, Task, brief, failed, unreadable
 from worker.pipes import Board, Results, Tasks
 
 IDLE = 10.0  #: seconds after which an empty queue is looked at even if nothing has announced a task
@@ -83,8 +84,12 @@ class Pusher:
         self.give_back(self.returning.intersection(self.held))
         self.returning.clear()
         if self.board.draining.is_set() and not self.board.drained.value:
-            self.give_back(self.take_back())
+            self.give_back([*self.take_back(), *self.suspects()])
             self.board.drained.value = True
+        if not self.board.draining.is_set() and (suspects := self.suspects()):
+            self.try_alone(suspects)
+            wait([self.orders, self.news], 1.0)
+            return
         room = self.room()
         if self.board.draining.is_set() or room < 1 or time.monotonic() < self.claim_from:
             wait([self.orders, self.news], 1.0)
@@ -129,7 +134,24 @@ class Pusher:
         self.held[task["ticket"]] = task
         if task.get("set_aside"):
             self.results.put(task)
+        elif delivery.count > SUSPECT_AFTER:
+            task["suspect"] = True
         else:
+            self.queue(task)
+
+    def suspects(self) -> list[int]:
+        """Return the tasks of which one may be what clusters have died of; they are in no queue."""
+        return [ticket for ticket, task in self.held.items() if task.get("suspect")]
+
+    def try_alone(self, suspects: list[int]) -> None:
+        """Queue one of them once all else is done and saved: if the cluster dies again, no other one was begun.
+
+        It is any of them, for whatever stands behind the guilty one would be handed out as often, and set aside too.
+        """
+        if len(self.held) == len(suspects):
+            logger.warning("%s tasks were there when clusters died; each is run alone", len(suspects))
+            task = self.held.pop(choice(suspects)) | {"suspect": False, "ticket": self.next_ticket()}
+            self.held[task["ticket"]] = task
             self.queue(task)
 
     def queue(self, task: Task) -> None:
@@ -161,7 +183,8 @@ class Pusher:
 
     def mourn(self, death: Death) -> None:
         """Find out, by sending a sign behind them, which results the dead worker has still handed on."""
-        suspects = {ticket for ticket in self.held if ticket <= death.taken} - death.alive - {death.ticket}
+        taken = {ticket for ticket in self.held if ticket <= death.taken}.difference(self.suspects())
+        suspects = taken - death.alive - {death.ticket}
         self.failing.add(death.ticket)
         sign = self.next_ticket()
         self.deaths[sign] = (death, suspects)
@@ -186,6 +209,9 @@ class Pusher:
         by_receipt = {task["ack_id"]: ticket for ticket, task in self.held.items()}
         lost = {by_receipt[receipt] for receipt in self.broker.renew(by_receipt)}
         self.renewed = time.monotonic()
+        for ticket in lost.intersection(self.suspects()):
+            lost.remove(ticket)
+            del self.held[ticket]
         if any(ticket > self.board.taken for ticket in lost):
             waiting = self.take_back()
             logger.warning("The leases of %s waiting tasks were lost", len(lost.intersection(waiting)))
@@ -219,7 +245,7 @@ class Pusher:
         self.pause = min(self.pause * 2 or 1.0, LONGEST_PAUSE)
         logger.error("The broker does not answer (%s); next try in %.0f s", brief(error), self.pause)
         if time.monotonic() - self.renewed > Conf.RETRY * 0.75:
-            for ticket in self.take_back():
+            for ticket in [*self.take_back(), *self.suspects()]:
                 del self.held[ticket]
         self.cut_off = self.cut_off or time.monotonic()
         wait([self.orders, self.news], self.pause)

@@ -1,12 +1,27 @@
 """The django-prodserver backend of the worker processes."""
 
 import os
+import signal
 import sys
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 from django_prodserver.backends.workers import django_q2
+
+
+def begin_as(cluster: str) -> None:
+    """Let this process be one of this cluster: begin again, under the same pid, if it is not yet.
+
+    qcluster reads --name too late: django_q.conf has by then merged the settings of the cluster that Q_CLUSTER_NAME
+    names (django-q2 1.11.1).
+    """
+    from django_q.conf import Conf
+
+    if cluster and cluster != Conf.CLUSTER_NAME:
+        os.environ["Q_CLUSTER_NAME"] = cluster
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 (no shell wanted)
 
 
 class DjangoQ2Worker(django_q2.DjangoQ2Worker):
@@ -30,23 +45,28 @@ class DjangoQ2Worker(django_q2.DjangoQ2Worker):
             ) from error
 
     def start_server(self, *args: str) -> None:
-        """Run qcluster with these arguments until it is stopped."""
-        from django_q import cluster
-        from django_q.conf import Conf
+        """Run qcluster with these arguments until it is stopped, once database and broker answer.
 
-        from worker.cluster import Sentinel
+        Raises:
+            ImproperlyConfigured: On a system without fork().
+            CommandError: If database or broker stay away.
+        """
+        if not hasattr(os, "fork"):
+            raise ImproperlyConfigured(
+                "The worker runs on Linux and macOS: on Windows, start it in WSL or a container."
+            )
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the cluster takes it; PID 1 would ignore it
+        from django_q.management.commands import qcluster
 
-        # qcluster reads --name too late: django_q.conf has by then merged the settings of the cluster that
-        # Q_CLUSTER_NAME names (django-q2 1.11.1). So this process begins again, under the same pid, with it set.
-        name = self.cluster_name()
-        if name and name != Conf.CLUSTER_NAME:
-            os.environ["Q_CLUSTER_NAME"] = name
-            sys.stdout.flush()
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 (no shell wanted)
+        from worker.cluster import Cluster
+        from worker.health import wait_for_servers
 
-        # Cluster.start() takes the class from its module, and has no option for another.
-        cluster.Sentinel = Sentinel
+        begin_as(self.cluster_name())
+        wait_for_servers()
+        # The command takes the class from its module, and has no option for another.
+        qcluster.Cluster = Cluster
         super().start_server(*args)
+        sys.exit(Cluster.supervise())
 
     def cluster_name(self) -> str:
         """Return the cluster that the arguments name, "" if none."""

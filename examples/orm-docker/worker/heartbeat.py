@@ -8,12 +8,15 @@ import logging
 import os
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from django.core.cache import caches
 from django_q.conf import Conf
 
-FRESH = 15.0  #: seconds for which a sign of life counts; the guard that gives it may pause for the scheduler
+from worker.delivery import brief
+
+FRESH = 30.0  #: seconds for which a sign of life counts; the guard may have to wait for an absent database
 SHARE_EVERY = 5.0  #: seconds between two writes to the cache
 
 logger = logging.getLogger(__name__)
@@ -34,31 +37,50 @@ class Heartbeat:
     def __init__(self, cluster: str) -> None:
         """Beat for the cluster of this name."""
         self.cluster = cluster
-        self._shared = 0.0
+        self._tried = 0.0
+        self._shared = False
+        self._refused = ""  #: why the last file could not be written
 
-    def beat(self) -> None:
-        """Give a sign of life. It never raises: a full disk or an absent database must not stop the guard."""
+    def beat(self) -> bool:
+        """Give a sign of life, and say whether the cache has taken the last one.
+
+        It never raises: a file system that is read-only or an absent database must not stop the guard.
+        """
         try:
             _file(self.cluster).touch()
-            if time.monotonic() - self._shared >= SHARE_EVERY:
+            self._refused = ""
+        except OSError as error:  # said once, for it may stay so, and apart: web must see the cluster nevertheless
+            if str(error) != self._refused:
+                logger.warning("Cluster %s has nowhere to leave a sign of life for probes: %s", self.cluster, error)
+            self._refused = str(error)
+        try:
+            if time.monotonic() - self._tried >= SHARE_EVERY:
+                self._tried, self._shared = time.monotonic(), False
                 caches[Conf.CACHE].set(_key(self.cluster), time.time(), FRESH)
-                self._shared = time.monotonic()
-        except Exception:
-            logger.warning("The sign of life of cluster %s could not be given", self.cluster, exc_info=True)
+                self._shared = True
+        except Exception as error:  # each cache has exceptions of its own
+            logger.warning("The sign of life of cluster %s could not be given: %s", self.cluster, brief(error))
+        return self._shared
 
     def stop(self) -> None:
         """Withdraw the sign of life, when the cluster ends as it should."""
-        try:
+        with suppress(OSError):
             _file(self.cluster).unlink(missing_ok=True)
+        try:
             caches[Conf.CACHE].delete(_key(self.cluster))
-        except Exception:
-            logger.warning("The sign of life of cluster %s could not be withdrawn", self.cluster, exc_info=True)
+        except Exception as error:
+            logger.warning("The sign of life of cluster %s could not be withdrawn: %s", self.cluster, brief(error))
 
 
 def age_on_this_host(cluster: str) -> float | None:
-    """Return the seconds since the cluster's last sign of life on this host, None if there is none."""
+    """Return the seconds since the cluster's last sign of life on this host, None if there is none.
+
+    Raises:
+        OSError: If there is no temporary folder to leave one in.
+    """
+    file = _file(cluster)
     try:
-        return time.time() - _file(cluster).stat().st_mtime
+        return time.time() - file.stat().st_mtime
     except FileNotFoundError:
         return None
 

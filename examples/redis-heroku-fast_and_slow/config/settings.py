@@ -127,6 +127,13 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "timeout": 20,
         "transaction_mode": "IMMEDIATE",
     }
+if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+    # Whoever asks an absent database gets an error in seconds, not when TCP gives up after many minutes.
+    DATABASES["default"]["OPTIONS"] = {
+        "connect_timeout": 5,  # seconds
+        "tcp_user_timeout": 15_000,  # milliseconds
+        **DATABASES["default"].get("OPTIONS", {}),
+    }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Shared by all processes: through it web sees that a worker is alive, which memory of its own could not show.
@@ -178,29 +185,27 @@ LOGGING = {
 
 REDIS_URL = env.str("REDIS_URL", "redis://localhost:6379/0")
 Q_WORKERS = env.int("Q_WORKERS", 2, validate=validate.Range(min=1))  # about 10 MB each, and 60 MB for the rest
-# Seconds that a task may run. 25 end within the 30 that most platforms grant to a process that they stop.
+# Seconds that a task may run. One of 25 ends within the 30 that most platforms grant to a process that they stop.
 Q_TIMEOUT = env.int("Q_TIMEOUT", 25, validate=validate.Range(min=1))
-
-
-def limits(workers: int, timeout: int) -> dict[str, int]:
-    """Return the settings of a cluster that depend on each other.
-
-    A task's `retry` clock starts when it is fetched, not when it begins. At worst it then waits until each worker
-    has ended a task and a prefetched one, and runs itself: 3 x timeout. The fourth is for saving its result. With a
-    smaller `retry` it would be fetched again, and run twice.
-    """
-    return {"workers": workers, "timeout": timeout, "queue_limit": workers, "retry": 4 * timeout}
-
+# Seconds that a worker which is told to stop leaves to its running tasks; what then still runs is cut off, given back
+# to the queue and run again. Keep it some seconds below what the platform grants.
+Q_GRACE = env.int("Q_GRACE", 25, validate=validate.Range(min=1))
 
 Q_CLUSTER: dict[str, Any] = {
     "name": SITE_SLUG,  # it also salts the signature of tasks: web and all workers must agree on it
     "broker_class": "worker.broker.Broker",
-    **limits(Q_WORKERS, Q_TIMEOUT),
-    "bulk": 1,  # tasks fetched at a time, on top of queue_limit; more would call for a longer retry
-    "max_attempts": 3,  # a task that fails is tried again after `retry` seconds; 0 would mean without end
+    "workers": Q_WORKERS,
+    "timeout": Q_TIMEOUT,
+    # Seconds of a lease. The cluster renews those of all tasks that it has fetched, however long they wait or run, so
+    # this is how long tasks wait if the whole cluster dies, and how long a failed one waits for its next attempt.
+    "retry": 60,
+    "queue_limit": 100,  # tasks fetched ahead; a stop gives them back
+    "bulk": 50,  # tasks fetched at a time
+    "max_attempts": 3,  # 0 would try a task that fails without end
     "ack_failures": False,  # True would take a failed task from the queue at once, without another attempt
     "catch_up": False,  # after a pause a schedule runs once, not once for each time that it missed
     "save_limit": 250,  # results of successes that are kept; failures are kept until somebody deletes them
+    "recycle": 10_000,  # tasks after which a worker is replaced, in case they leak memory
     "time_zone": TIME_ZONE,
     "redis": REDIS_URL,
     "ALT_CLUSTERS": {},  # further clusters by name, each with what it does otherwise
@@ -209,7 +214,12 @@ Q_CLUSTER: dict[str, Any] = {
 # ends cuts it off; it is then run again, so it must bear that.
 Q_SLOW_WORKERS = env.int("Q_SLOW_WORKERS", 1, validate=validate.Range(min=1))
 Q_SLOW_TIMEOUT = env.int("Q_SLOW_TIMEOUT", 1800, validate=validate.Range(min=1))
-Q_CLUSTER["ALT_CLUSTERS"]["slow"] = limits(Q_SLOW_WORKERS, Q_SLOW_TIMEOUT)
+Q_CLUSTER["ALT_CLUSTERS"]["slow"] = {
+    "workers": Q_SLOW_WORKERS,
+    "timeout": Q_SLOW_TIMEOUT,
+    "queue_limit": Q_SLOW_WORKERS,
+    "bulk": 1,
+}
 
 # Processes, started by `python manage.py prodserver NAME`
 

@@ -10,9 +10,11 @@ import pytest
 
 from tests.processes import free_port, wait_until_listening
 
+TASKS = 2000  #: of the test with many clusters
+
 
 def broker_server(folder: Path) -> Iterator[dict[str, str]]:
-    """Yield the variables that lead to the broker: a server of the test's own if one is installed."""
+    """Yield the variables that lead to the broker: one of the test's own, or one given that is empty."""
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if program is None:
         if "REDIS_URL" not in os.environ:

@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -63,6 +64,24 @@ def test_readyz_says_that_the_database_does_not_answer(
 
 
 @pytest.mark.django_db
+def test_a_worker_waits_for_its_servers(broker: Mock, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    monkeypatch.setattr(time, "sleep", Mock())
+    broker.ping.side_effect = [OSError("refused"), OSError("refused"), None]
+    health.wait_for_servers()
+    assert [record.message.partition(" Next try in ")[0] for record in caplog.records] == [
+        "The broker does not answer (OSError: refused)."
+    ] * 2
+
+
+@pytest.mark.django_db
+def test_a_worker_gives_up_when_its_servers_stay_away(broker: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "START_WITHIN", 0)
+    broker.ping.side_effect = OSError("refused")
+    with pytest.raises(CommandError, match=r"^The broker does not answer \(OSError: refused\)\. Gave up after 0 s\.$"):
+        health.wait_for_servers()
+
+
+@pytest.mark.django_db
 def test_a_cluster_that_beats_is_healthy_until_it_stops(host_folder: Path) -> None:
     beating = Heartbeat("test")
     beating.beat()
@@ -82,7 +101,7 @@ def test_a_cluster_that_has_ceased_to_beat_is_not_healthy(host_folder: Path) -> 
 
 def test_a_heart_beats_on_without_a_database(host_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     beating = Heartbeat("test")
-    beating.beat()  # no database is allowed in this test
+    assert not beating.beat()  # no database is allowed in this test
     beating.stop()
     assert "sign of life of cluster test could not be given" in caplog.text
     assert "sign of life of cluster test could not be withdrawn" in caplog.text

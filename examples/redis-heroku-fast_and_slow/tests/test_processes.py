@@ -1,6 +1,5 @@
 """PRODUCTION_PROCESSES: how its processes start and end, and what a wrong entry is told."""
 
-import inspect
 import os
 import re
 import signal
@@ -14,7 +13,6 @@ from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command, get_commands, load_command_class
 from django_prodserver.backends.workers.django_q2 import DjangoQ2Worker as UpstreamWorker
-from django_q import cluster
 from pytest_django import Settings
 
 from tests.conftest import Site
@@ -36,7 +34,8 @@ def qcluster(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """Stand in for django-q2's command, and record how it is called."""
     command = Mock()
     monkeypatch.setattr("django_prodserver.backends.workers.django_q2.management.call_command", command)
-    monkeypatch.setattr("django_q.cluster.Sentinel", Mock())
+    monkeypatch.setattr("worker.cluster.Cluster.supervise", Mock(return_value=0))
+    monkeypatch.setattr("worker.health.wait_for_servers", Mock())
     return command
 
 
@@ -58,7 +57,9 @@ def test_a_process_starts_only_once_the_system_checks_have_passed(
 
 def test_the_worker_hands_its_arguments_to_qcluster(qcluster: Mock, settings: Settings) -> None:
     settings.PRODUCTION_PROCESSES = {"worker": {"BACKEND": WORKER, "ARGS": {"run-once": None, "verbosity": "2"}}}
-    prodserver("worker")
+    with pytest.raises(SystemExit) as end:
+        prodserver("worker")
+    assert end.value.code == 0
     qcluster.assert_called_once_with("qcluster", "--run-once", "--verbosity=2")
 
 
@@ -160,13 +161,52 @@ def test_a_wrong_entry_is_named(settings: Settings, processes: object, error: st
 def test_a_backend_of_another_kind_keeps_its_options(settings: Settings) -> None:
     backend = "django_prodserver.backends.base.BaseServerBackend"
     settings.PRODUCTION_PROCESSES = {"other": {"BACKEND": backend, "ARGS": {"anything": "1"}}}
-    assert run_checks() == []
+    assert {message.id for message in run_checks()} == {"worker.W037"}  # which asks for a worker
 
 
 def test_the_brokers_missing_package_is_named(settings: Settings) -> None:
     settings.Q_CLUSTER = {**settings.Q_CLUSTER, "broker_class": "no_such_package.Broker"}
     (message,) = run_checks()
     assert (message.id, "the package no_such_package" in message.msg) == ("worker.E010", True)
+
+
+@pytest.mark.parametrize(
+    ("change", "identity", "sentence"),
+    [
+        ({"timeout": 1.5}, "worker.E031", "Q_CLUSTER: timeout is 1.5."),
+        ({"timeout": 0}, "worker.E031", "Q_CLUSTER: timeout is 0."),
+        ({"workers": True}, "worker.E031", "Q_CLUSTER: workers is True."),
+        ({"retry": 2}, "worker.E031", "Q_CLUSTER: retry is 2."),
+        ({"max_attempts": 0}, "worker.W036", "Q_CLUSTER: a task that fails is tried without end."),
+        ({"save_limit": 0}, "worker.W038", "Q_CLUSTER: results of successes pile up without end."),
+        ({"quue_limit": 3}, "worker.E034", "Q_CLUSTER has the unknown key 'quue_limit'."),
+        ({"max_rss": 100}, "worker.E032", "Q_CLUSTER: max_rss is 100, and a worker begins with "),
+        ({"ALT_CLUSTERS": None}, "worker.E030", "Q_CLUSTER['ALT_CLUSTERS'] is no dict of dicts."),
+        ({"ALT_CLUSTERS": {"a": {"timeout": "9"}}}, "worker.E031", "Q_CLUSTER['ALT_CLUSTERS']['a']: timeout is '9'."),
+        ({"ALT_CLUSTERS": {"a": {"name": "b"}}}, "worker.E033", "Q_CLUSTER['ALT_CLUSTERS']['a'] has a name"),
+    ],
+)
+def test_a_wrong_cluster_is_named(settings: Settings, change: dict[str, object], identity: str, sentence: str) -> None:
+    settings.Q_CLUSTER = {**settings.Q_CLUSTER, **change}
+    assert any(message.id == identity and message.msg.startswith(sentence) for message in run_checks())
+
+
+def test_a_cluster_that_nobody_serves_is_named(settings: Settings) -> None:
+    clusters = {**settings.Q_CLUSTER["ALT_CLUSTERS"], "a": {}}
+    settings.Q_CLUSTER = {**settings.Q_CLUSTER, "ALT_CLUSTERS": clusters}
+    (message,) = run_checks()
+    assert (message.id, "serves the cluster 'a'" in message.msg) == ("worker.W037", True)
+
+
+def test_a_cluster_that_is_not_there_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("Q_CLUSTER_NAME", settings.SITE_SLUG[:-1])
+    (message,) = run_checks()
+    assert (message.id, message.hint) == ("worker.E035", f"Did you mean {settings.SITE_SLUG!r}?")
+
+
+def test_a_connection_pool_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(settings.DATABASES["default"], "OPTIONS", {"pool": True})
+    assert "worker.E021" in {message.id for message in run_checks()}
 
 
 def test_a_cache_that_web_does_not_share_is_named(settings: Settings) -> None:
@@ -214,12 +254,15 @@ def test_a_worker_ends_with_0_after_sigterm_to_its_whole_group(
     assert "has stopped" in (tmp_path / "worker.log").read_text()
 
 
-def test_upstreams_cluster_still_needs_a_mended_sentinel() -> None:
-    """django-q2 1.11.1: see worker/cluster.py. If this fails, look whether that file can go."""
-    assert "signal.signal(signal.SIGTERM, signal.SIG_DFL)" in inspect.getsource(cluster.Sentinel.__init__)
+def test_the_backend_is_upstreams() -> None:
     assert issubclass(DjangoQ2Worker, UpstreamWorker)
 
 
 def test_each_event_is_logged_in_one_line(site: Site) -> None:
     log = (site.logs / "worker.log").read_text()
     assert len(re.findall(r"Q Cluster \S+ \[\S+\] running", log)) == 1
+
+
+def test_each_process_starts_once(site: Site) -> None:
+    for name in site.processes:
+        assert (site.logs / f"{name}.log").read_text().count("Starting process named") == 1, name

@@ -1,6 +1,8 @@
 """System checks of what the processes need, run by `manage.py check` and before each process starts."""
 
+import inspect
 import os
+import re
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -15,7 +17,15 @@ from django.utils.module_loading import import_string
 from django_prodserver.backends.base import BaseProcessBackend
 from django_prodserver.backends.servers.gunicorn import GunicornServer
 from django_prodserver.backends.workers.django_q2 import DjangoQ2Worker
+from django_q import conf
 from gunicorn.config import Config as GunicornConfig
+
+from worker.processes import workers
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 
 def _did_you_mean(word: str, known: list[str]) -> str:
@@ -81,7 +91,7 @@ def _check_process(name: str, entry: Any) -> Iterator[CheckMessage]:
         if known and option not in known:
             yield Error(f"{where}: there is no option {option!r}.", hint=_did_you_mean(option, known), id="worker.E007")
     cluster = args.get("name")
-    clusters = {settings.Q_CLUSTER["name"], *settings.Q_CLUSTER["ALT_CLUSTERS"]}
+    clusters = {settings.Q_CLUSTER["name"], *(settings.Q_CLUSTER.get("ALT_CLUSTERS") or ())}
     if issubclass(backend, DjangoQ2Worker) and cluster and cluster not in clusters:
         yield Error(
             f"{where}: Q_CLUSTER knows no cluster {cluster!r}.",
@@ -119,6 +129,88 @@ def check_broker(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
             )
         ]
     return []
+
+
+@register()
+def check_clusters(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check Q_CLUSTER: each cluster as it is once ALT_CLUSTERS is merged."""
+    base = settings.Q_CLUSTER
+    others = base.get("ALT_CLUSTERS")
+    if not isinstance(others, Mapping) or not all(isinstance(other, Mapping) for other in others.values()):
+        return [
+            Error(
+                "Q_CLUSTER['ALT_CLUSTERS'] is no dict of dicts.", hint="Write {} if there are none.", id="worker.E030"
+            )
+        ]
+    messages = list(_check_cluster("Q_CLUSTER", base))
+    for name, other in others.items():
+        where = f"Q_CLUSTER['ALT_CLUSTERS'][{name!r}]"
+        messages += _check_cluster(where, {**base, **other})
+        if other.get("name", base["name"]) != base["name"]:
+            hint = "Leave it out: it salts the signature of tasks, and the key is the cluster's name."
+            messages.append(Error(f"{where} has a name of its own.", hint=hint, id="worker.E033"))
+    clusters = [base["name"], *others]
+    chosen = os.environ.get("Q_CLUSTER_NAME", base["name"])
+    if chosen not in clusters:
+        hint = _did_you_mean(chosen, clusters)
+        messages.append(
+            Error(f"Q_CLUSTER_NAME is {chosen!r}, which Q_CLUSTER does not know.", hint=hint, id="worker.E035")
+        )
+    return messages
+
+
+def _check_cluster(where: str, cluster: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    for key, least in {"workers": 1, "timeout": 1, "retry": 3, "queue_limit": 1, "bulk": 1, "max_attempts": 0}.items():
+        value = cluster.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            hint = f"Write a whole number, at least {least}."
+            yield Error(f"{where}: {key} is {value!r}.", hint=hint, id="worker.E031")
+    # django-q2 has no list of its settings, but reads each in the same way.
+    known = [*re.findall(r'conf\.get\(\s*"(\w+)"', inspect.getsource(conf)), "ALT_CLUSTERS"]
+    for key in cluster.keys() - set(known):
+        yield Error(f"{where} has the unknown key {key!r}.", hint=_did_you_mean(key, known), id="worker.E034")
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if resource else 0
+    if cluster.get("max_rss") and cluster["max_rss"] <= used:
+        hint = "It is in kB: 300_000 is 300 MB."
+        message = f"{where}: max_rss is {cluster['max_rss']}, and a worker begins with {used}."
+        yield Error(f"{message[:-1]}: it would be replaced after each task.", hint=hint, id="worker.E032")
+    if cluster.get("max_attempts") == 0:
+        hint = "Write the number of attempts, such as 3."
+        yield checks.Warning(f"{where}: a task that fails is tried without end.", hint=hint, id="worker.W036")
+    if cluster.get("save_limit") == 0:
+        hint = "Write the number of results to keep, such as 10_000."
+        yield checks.Warning(f"{where}: results of successes pile up without end.", hint=hint, id="worker.W038")
+
+
+@register()
+def check_pool(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that no database has a pool: the cluster forks, and its processes would share the pool's connections."""
+    return [
+        Error(
+            f"DATABASES[{alias!r}] has a connection pool, which does not outlive the fork of a worker.",
+            hint="Take it out of OPTIONS; CONN_MAX_AGE keeps connections.",
+            id="worker.E021",
+        )
+        for alias, database in settings.DATABASES.items()
+        if database.get("OPTIONS", {}).get("pool")
+    ]
+
+
+@register()
+def check_served(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that each cluster has a process."""
+    if check_processes(app_configs):
+        return []  # reported already, and a process could not be asked
+    served = {process.cluster for process in workers()}
+    return [
+        checks.Warning(
+            f"No process of PRODUCTION_PROCESSES serves the cluster {name!r}: its tasks would wait for ever.",
+            hint="Add {'BACKEND': 'worker.backend.DjangoQ2Worker', 'ARGS': {'name': …}}.",
+            id="worker.W037",
+        )
+        for name in [settings.Q_CLUSTER["name"], *(settings.Q_CLUSTER.get("ALT_CLUSTERS") or ())]
+        if name not in served
+    ]
 
 
 @register(Tags.caches)

@@ -29,7 +29,7 @@ class ProbeMiddleware:
             case "/livez":
                 problems = []
             case "/readyz":
-                problems = [problem for problem in (health.database(), health.broker()) if problem]
+                problems = [f"the {name} does not answer" for name in health.silent_servers()]
             case _:
                 return self.get_response(request)
         return HttpResponse(

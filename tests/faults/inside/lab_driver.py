@@ -102,7 +102,11 @@ def queued() -> int:
     broker = get_broker()
     if hasattr(broker, "queue"):  # of Amazon's library, which keeps what it has read
         broker.queue.reload()
-    return int(broker.queue_size()) + int(broker.lock_size() or 0)
+    # Waiting ones are counted before and after: none is missed that is taken or given back meanwhile.
+    before, taken = broker.queue_size(), broker.lock_size() or 0
+    if hasattr(broker, "queue"):
+        broker.queue.reload()
+    return int(max(before, broker.queue_size()) + taken)
 
 
 def stats() -> list[dict[str, Any]]:

@@ -47,6 +47,30 @@ def be_killed(key: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def take_all_along(key: str) -> None:
+    """Kill the whole cluster, as the system does where it kills all of a container's processes for one."""
+    note("start", key)
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def eat(key: str) -> NoReturn:
+    """Take all memory that there is, and a lot at most where nothing limits it."""
+    note("start", key)
+    eaten = [b"x" * 4_000_000 for _ in range(256)]
+    raise ValueError(f"nothing has stopped this task at {len(eaten) * 4} MB")
+
+
+def burn(key: str, seconds: float) -> str:
+    """Keep a processor busy."""
+    note("start", key)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    note("end", key)
+    return key
+
+
 def call_exit(key: str) -> NoReturn:
     """Leave as a script would."""
     note("start", key)

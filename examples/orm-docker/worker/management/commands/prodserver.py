@@ -14,6 +14,9 @@ from django.core.management.base import CommandError
 from django_prodserver.backends.base import BaseProcessBackend
 from django_prodserver.management.base import BaseProcessCommand
 
+from worker.backend import begin_as
+from worker.processes import processes
+
 
 class Command(BaseProcessCommand):
     """Starts a process, web server or worker, once the system checks have passed."""
@@ -37,6 +40,7 @@ class Command(BaseProcessCommand):
             problem = f"There is no process {process_name!r}" if process_name else "The name of a process is missing"
             raise CommandError(f"{problem}: PRODUCTION_PROCESSES has {', '.join(self.names())}.")
         try:
+            begin_as({process.name: process.cluster for process in processes()}[process_name])
             super().start_process(process_name, *args, **options)
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error

@@ -106,7 +106,7 @@ options = [broker.collection.write_concern.document, broker.connection.options.t
 Conf.MONGO["w"] = 1
 answer(*options, client(0).write_concern.document)
 """
-    assert ask(code, environment) == [{"w": "majority"}, 10.0, {"w": 1}]
+    assert ask(code, environment) == [{"w": "majority"}, 1.333, {"w": 1}]  # a third of a lease
 
 
 def test_a_process_has_one_client_and_a_fork_its_own(environment: dict[str, str]) -> None:

@@ -32,7 +32,9 @@ ID_LENGTH = 24  #: characters of an id, with which a receipt begins
 # reads just so many entries of an index in this order, however many tasks wait or are taken.
 ORDER = [("lock", DESCENDING), ("_id", ASCENDING)]
 DEFAULTS: Document = {
-    "timeoutMS": 10_000,  # for each call; well before the guard takes the pusher for stuck
+    # For each call, tries that PyMongo makes by itself included: well before the guard takes the pusher for stuck, and
+    # before leases can run out unnoticed while a call waits, which would then claim what the cluster holds already.
+    "timeoutMS": min(10_000, Conf.RETRY * 1000 // 3),
     "w": "majority",  # what is written outlives a change of the primary
 }
 

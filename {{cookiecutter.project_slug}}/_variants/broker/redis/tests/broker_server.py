@@ -14,7 +14,7 @@ TASKS = 2000  #: of the test with many clusters
 
 
 def broker_server(folder: Path) -> Iterator[dict[str, str]]:
-    """Yield the variables that lead to the broker: a server of the test's own, or the one given, which must be empty."""
+    """Yield the variables that lead to the broker: one of the test's own, or one given that is empty."""
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if program is None:
         if "REDIS_URL" not in os.environ:

@@ -93,12 +93,13 @@ class Broker(Sqs):  # type: ignore[misc]
         name = settings.SQS_QUEUE_NAME or Conf.PREFIX
         self.leases: dict[str, float] = {}  #: when they run out, by the monotonic clock
         self.looked = False
-        self.poll = Conf.SQS.get("receive_message_wait_time_seconds", 0)
-        if self.poll not in range(MAX_POLL + 1):
+        poll = Conf.SQS.get("receive_message_wait_time_seconds", 0)
+        if poll not in range(MAX_POLL + 1):
             raise ImproperlyConfigured(
-                f"Q_CLUSTER['sqs']['receive_message_wait_time_seconds'] is {self.poll!r}: write a whole number from 0 "
+                f"Q_CLUSTER['sqs']['receive_message_wait_time_seconds'] is {poll!r}: write a whole number from 0 "
                 f"to {MAX_POLL}, since a worker that is told to stop waits for the poll under way."
             )
+        self.poll = min(poll, Conf.RETRY // 4)  # no lease is renewed meanwhile
         try:
             super().__init__(name if cluster == Conf.PREFIX else f"{name}-{cluster}")
         except (NoRegionError, InvalidRegionError) as error:

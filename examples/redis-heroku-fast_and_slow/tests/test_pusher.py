@@ -1,0 +1,202 @@
+"""The pusher: what becomes of tasks when the broker is away, a lease is lost, a worker dies, or the cluster stops."""
+
+from multiprocessing.connection import wait
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import pytest
+from django_q.conf import Conf
+from django_q.signing import SignedPackage
+
+from tests.memory_broker import MemoryBroker, a_task
+from tests.processes import DEADLINE
+from worker.delivery import MAX_DELIVERIES, Delivery
+from worker.pipes import CONTEXT, Board, Inbox, Results, Tasks
+from worker.pusher import Death, Pusher
+
+pytestmark = pytest.mark.django_db  # before each turn it looks at the age of the connections
+
+
+class Cluster:
+    """A pusher between real pipes, whose other ends are the test's: it is guard, worker and monitor."""
+
+    def __init__(self) -> None:
+        """Make the pipes."""
+        self.board, self.tasks, self.results = Board(2), Tasks(), Results()
+        orders, self.orders = CONTEXT.Pipe(duplex=False)
+        news, self.news = CONTEXT.Pipe(duplex=False)
+        self.pusher = Pusher(self.tasks, self.results, self.board, orders, news)
+
+    @property
+    def held(self) -> list[str]:
+        """The names of the tasks that the pusher holds."""
+        return [task["name"] for task in self.pusher.held.values()]
+
+    def begin(self, seat: int = 0) -> Any:
+        """Take a task as the worker in this seat does, and return its name."""
+        return Inbox(self.tasks, self.board, seat).get()["name"]
+
+    def wait_for_tasks(self) -> None:
+        """Return once a task can be taken."""
+        assert wait([self.tasks.fileno()], DEADLINE)
+
+    def handed_on(self) -> Any:
+        """Return what the monitor finds next."""
+        result = self.results.get(DEADLINE)
+        assert result
+        return ForkingPickler.loads(result[1])
+
+    def save(self, *tickets: int, unreadable: str | None = None) -> None:
+        """Report results as saved, as the monitor does."""
+        self.news.send([(ticket, unreadable) for ticket in tickets])
+        self.pusher.listen()
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> MemoryBroker:
+    """Provide the pusher's broker; no try waits for the next one."""
+    broker = MemoryBroker()
+    monkeypatch.setattr("worker.pusher.get_broker", lambda: broker)
+    monkeypatch.setattr("worker.pusher.LONGEST_PAUSE", 0.0)
+    return broker
+
+
+@pytest.fixture
+def cluster(broker: MemoryBroker) -> Cluster:
+    """Provide a cluster that has claimed three tasks, and begun one."""
+    broker.add("first", "second", "third")
+    cluster = Cluster()
+    cluster.pusher.turn()
+    assert cluster.begin() == "first"
+    cluster.wait_for_tasks()
+    return cluster
+
+
+def test_a_task_is_held_until_its_result_is_saved(cluster: Cluster) -> None:
+    assert cluster.held == ["first", "second", "third"]
+    cluster.save(1)
+    assert cluster.held == ["second", "third"]
+
+
+def test_after_an_outage_leases_are_renewed_before_anything_is_claimed(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.add("a task")
+    cluster = Cluster()
+    broker.calls, broker.errors = [], 3
+    monkeypatch.setattr(broker, "idle", lambda *_: cluster.board.quitting.set())
+    cluster.pusher.run()
+    assert broker.calls == ["claim", "queue_size", "queue_size", "queue_size", "renew", "claim", "claim", "release"]
+    assert caplog.text.count("The broker does not answer (ConnectionError: refused)") == 3
+    assert caplog.text.count("The broker answers again") == 1
+
+
+def test_a_long_outage_drops_what_is_not_begun(cluster: Cluster, broker: MemoryBroker) -> None:
+    cluster.pusher.renewed -= Conf.RETRY
+    cluster.pusher.wait_for_broker(ConnectionError("refused"))
+    assert cluster.held == ["first"]
+    assert cluster.tasks.empty()
+
+
+def test_after_a_long_outage_other_clusters_may_renew_before_anything_is_claimed(
+    cluster: Cluster, broker: MemoryBroker
+) -> None:
+    cluster.pusher.wait_for_broker(ConnectionError("refused"))
+    assert cluster.pusher.cut_off
+    cluster.pusher.cut_off -= Conf.RETRY
+    cluster.orders.send(None)  # the pusher need not wait
+    broker.calls = []
+    cluster.pusher.turn()
+    assert broker.calls == ["queue_size", "renew"]
+
+
+def test_a_waiting_task_whose_lease_is_lost_is_not_begun(
+    cluster: Cluster, broker: MemoryBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.taken = {"3": broker.taken["3"]}
+    cluster.pusher.renew()
+    assert cluster.begin() == "third"
+    assert cluster.held == ["first", "third"]  # the first runs, and perhaps ends before it is run elsewhere
+    assert "The leases of 1 waiting tasks were lost" in caplog.text
+
+
+def test_a_stop_gives_back_what_is_not_begun_and_then_what_is_cut_off(
+    cluster: Cluster, broker: MemoryBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.board.draining.set()
+    cluster.orders.send(None)
+    cluster.pusher.turn()
+    assert (cluster.held, list(broker.waiting), cluster.board.drained.value) == (["first"], ["2", "3"], True)
+    cluster.board.quitting.set()
+    cluster.pusher.run()
+    assert (cluster.held, list(broker.waiting)) == ([], ["2", "3", "1"])
+    assert "first was cut off" in caplog.text
+
+
+def test_a_stop_leaves_tasks_to_their_leases_while_the_broker_is_away(
+    cluster: Cluster, broker: MemoryBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.board.quitting.set()
+    broker.errors = 1
+    cluster.pusher.run()
+    assert "3 tasks could not be given back (ConnectionError: refused)" in caplog.text
+
+
+def test_what_is_claimed_while_the_cluster_begins_to_stop_is_given_back(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.add("a task")
+    cluster, claim = Cluster(), broker.claim
+
+    def claim_during_a_stop(limit: int) -> list[Delivery]:
+        cluster.board.draining.set()
+        return claim(limit)
+
+    monkeypatch.setattr(broker, "claim", claim_during_a_stop)
+    cluster.pusher.turn()
+    assert (cluster.held, list(broker.waiting), cluster.tasks.empty()) == ([], ["1"], True)
+
+
+@pytest.mark.parametrize("handed_on", [True, False])
+def test_of_a_worker_that_died_the_task_fails_and_a_result_that_was_lost_is_made_again(
+    handed_on: bool, cluster: Cluster, broker: MemoryBroker
+) -> None:
+    assert [cluster.begin(seat=0), cluster.begin(seat=1)] == ["second", "third"]
+    cluster.orders.send(Death(2, "The worker died", cluster.board.taken, frozenset({3})))
+    cluster.pusher.listen()
+    sign = cluster.handed_on()["ticket"]
+    cluster.save(*[1] * handed_on, sign)
+    failure = cluster.handed_on()
+    assert (failure["name"], failure["success"], failure["result"]) == ("second", False, "The worker died")
+    cluster.pusher.give_back(cluster.pusher.returning.intersection(cluster.pusher.held))
+    assert list(broker.waiting) == [] if handed_on else ["1"]
+    assert cluster.held == ["second", "third"]
+    cluster.save(2)
+    assert cluster.held == ["third"]
+
+
+def test_a_task_whose_result_cannot_be_unpickled_has_failed(cluster: Cluster) -> None:
+    cluster.save(1, unreadable="The result cannot be unpickled")
+    failure = cluster.handed_on()
+    assert (failure["name"], failure["success"]) == ("first", False)
+    assert failure["result"] == "The result cannot be unpickled"
+    assert "first" in cluster.held
+    cluster.save(1)
+    assert "first" not in cluster.held
+
+
+@pytest.mark.parametrize(
+    ("payload", "count", "reason"),
+    [
+        ("nonsense", 1, "The task cannot be read: BadSignature"),
+        (SignedPackage.dumps(a_task("deadly")), MAX_DELIVERIES + 1, "each time its cluster died"),
+    ],
+)
+def test_what_cannot_be_run_is_set_aside(payload: str, count: int, reason: str, broker: MemoryBroker) -> None:
+    broker.enqueue(payload, count)
+    cluster = Cluster()
+    cluster.pusher.turn()
+    failure = cluster.handed_on()
+    assert (failure["success"], failure["set_aside"]) == (False, True)
+    assert reason in failure["result"]
+    assert cluster.tasks.empty()

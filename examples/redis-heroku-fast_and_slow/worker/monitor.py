@@ -1,0 +1,221 @@
+"""The monitor: saves results, a batch in one transaction, and only then tells the broker that the tasks are done.
+
+It takes the place of django-q2 1.11.1's, which saves one result at a time and looks at all kept ones for each, and
+acknowledges a task whose result it could not save. Whatever fails for want of a server is tried until it is back.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+from django.db import InterfaceError, OperationalError, close_old_connections, router, transaction
+from django.db.models.signals import post_save
+from django_q.brokers import get_broker
+from django_q.conf import Conf
+from django_q.models import Success
+from django_q.models import Task as Row
+from django_q.monitor import save_cached
+from django_q.signals import post_execute
+from django_q.tasks import async_chain
+from django_q.utils import get_func_repr
+
+from worker.delivery import Leasing, Task, brief
+from worker.pipes import STOP, Board, Results
+
+BATCH = 500  #: results saved in one transaction
+REMEMBER = 24 * 60 * 60  #: seconds for which the attempts of a task with a cached result are counted
+AWAY = (InterfaceError, OperationalError)  #: what says that the database is away; each broker has errors of its own
+PRUNE_EVERY = 5.0  #: seconds between two looks at `save_limit`
+
+Errors = tuple[type[Exception], ...]
+
+logger = logging.getLogger("django-q")
+
+
+class Monitor:
+    """Turns what the workers hand on into rows and receipts."""
+
+    def __init__(self, results: Results, board: Board, news: Connection) -> None:
+        """Read results, and tell the pusher which tasks are done."""
+        self.results, self.board, self.news = results, board, news
+        self.broker: Leasing = get_broker()
+        self.inbox: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
+        self.pruned = time.monotonic()
+        self.to_prune: set[tuple[str, Any]] = set()
+
+    def run(self) -> None:
+        """Work until the guard says stop, and all results before it are saved."""
+        threading.Thread(target=self.read, daemon=True).start()
+        running = True
+        while running:
+            batch = self.gather()
+            running = STOP not in batch
+            self.settle([task for task in batch if task != STOP])
+        self.prune()
+
+    def read(self) -> None:
+        """Keep the pipe empty: a worker could otherwise not hand on a result while a server is away."""
+        while True:
+            self.board.monitor_beat.value = time.monotonic()
+            result = self.results.get(1.0)
+            if result:
+                self.inbox.put(result)
+
+    def gather(self) -> list[Any]:
+        """Wait for a result, and return it with those that have come meanwhile."""
+        batch = [self.unpack(*self.inbox.get())]
+        while len(batch) < BATCH and not self.inbox.empty():
+            batch.append(self.unpack(*self.inbox.get()))
+        return batch
+
+    def unpack(self, ticket: int, data: bytes) -> Any:
+        """Return a task with its result; if that cannot be unpickled, a task of which the pusher knows the rest."""
+        try:
+            return ForkingPickler.loads(data)
+        except Exception as error:  # whatever a class's own __setstate__ raises
+            return {"ticket": ticket, "unreadable": f"The result cannot be unpickled: {brief(error)}"}
+
+    def settle(self, batch: list[Task]) -> None:
+        """Save results, send receipts, tell the pusher, then everybody who listens."""
+        tasks = [task for task in batch if "id" in task]
+        attempts = self.persist(tasks)
+        done: list[str] = []
+        again: list[str] = []
+        for task in tasks:
+            final = task["success"] or task.get("ack_failure") or task.get("set_aside")
+            final = final or 0 < Conf.MAX_ATTEMPTS <= attempts.get(task["id"], 1)
+            (done if final else again).append(task["ack_id"])
+            if final and task.get("chain"):
+                self.persevere("queue the next of a chain", partial(self.queue_next, task))
+        self.persevere("send receipts", lambda: self.broker.acknowledge_all(done))
+        self.persevere("give tasks back", lambda: self.broker.release(again, delay=Conf.RETRY))
+        self.news.send([(task["ticket"], task.get("unreadable")) for task in batch])
+        for task in tasks:
+            self.announce(task)
+        if time.monotonic() - self.pruned > PRUNE_EVERY:
+            self.prune()
+
+    def persevere(self, what: str, action: Callable[[], Any], away: Errors = (Exception,)) -> Any:
+        """Do something until its server is there, while these errors say that it is away; a line a try."""
+        pause = 1.0
+        while True:
+            try:
+                close_old_connections()
+                return action()
+            except away as error:
+                logger.error("Could not %s (%s); next try in %.0f s", what, brief(error), pause)
+                time.sleep(pause)
+                pause = min(pause * 2, 5.0)
+
+    # What is saved
+
+    def persist(self, tasks: list[Task]) -> dict[str, int]:
+        """Save results, and return the attempts by id."""
+        kept: dict[str, Task] = {}
+        attempts: dict[str, int] = {}
+        for task in tasks:
+            if task["success"] and not task.get("save", Conf.SAVE_LIMIT >= 0):
+                continue
+            if task.get("cached"):
+                attempts[task["id"]] = self.persevere("save a result in the cache", partial(self.save_in_cache, task))
+            elif not kept.get(task["id"], {}).get("success"):
+                kept[task["id"]] = task
+        try:
+            rows = self.persevere("save results", lambda: self.save(kept), AWAY)
+        except Exception as error:  # of the database, or of a class that can be pickled but once
+            if len(kept) > 1:  # find out which of them it is
+                for task in kept.values():
+                    attempts |= self.persist([task])
+                return attempts
+            (task,) = kept.values()
+            logger.exception("The result of %s cannot be saved", task["name"])
+            reason = f"The result cannot be saved: {brief(error)}"
+            stub = {"args": None, "kwargs": None, "hook": None, "group": None, "name": task["name"][:100]}
+            stub |= {"func": get_func_repr(task["func"])[:256], "result": reason, "success": False}
+            rows = self.persevere("save results", lambda: self.save({task["id"]: task | stub}), AWAY)
+        for row in rows:
+            post_save.send(sender=Row, instance=row, created=row.attempt_count == 1, raw=False, update_fields=None)
+        return attempts | {row.id: row.attempt_count for row in rows}
+
+    def save(self, tasks: dict[str, Task]) -> list[Row]:
+        """Write rows, new ones and those of tasks that were tried before, in one transaction."""
+        with transaction.atomic(using=router.db_for_write(Row)):
+            known = {row.id: row for row in Row.objects.filter(id__in=tasks)} if tasks else {}
+            new = []
+            for key, task in tasks.items():
+                row = known.get(key)
+                if row is None:
+                    new.append(self.row(task))
+                elif not row.success:
+                    row.stopped, row.result, row.success = task["stopped"], task["result"], task["success"]
+                    row.attempt_count += 1
+                    row.save_base(raw=True)  # without signals, which are sent once all is committed
+            Row.objects.bulk_create(new)
+        return [*known.values(), *new]
+
+    def save_in_cache(self, task: Task) -> int:
+        """Save a result as django-q2 does, which counts no attempts, and goes on if that fails; return the attempts.
+
+        Raises:
+            LookupError: If it is not there afterwards. (The parts of an iterable are put together elsewhere.)
+        """
+        is_part = "iter_count" in task
+        save_cached(task | {"chain": None}, self.broker)
+        cache, key = self.broker.cache, f"{self.broker.list_key}:{task['id']}"
+        if not is_part and cache.get(key) is None:
+            raise LookupError("it is not there afterwards")
+        if task["success"] or cache.add(f"{key}:attempts", 1, REMEMBER):
+            return 1
+        attempts: int = cache.incr(f"{key}:attempts")
+        return attempts
+
+    def queue_next(self, task: Task) -> None:
+        """Queue the next task of a chain: once, when this one needs no further attempt."""
+        async_chain(task["chain"].copy(), task["group"], task["cached"], task["sync"], self.broker)
+
+    def row(self, task: Task) -> Row:
+        """Return a row for a task's first attempt."""
+        func = get_func_repr(task["func"])
+        if Conf.SAVE_LIMIT_PER:
+            self.to_prune.add(
+                (Conf.SAVE_LIMIT_PER, func if Conf.SAVE_LIMIT_PER == "func" else task.get(Conf.SAVE_LIMIT_PER))
+            )
+        fields = ("id", "name", "args", "kwargs", "started", "stopped", "result", "success")
+        optional = {key: task.get(key) for key in ("hook", "cluster", "group")}
+        return Row(func=func, attempt_count=1, **{key: task[key] for key in fields}, **optional)
+
+    def prune(self) -> None:
+        """Delete the oldest successes above `save_limit`."""
+        self.pruned = time.monotonic()
+        if Conf.SAVE_LIMIT <= 0:
+            return
+        filters = [dict([pair]) for pair in self.to_prune] if Conf.SAVE_LIMIT_PER else [{}]
+        self.to_prune.clear()
+        for criteria in filters:
+            kept = Success.objects.filter(**criteria).order_by("-stopped")
+
+            def prune(kept: Any = kept) -> None:
+                while surplus := list(kept.values_list("pk", flat=True)[Conf.SAVE_LIMIT :][:1000]):
+                    Row.objects.filter(pk__in=surplus).delete()
+
+            self.persevere("prune results", prune, AWAY)
+
+    def announce(self, task: Task) -> None:
+        """Send django-q2's signal, and log how the task ended."""
+        post_execute.send_robust(sender="django_q", task=task)  # which logs what a receiver raises
+        names = {"func": get_func_repr(task["func"]), "name": task["name"]}
+        if task["success"]:
+            logger.info("Processed '%(func)s' (%(name)s)", names)
+        else:
+            logger.error("Failed '%(func)s' (%(name)s) - %(result)s", names | {"result": task["result"]})
+
+
+def monitor(results: Results, board: Board, news: Connection) -> None:
+    """Run a monitor, as a process of the cluster."""
+    Monitor(results, board, news).run()
