@@ -48,6 +48,7 @@ BASE = {
     "tests/processes.py",
     "tests/remember.py",
     "tests/test_broker.py",
+    "tests/test_cluster.py",
     "tests/test_delivery.py",
     "tests/test_features.py",
     "tests/test_monitor.py",

@@ -10,11 +10,11 @@ from django_q.signing import SignedPackage
 
 from tests.memory_broker import MemoryBroker, a_task
 from tests.processes import DEADLINE
-from worker.delivery import MAX_DELIVERIES, Delivery
+from worker.delivery import MAX_DELIVERIES, SUSPECT_AFTER, Delivery
 from worker.pipes import CONTEXT, Board, Inbox, Results, Tasks
 from worker.pusher import Death, Pusher
 
-pytestmark = pytest.mark.django_db  # before each turn it looks at the age of the connections
+pytestmark = pytest.mark.django_db  # the pusher looks after its connection
 
 
 class Cluster:
@@ -34,6 +34,7 @@ class Cluster:
 
     def begin(self, seat: int = 0) -> Any:
         """Take a task as the worker in this seat does, and return its name."""
+        self.wait_for_tasks()
         return Inbox(self.tasks, self.board, seat).get()["name"]
 
     def wait_for_tasks(self) -> None:
@@ -114,7 +115,8 @@ def test_a_waiting_task_whose_lease_is_lost_is_not_begun(
     cluster: Cluster, broker: MemoryBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker.taken = {"3": broker.taken["3"]}
-    cluster.pusher.renew()
+    cluster.pusher.renewed -= Conf.RETRY / 2
+    cluster.pusher.turn()
     assert cluster.begin() == "third"
     assert cluster.held == ["first", "third"]  # the first runs, and perhaps ends before it is run elsewhere
     assert "The leases of 1 waiting tasks were lost" in caplog.text
@@ -157,32 +159,51 @@ def test_what_is_claimed_while_the_cluster_begins_to_stop_is_given_back(
     assert (cluster.held, list(broker.waiting), cluster.tasks.empty()) == ([], ["1"], True)
 
 
-@pytest.mark.parametrize("handed_on", [True, False])
+@pytest.mark.parametrize(("handed_on", "given_back"), [([1], []), ([], ["1"])])
 def test_of_a_worker_that_died_the_task_fails_and_a_result_that_was_lost_is_made_again(
-    handed_on: bool, cluster: Cluster, broker: MemoryBroker
+    handed_on: list[int], given_back: list[str], cluster: Cluster, broker: MemoryBroker
 ) -> None:
     assert [cluster.begin(seat=0), cluster.begin(seat=1)] == ["second", "third"]
     cluster.orders.send(Death(2, "The worker died", cluster.board.taken, frozenset({3})))
     cluster.pusher.listen()
     sign = cluster.handed_on()["ticket"]
-    cluster.save(*[1] * handed_on, sign)
+    cluster.save(*handed_on, sign)
     failure = cluster.handed_on()
     assert (failure["name"], failure["success"], failure["result"]) == ("second", False, "The worker died")
-    cluster.pusher.give_back(cluster.pusher.returning.intersection(cluster.pusher.held))
-    assert list(broker.waiting) == [] if handed_on else ["1"]
+    cluster.board.draining.set()  # so that it is not claimed anew
+    cluster.orders.send(None)
+    cluster.pusher.turn()
+    assert list(broker.waiting) == given_back
     assert cluster.held == ["second", "third"]
     cluster.save(2)
     assert cluster.held == ["third"]
 
 
 def test_a_task_whose_result_cannot_be_unpickled_has_failed(cluster: Cluster) -> None:
-    cluster.save(1, unreadable="The result cannot be unpickled")
+    cluster.save(1, unreadable="The reason")
     failure = cluster.handed_on()
-    assert (failure["name"], failure["success"]) == ("first", False)
-    assert failure["result"] == "The result cannot be unpickled"
+    assert (failure["name"], failure["success"], failure["result"]) == ("first", False, "The reason")
     assert "first" in cluster.held
     cluster.save(1)
     assert "first" not in cluster.held
+
+
+def test_tasks_of_which_one_may_be_deadly_are_run_alone(broker: MemoryBroker) -> None:
+    broker.add("harmless")
+    names = {"suspect", "other"}
+    for name in names:
+        broker.enqueue(SignedPackage.dumps(a_task(name)), SUSPECT_AFTER + 1)
+    cluster = Cluster()
+    ran = []
+    for _ in range(3):
+        cluster.pusher.turn()
+        ran.append(cluster.begin())
+        cluster.orders.send(None)  # the pusher need not wait
+        cluster.pusher.turn()
+        assert cluster.tasks.empty()
+        cluster.save(cluster.board.taken)
+        cluster.orders.send(None)
+    assert (ran[0], set(ran[1:]), cluster.held) == ("harmless", names, [])
 
 
 @pytest.mark.parametrize(

@@ -6,4 +6,4 @@ from django_q.models import Task
 
 def result(task: Task) -> None:
     """Remember the result of a task."""
-    cache.set(f"hook {task.name}", task.result, 60)
+    cache.set(f"hook-{task.name}", task.result, 60)

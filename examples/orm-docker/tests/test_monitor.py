@@ -1,12 +1,15 @@
-"""The monitor: what is saved, what is given back for another attempt, and what an absent server holds up."""
+"""The monitor: what is saved, what is tried again, and what an absent server holds up."""
 
+import math
+import threading
 import time
-from collections.abc import Iterator
-from typing import Any
-from unittest.mock import Mock
+from contextlib import ExitStack
+from typing import Any, NoReturn
+from unittest.mock import DEFAULT, Mock
 
 import pytest
-from django.db import OperationalError
+from django.core.cache import cache
+from django.db import OperationalError, connection
 from django.utils import timezone
 from django_q.conf import Conf
 from django_q.models import Task as Row
@@ -23,136 +26,171 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> MemoryBroker:
-    """Provide the monitor's broker; no try waits for the next one."""
+    """Provide the monitor's broker; few tries follow, at once."""
     broker = MemoryBroker()
     monkeypatch.setattr("worker.monitor.get_broker", lambda: broker)
-    monkeypatch.setattr(time, "sleep", Mock(side_effect=[None] * 9))  # rather an error than a test without end
+    monkeypatch.setattr(time, "sleep", Mock(side_effect=[None] * 5))
     return broker
 
 
+class Cluster:
+    """A monitor, to which the test hands results as a worker does, and which tells it what it tells the pusher."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        """Make the pipe."""
+        self.broker = broker
+        self.told, news = CONTEXT.Pipe(duplex=False)
+        self.monitor = Monitor(Results(), Board(1), news)
+
+    def ended(self, name: str, result: object = 1, **options: Any) -> Task:
+        """Return a task that was claimed, and has run."""
+        self.broker.add(name)
+        self.broker.claim(self.broker.number)
+        stamp = {"ack_id": str(self.broker.number), "ticket": self.broker.number, "success": True}
+        return a_task(name, result=result, stopped=timezone.now(), **stamp | options)
+
+    def settle(self, *tasks: Task) -> Any:
+        """Let the monitor save results, and return what the pusher hears of it."""
+        self.monitor.settle(list(tasks))
+        return self.told.recv()
+
+
 @pytest.fixture
-def monitor(broker: MemoryBroker) -> Iterator[Monitor]:
-    """Provide a monitor, whose news nobody reads."""
-    reader, news = CONTEXT.Pipe(duplex=False)
-    yield Monitor(Results(), Board(1), news)
-    reader.close()
+def cluster(broker: MemoryBroker) -> Cluster:
+    """Provide a cluster whose queue is empty."""
+    return Cluster(broker)
 
 
-def ended(broker: MemoryBroker, name: str, result: object = 1, *, success: bool = True, **options: Any) -> Task:
-    """Return a task that was claimed, and has run."""
-    broker.add(name)
-    (delivery,) = broker.claim(1)
-    ends = {"result": result, "success": success, "stopped": timezone.now()}
-    return a_task(name, ack_id=delivery.receipt, ticket=int(delivery.receipt), **ends, **options)
+def saved() -> dict[str, Any]:
+    """Return the results of what has succeeded, by name."""
+    return dict(Row.objects.filter(success=True).values_list("name", "result"))
 
 
-def rows() -> dict[str, object]:
-    """Return the results by the names of their tasks."""
-    return dict(Row.objects.values_list("name", "result"))
+def test_a_batch_is_saved_and_then_acknowledged(cluster: Cluster, broker: MemoryBroker) -> None:
+    assert cluster.settle(cluster.ended("one", 1), cluster.ended("two", 2)) == [(1, None), (2, None)]
+    assert (saved(), broker.taken, broker.waiting) == ({"one": 1, "two": 2}, {}, {})
 
 
-def test_a_batch_is_saved_and_then_acknowledged(broker: MemoryBroker, monitor: Monitor) -> None:
-    batch = [ended(broker, "one"), ended(broker, "two", 2)]
-    monitor.settle(batch)
-    assert rows() == {"one": 1, "two": 2}
-    assert broker.taken == {}
-
-
-def test_receipts_are_sent_until_the_broker_takes_them(
-    broker: MemoryBroker, monitor: Monitor, caplog: pytest.LogCaptureFixture
+def test_a_result_that_cannot_be_saved_becomes_a_failure_and_holds_up_no_other(
+    cluster: Cluster, broker: MemoryBroker
 ) -> None:
-    task = ended(broker, "one")
-    broker.errors = 2
-    monitor.settle([task])
-    assert broker.taken == {}
-    assert caplog.text.count("Could not send receipts (ConnectionError: refused); next try in") == 2
+    lock = threading.Lock()  # stands for whatever a column or a pickle refuses
+    cluster.settle(cluster.ended("one"), cluster.ended("odd", lock, args=(lock,)), cluster.ended("two"))
+    assert (saved(), broker.taken) == ({"one": 1, "two": 1}, {})
+    assert Row.objects.get(name="odd").result.startswith("The result cannot be saved: TypeError: cannot pickle")
 
 
-def test_nothing_is_acknowledged_before_the_database_has_it(
-    broker: MemoryBroker, monitor: Monitor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_result_that_cannot_be_unpickled_is_left_to_the_pusher(cluster: Cluster) -> None:
+    ((ticket, reason),) = cluster.settle(cluster.monitor.unpack(7, b"nonsense"))
+    assert (ticket, reason.partition(": U")[0]) == (7, "The result cannot be unpickled")
+
+
+@pytest.mark.parametrize("cached", [None, 60])
+def test_a_task_that_fails_is_given_back_until_its_attempts_are_used_up(
+    cached: int | None, cluster: Cluster, broker: MemoryBroker
 ) -> None:
-    task, save, errors = ended(broker, "one"), monitor.save, [OperationalError("gone"), OperationalError("gone")]
+    options = {"chain": [("math.floor", (2.5,))], "group": "chain", "cached": cached, "sync": False}
+    task = cluster.ended("task", "no luck", success=False, **options)
+    for _ in range(Conf.MAX_ATTEMPTS - 1):
+        cluster.settle(task)
+        assert (list(broker.waiting), broker.delayed) == (["1"], {"1": Conf.RETRY})
+        assert broker.claim(1)
+    cluster.settle(task)
+    assert (list(broker.waiting), broker.taken) == (["2"], {})  # the next of the chain
 
-    def save_later(tasks: dict[str, Task]) -> list[Row]:
+
+def test_a_task_that_succeeds_at_last_has_one_row(cluster: Cluster) -> None:
+    task = cluster.ended("task", "no luck", success=False)
+    cluster.settle(task)
+    cluster.broker.claim(1)
+    cluster.settle(task | {"success": True, "result": 1})
+    assert (saved(), Row.objects.get().attempt_count) == ({"task": 1}, 2)
+
+
+def test_nothing_is_acknowledged_before_the_database_is_back_and_has_it(
+    cluster: Cluster, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise OperationalError("server closed the connection")
+
+    def pause(_: float) -> None:
         assert broker.taken
-        if errors:
-            raise errors.pop()
-        return save(tasks)
+        outage.close()
 
-    monkeypatch.setattr(monitor, "save", save_later)
-    monitor.settle([task])
-    assert (rows(), broker.taken) == ({"one": 1}, {})
-    assert caplog.text.count("Could not save results (OperationalError: gone); next try in") == 2
+    task, outage = cluster.ended("task"), ExitStack()
+    monkeypatch.setattr(time, "sleep", pause)
+    with outage:
+        outage.enter_context(connection.execute_wrapper(refuse))
+        cluster.settle(task)
+    assert (saved(), broker.taken) == ({"task": 1}, {})
+    assert "Could not save results (OperationalError: server closed the connection)" in caplog.text
 
 
-def test_a_result_that_the_database_refuses_becomes_a_failure_and_others_are_saved(
-    broker: MemoryBroker, monitor: Monitor
+def test_receipts_are_sent_once_the_broker_is_back(cluster: Cluster, broker: MemoryBroker) -> None:
+    task = cluster.ended("task")
+    broker.errors = 2
+    cluster.settle(task)
+    assert (broker.taken, saved()) == ({}, {"task": 1})
+
+
+@pytest.mark.parametrize("cached", [None, 60])
+def test_the_next_of_a_chain_is_queued_once_even_if_the_broker_was_away(
+    cached: int | None, cluster: Cluster, broker: MemoryBroker
 ) -> None:
-    batch = [ended(broker, "one"), ended(broker, "two", args=[lambda: None]), ended(broker, "three", 3)]
-    monitor.settle(batch)
-    found = rows()
-    assert str(found.pop("two")).startswith("The result cannot be saved: ")
-    assert found == {"one": 1, "three": 3}
-    assert broker.taken == {}
+    chain = [("math.floor", (2.5,)), ("math.floor", (3.5,))]
+    task = cluster.ended("task", chain=chain, group="chain", cached=cached, sync=False)
+    broker.errors = 1
+    cluster.settle(task)
+    (delivery,) = broker.waiting.values()
+    following = SignedPackage.loads(delivery.payload)
+    assert (following["args"], following["chain"]) == ((2.5,), chain[1:])
 
 
-def test_a_failure_is_tried_again_after_a_lease_until_it_has_had_all_attempts(
-    broker: MemoryBroker, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Conf, "MAX_ATTEMPTS", 2)
-    for cached in (False, 60):
-        task = ended(broker, "one", "an error", success=False, cached=cached, id=f"cached-{cached}")
-        monitor.settle([task])
-        assert broker.delayed == {task["ack_id"]: Conf.RETRY}
-        broker.claim(1)
-        monitor.settle([task])
-        assert (broker.taken, broker.waiting) == ({}, {})
-        broker.delayed.clear()
+def test_a_result_is_cached_once_the_cache_is_back(cluster: Cluster, broker: MemoryBroker) -> None:
+    task = cluster.ended("task", cached=60)
+    broker.cache = Mock(wraps=cache, **{"set.side_effect": [OSError("full"), DEFAULT]})
+    cluster.settle(task)
+    assert SignedPackage.loads(cache.get("memory:task"))["result"] == 1
+    assert saved() == {}
 
 
-def test_a_success_after_a_failure_takes_its_place(broker: MemoryBroker, monitor: Monitor) -> None:
-    task = ended(broker, "one", "an error", success=False)
-    monitor.settle([task])
-    broker.claim(1)
-    monitor.settle([task | {"success": True, "result": 1}])
-    row = Row.objects.get()
-    assert (row.success, row.result, row.attempt_count) == (True, 1, 2)
-
-
-@pytest.mark.parametrize(("success", "queued"), [(True, 1), (False, 0)])
-def test_the_next_of_a_chain_is_queued_when_a_task_needs_no_further_attempt(
-    success: bool, queued: int, broker: MemoryBroker, monitor: Monitor
-) -> None:
-    options = {"chain": [("math.floor", (2.5,))], "group": "a chain", "cached": False, "sync": False}
-    monitor.settle([ended(broker, "one", success=success, **options)])
-    following = [delivery for delivery in broker.waiting.values() if delivery.receipt not in broker.delayed]
-    assert [SignedPackage.loads(delivery.payload)["args"] for delivery in following] == [(2.5,)] * queued
-
-
-@pytest.mark.parametrize(("per", "kept"), [(None, {"b2", "b3"}), ("group", {"a1", "b2", "b3"}), ("func", {"b2", "b3"})])
-def test_old_successes_are_deleted(
-    per: str | None, kept: set[str], broker: MemoryBroker, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Conf, "SAVE_LIMIT", 2)
-    monkeypatch.setattr(Conf, "SAVE_LIMIT_PER", per)
-    monitor.settle([ended(broker, name, group=name[0]) for name in ("a1", "b1", "b2", "b3")])
-    monitor.prune()
-    assert rows().keys() == kept
-
-
-def test_a_receiver_that_fails_holds_nothing_up(
-    broker: MemoryBroker, monitor: Monitor, caplog: pytest.LogCaptureFixture
-) -> None:
-    heard: list[str] = []
-
-    def fail(task: Task, **kwargs: Any) -> None:
-        heard.append(task["name"])
-        raise RuntimeError("a receiver's own")
+def test_hooks_and_receivers_are_called_and_may_fail(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(**_: object) -> NoReturn:
+        raise ZeroDivisionError
 
     post_execute.connect(fail)
-    try:
-        monitor.settle([ended(broker, "one"), ended(broker, "two")])
-    finally:
-        post_execute.disconnect(fail)
-    assert heard == ["one", "two"]
-    assert caplog.text.count("RuntimeError: a receiver's own") == 2
+    cluster.settle(cluster.ended("task", hook="tests.remember.result"), cluster.ended("other", hook="no.such.hook"))
+    post_execute.disconnect(fail)
+    assert cache.get("hook-task") == 1
+    assert "malformed return hook 'no.such.hook'" in caplog.text
+    assert caplog.text.count("in Signal.send_robust()") == 2
+
+
+def test_a_success_that_is_not_wanted_is_not_saved(cluster: Cluster, broker: MemoryBroker) -> None:
+    cluster.settle(cluster.ended("task", save=False))
+    assert (saved(), broker.taken) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("limit", "per", "kept"),
+    [
+        (0, None, ["1", "2", "3", "4", "failure"]),
+        (1, None, ["4", "failure"]),
+        (1, "group", ["2", "4", "failure"]),
+        (1, "func", ["3", "4", "failure"]),
+    ],
+)
+def test_the_oldest_successes_above_the_limit_are_deleted(
+    limit: int, per: str | None, kept: list[str], cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Conf, "SAVE_LIMIT", limit)
+    monkeypatch.setattr(Conf, "SAVE_LIMIT_PER", per)
+    monkeypatch.setattr("worker.monitor.PRUNE_EVERY", -1)
+    cluster.settle(
+        cluster.ended("failure", success=False),
+        cluster.ended("1", group="a"),
+        cluster.ended("2", group="a", func=math.ceil),
+        cluster.ended("3", group="b", func=math.ceil),
+        cluster.ended("4", group="b"),
+    )
+    assert sorted(Row.objects.values_list("name", flat=True)) == kept

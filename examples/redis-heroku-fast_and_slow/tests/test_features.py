@@ -14,7 +14,7 @@ QUEUE = {
     """,
     "a hook": """
         async_task("math.copysign", 3, -1, task_name="hooked", hook="tests.remember.result")
-        answer = lambda: cache.get("hook hooked")
+        answer = lambda: cache.get("hook-hooked")
     """,
     "a chain": """
         chain = async_chain([("math.copysign", (4, -1)), ("math.floor", (4.5,))])
@@ -104,6 +104,18 @@ QUEUE = {
         async_task("os._exit", 3, task_name="deadly", ack_failure=True)
         answer = lambda: result("deadly")
     """,
+    "a task that kills its worker": """
+        async_task("signal.raise_signal", 9, task_name="fatal", ack_failure=True)
+        answer = lambda: result("fatal")
+    """,
+    "a task that hears of its time limit": """
+        async_task("time.sleep", 30, task_name="slow", timeout=1, ack_failure=True)
+        answer = lambda: "Task exceeded maximum timeout value (1 seconds)" in (result("slow") or "")
+    """,
+    "a task that is deaf to its time limit": """
+        async_task("os.system", "sleep 30", task_name="deaf", timeout=1, ack_failure=True)
+        answer = lambda: result("deaf")
+    """,
     "a result that cannot be pickled": """
         async_task("threading.Lock", task_name="unpicklable", ack_failure=True)
         answer = lambda: "The result cannot be pickled" in (result("unpicklable") or "")
@@ -136,6 +148,9 @@ ANSWER = {
     "a failure": True,
     "a function that is not there": True,
     "a task that ends its worker": "The worker ended with code 3 while it ran this task",
+    "a task that kills its worker": "The worker died (SIGKILL) while it ran this task",
+    "a task that hears of its time limit": True,
+    "a task that is deaf to its time limit": "Task exceeded maximum timeout value, and its worker was killed",
     "a result that cannot be pickled": True,
     "a payload that cannot be read": ['The task cannot be read: BadSignature: No ":" found in value'],
     "a schedule": [-8.0],
