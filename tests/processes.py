@@ -69,7 +69,7 @@ class Process:
 
     def __init__(self, name: str, command: Command, cwd: Path, environment: Environment, logs: Path) -> None:
         """Start it."""
-        self.name = name
+        self.name, self.is_gone = name, False
         self.out, self.err = logs / f"{name}.out", logs / f"{name}.err"
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.popen = subprocess.Popen(
@@ -112,8 +112,12 @@ class Process:
             pytest.fail(f"{self.name} did not end after {number.name}:\n{self.log()}")
 
     def session(self) -> list[int]:
-        """Return the processes that live in its session."""
-        return [pid for pid, session in _sessions() if session == self.popen.pid]
+        """Return the processes that live in its session; once all have ended, its number may be a stranger's."""
+        if self.is_gone:
+            return []
+        found = [pid for pid, session in _sessions() if session == self.popen.pid]
+        self.is_gone = not found and self.popen.poll() is not None
+        return found
 
     def kill(self) -> None:
         """End whatever is left of it."""
