@@ -105,6 +105,25 @@ answer(time.monotonic() - start, again[0].count)
     assert count == 2
 
 
+def test_a_lease_is_not_longer_for_an_answer_that_took_its_time(environment: dict[str, str]) -> None:
+    code = """
+broker, asked = get_broker("slow"), []
+receive = broker.queue.receive_messages
+
+def slow(**options):
+    asked.append(time.monotonic())
+    messages = receive(**options)
+    time.sleep(0.1)
+    return messages
+
+broker.queue.receive_messages = slow
+broker.enqueue("a task")
+take(broker, 1)
+answer(max(broker.leases.values()) <= asked[-1] + LEASE)
+"""
+    assert ask(code, environment) == [True]
+
+
 def test_a_process_has_one_client_and_a_fork_its_own(environment: dict[str, str]) -> None:
     code = """
 import os

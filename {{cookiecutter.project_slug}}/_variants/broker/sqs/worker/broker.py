@@ -135,6 +135,7 @@ class Broker(Sqs):  # type: ignore[misc]
 
     def claim(self, limit: int) -> list[Delivery]:
         """Take up to so many tasks, ten at most; wait for one as long as a poll lasts."""
+        asked = time.monotonic()  # the server's lease begins before its answer is here
         try:
             if not self.looked:
                 self.look()
@@ -148,7 +149,7 @@ class Broker(Sqs):  # type: ignore[misc]
             queue_url.cache_clear()  # somebody has deleted it, or a server for tests was started anew
             self.queue = self.get_queue()
             raise
-        self.leases |= dict.fromkeys((message.receipt_handle for message in messages), time.monotonic() + Conf.RETRY)
+        self.leases |= dict.fromkeys((message.receipt_handle for message in messages), asked + Conf.RETRY)
         return [
             Delivery(message.receipt_handle, message.body, int(message.attributes["ApproximateReceiveCount"]))
             for message in messages
