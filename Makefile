@@ -2,7 +2,7 @@
 # style and types. Each installs what it needs: into .venv, and servers by apt where that may be.
 # `make test-faults` goes through all faults, also over the worker of django-q2 itself, and in containers where there is
 # a Docker engine, and writes what was seen into docs/reliability.md; it takes some hours. ARGS="-k redis" takes some:
-# the page tells of all runs in build/faults.
+# the page tells of all runs in build/faults. FAULTS_DJANGO=6.1 tests with that Django.
 # `make bench` measures; ARGS="--rounds 2 redis" measures less.
 # `make demo` bakes the default project, runs it and a task, and serves until Ctrl-C; `make demo ONCE=1` stops after the
 # result, PORT=8001 takes another port. `make examples` bakes the projects in examples/ anew. `make docker` deploys the

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import SystemRandom
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEADLINE = 60.0  #: seconds that a condition may take to come true
@@ -23,11 +24,11 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
 
 
 def free_port() -> int:
-    """Return a port of this host that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Return a port that nobody listens on, below those that the system gives to connections by itself."""
+    while True:
+        port = SystemRandom().randrange(10_000, 30_000)
+        with suppress(OSError), socket.create_server(("", port)):
+            return port
 
 
 def wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
