@@ -53,6 +53,7 @@ BASE = {
     "tests/test_features.py",
     "tests/test_monitor.py",
     "tests/test_pages.py",
+    "tests/test_pipes.py",
     "tests/test_probes.py",
     "tests/test_processes.py",
     "tests/test_pusher.py",

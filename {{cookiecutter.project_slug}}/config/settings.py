@@ -167,7 +167,8 @@ LOGGING = {
         "text": {"format": "%(levelname)s %(name)s: %(message)s"},
         "json": {
             "()": "pythonjsonlogger.json.JsonFormatter",
-            "format": "%(asctime)s %(levelname)s %(name)s %(process)d %(message)s",
+            "format": "%(levelname)s %(name)s %(process)d %(message)s",
+            "timestamp": True,
         },
     },
     "handlers": {

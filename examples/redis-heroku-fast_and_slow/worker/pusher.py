@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from queue import Empty
 from secrets import choice
 
 from django.conf import settings
@@ -23,6 +22,7 @@ from worker.pipes import Board, Results, Tasks
 
 IDLE = 10.0  #: seconds after which an empty queue is looked at even if nothing has announced a task
 UNSAVED = 500  #: tasks that may run or be done, and not be reported as saved: what a `kill -9` may have run twice
+SOONEST = 0.005  #: seconds after which a full queue is looked at again; twice as many each time that nobody took a task
 LONGEST_PAUSE = 5.0  #: seconds between two tries while the broker is away
 
 logger = logging.getLogger("django-q")
@@ -55,6 +55,7 @@ class Pusher:
         self.claim_from = 0.0
         self.cut_off = 0.0  #: when the broker was found to be away, 0 if it is not
         self.pause = 0.0
+        self.moment, self.seen = SOONEST, 0  #: how long to wait for room, and what workers had taken then
 
     def run(self) -> None:
         """Work until the guard says quit; then give back all that is still held."""
@@ -92,7 +93,7 @@ class Pusher:
             return
         room = self.room()
         if self.board.draining.is_set() or room < 1 or time.monotonic() < self.claim_from:
-            wait([self.orders, self.news], 1.0)
+            self.wait_for_room()
             return
         deliveries = self.broker.claim(room)
         if self.board.draining.is_set():  # it was told so during the claim, which may have waited
@@ -111,6 +112,13 @@ class Pusher:
         waiting = max(0, self.board.sent.value - self.board.taken)
         room: int = min(Conf.BULK, Conf.QUEUE_LIMIT - waiting, UNSAVED + Conf.QUEUE_LIMIT - len(self.held))
         return room
+
+    def wait_for_room(self) -> None:
+        """Wait until there may be room: for a moment while workers take tasks, longer while they are long at them."""
+        taken = self.board.taken
+        self.moment = SOONEST if taken != self.seen else min(self.moment * 2, 1.0)
+        self.seen = taken
+        wait([self.orders, self.news], self.moment)
 
     def look_for_waiting(self) -> None:
         """Let the guard know if tasks wait though the broker hands out none; not faster than an idle queue is asked."""
@@ -224,12 +232,10 @@ class Pusher:
     def take_back(self) -> list[int]:
         """Take out of the queue what no worker has taken, and return the tickets."""
         tickets = []
-        try:
-            while True:
-                tickets.append(self.tasks.get(timeout=0.1)["ticket"])
-        except Empty:
-            self.board.sent.value = 0
-            return [ticket for ticket in tickets if ticket in self.held]
+        while task := self.tasks.get(timeout=0.1):
+            tickets.append(task["ticket"])
+        self.board.sent.value = 0
+        return [ticket for ticket in tickets if ticket in self.held]
 
     def give_back(self, tickets: Iterable[int]) -> None:
         """Give tasks back to the broker, so that any cluster can start them at once."""
