@@ -16,6 +16,7 @@ import select
 import struct
 import threading
 import time
+from functools import partial
 from multiprocessing.sharedctypes import RawArray, RawValue
 from typing import Any
 
@@ -210,6 +211,10 @@ class Tasks:
                     _, data = self._pipe.get()
                     return unpack(data)
         return None
+
+    def take_back(self) -> list[Task]:
+        """Return all tasks that no worker has taken."""
+        return list(iter(partial(self.get, 0.1), None))
 
     def empty(self) -> bool:
         """Say whether nothing waits, for django-q2's Stat."""

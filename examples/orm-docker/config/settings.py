@@ -7,6 +7,7 @@ those of Q_CLUSTER at https://django-q2.readthedocs.io/en/master/configure.html.
 
 import logging
 import socket
+import sys
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -187,6 +188,8 @@ LOGGING = {
 Q_WORKERS = env.int("Q_WORKERS", 2, validate=validate.Range(min=1))  # about 10 MB each, and 60 MB for the rest
 # Seconds that a task may run. One of 25 ends within the 30 that most platforms grant to a process that they stop.
 Q_TIMEOUT = env.int("Q_TIMEOUT", 25, validate=validate.Range(min=1))
+# MB of memory with which a worker is replaced once its task is done, in case tasks leak some; 0 for no limit.
+Q_MAX_MEMORY = env.int("Q_MAX_MEMORY", 0, validate=validate.Range(min=0))
 # Seconds that a worker which is told to stop leaves to its running tasks; what then still runs is cut off, given back
 # to the queue and run again. Keep it some seconds below what the platform grants.
 Q_GRACE = env.int("Q_GRACE", 25, validate=validate.Range(min=1))
@@ -205,7 +208,8 @@ Q_CLUSTER: dict[str, Any] = {
     "ack_failures": False,  # True would take a failed task from the queue at once, without another attempt
     "catch_up": False,  # after a pause a schedule runs once, not once for each time that it missed
     "save_limit": 250,  # results of successes that are kept; failures are kept until somebody deletes them
-    "recycle": 10_000,  # tasks after which a worker is replaced, in case they leak memory
+    "recycle": 10_000,  # tasks after which a worker is replaced, in case they leak
+    "max_rss": Q_MAX_MEMORY * (1_000_000 if sys.platform == "darwin" else 1000),  # as the system counts it
     "time_zone": TIME_ZONE,
     "orm": "default",  # the DATABASES entry that holds the queue
     "poll": 0.5,  # seconds between two looks at an empty queue: a task waits half of it

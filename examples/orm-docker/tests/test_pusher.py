@@ -202,22 +202,40 @@ def test_a_task_whose_result_cannot_be_unpickled_has_failed(cluster: Cluster) ->
     assert "first" not in cluster.held
 
 
-def test_tasks_of_which_one_may_be_deadly_are_run_alone(broker: MemoryBroker) -> None:
-    broker.add("harmless")
+@pytest.mark.parametrize("forgets", [True, False])
+def test_tasks_of_which_one_may_be_deadly_are_run_alone(broker: MemoryBroker, forgets: bool) -> None:
+    broker.forgets_returned = forgets
     names = {"suspect", "other"}
+    broker.add("harmless")
     for name in names:
         broker.enqueue(SignedPackage.dumps(a_task(name)), SUSPECT_AFTER + 1)
     cluster = Cluster()
     ran = []
     for _ in range(3):
-        cluster.pusher.turn()
+        while cluster.tasks.empty():
+            cluster.orders.send(None)  # the pusher need not wait
+            cluster.pusher.turn()
         ran.append(cluster.begin())
-        cluster.orders.send(None)  # the pusher need not wait
+        cluster.orders.send(None)
         cluster.pusher.turn()
         assert cluster.tasks.empty()
         cluster.save(cluster.board.taken)
+    assert (set(ran), cluster.held) == ({"harmless", *names}, [])
+
+
+def test_nothing_waits_in_a_cluster_that_tries_a_task_alone(broker: MemoryBroker) -> None:
+    broker.add("running", "waiting")
+    cluster = Cluster()
+    cluster.pusher.turn()
+    assert cluster.begin() == "running"
+    for name in ("suspect", "other"):
+        broker.enqueue(SignedPackage.dumps(a_task(name)), SUSPECT_AFTER + 1)
+    for _ in range(2):
         cluster.orders.send(None)
-    assert (ran[0], set(ran[1:]), cluster.held) == ("harmless", names, [])
+        cluster.pusher.turn()
+    assert len(cluster.held) == 2
+    assert cluster.held[0] == "running"
+    assert len(broker.waiting) == 2
 
 
 @pytest.mark.parametrize(
