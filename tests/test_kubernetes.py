@@ -5,10 +5,13 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,9 @@ import yaml
 from pytest_cookies.plugin import Cookies
 
 from tests import servers
+from tests.browser import status
 from tests.combinations import CHOICES, COMBINATIONS, CONTEXT, TEMPLATE, Combination, each
-from tests.processes import run
+from tests.processes import free_port, run, started, succeeds
 from tests.projects import PRODUCTION, Workplace
 
 Object = dict[str, Any]
@@ -669,3 +673,88 @@ def test_the_triggers_see_all_tasks_that_are_not_done(
     # A pod is added where the others can hold no more: a cluster fetches so many ahead.
     targets = [next(int(value) for value in it["metadata"].values() if value.isdigit()) for it in triggers]
     assert targets == limits
+
+
+# The pods' processes, run here as the rendered files say
+
+NAP = 6  #: seconds of the task that each worker is in the middle of when its pod is told to go
+QUEUE_NAPS = f"""
+from django_q.tasks import async_task
+for name in (None, "slow"):
+    async_task("time.sleep", {NAP}, cluster=name)
+"""
+COUNT_NAPS = """
+from django_q.models import Success
+print(Success.objects.filter(func="time.sleep", attempt_count=1).count())
+"""
+
+
+@dataclass
+class Pod:
+    """A pod's only container, as it would run."""
+
+    workplace: Workplace
+    container: Object
+    variables: dict[str, str]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What Kubernetes would set, in its order: the ConfigMap, the Secret, the container's own."""
+        own = {it["name"]: it["value"] for it in self.container.get("env", [])}
+        return dict(self.workplace.environment({**self.variables, **own}))
+
+    def command(self, command: Sequence[str]) -> list[str | Path]:
+        """Return a command, with the project's Python where the image has one."""
+        return [self.workplace.python, *command[1:]]
+
+    def passes(self, probe: str) -> bool:
+        """Probe once; the Host header is an address."""
+        asked = self.container[probe]
+        if "httpGet" in asked:
+            return 200 <= status(int(self.variables["PORT"]), asked["httpGet"]["path"]) < 400
+        command = self.command(asked["exec"]["command"])
+        # More patience than a cluster has: this machine runs other tests as well.
+        return succeeds(command, self.workplace.path, self.environment, asked["timeoutSeconds"] * 4)
+
+
+@each("", lambda combination: iter([()]), [it for it in RENDERED if it.queues == "fast_and_slow"][:1])
+def test_what_its_pods_run_passes_the_probes_and_ends_its_tasks_in_time(
+    combination: Combination, everything: Objects, workplace: Workplace
+) -> None:
+    with (
+        servers.database("postgresql", workplace.temporary) as database,
+        servers.broker(combination, workplace) as queue,
+        ExitStack() as stack,
+    ):
+        variables = {
+            **find(everything, "ConfigMap", "settings")["data"],
+            **database,
+            **queue,
+            "SECRET_KEY": PRODUCTION["SECRET_KEY"],
+            "PORT": str(free_port()),
+        }
+        pods = {
+            name: Pod(workplace, container_of(everything, name), variables)
+            for name in ("migrate", "web", *workers(everything))
+        }
+        migrate = pods.pop("migrate")
+        run(migrate.command(migrate.container["command"]), workplace.path, migrate.environment)
+        processes = {
+            name: stack.enter_context(
+                started(
+                    name, pod.command(pod.container["command"]), workplace.path, pod.environment, workplace.temporary
+                )
+            )
+            for name, pod in pods.items()
+        }
+        for name, pod in pods.items():
+            for probe in ("startupProbe", "livenessProbe"):
+                processes[name].wait_until(partial(pod.passes, probe), f"the {probe} of {name}")
+        assert pods["web"].passes("readinessProbe")
+        workplace.manage("shell", "-v0", "-c", QUEUE_NAPS, environment=variables)
+        time.sleep(NAP / 2)
+        for process in processes.values():
+            process.popen.send_signal(signal.SIGTERM)
+        for name, process in processes.items():
+            assert process.popen.wait(seconds(everything, "worker")["window"]) == 0, f"{name}\n{process.log()}"
+        assert workplace.manage("shell", "-v0", "-c", COUNT_NAPS, environment=variables).split()[-1] == "2"
