@@ -385,6 +385,22 @@ def test_a_project_may_have_a_name_that_is_none_in_yaml(slug: str, cookies: Cook
     assert deploy(result.project_path / "kubernetes", JOB="complete")[0] == f"--namespace {slug} get secret secrets"
 
 
+def test_the_page_tells_the_numbers_that_the_files_hold(
+    bake: Callable[[Combination], Path], renderings: Callable[[Path], dict[str, Objects]]
+) -> None:
+    page = " ".join((TEMPLATE / "docs" / "hosting" / "kubernetes.md").read_text().split())
+    combination = next(it for it in RENDERED if it.queues == "fast_and_slow")
+    overlay = renderings(bake(combination))["overlay"]
+    found = seconds(overlay, "worker")
+    assert f"leaves {found['grace']} seconds (`Q_GRACE`)" in page
+    assert f"At {found['window']} seconds (`terminationGracePeriodSeconds`)" in page
+    assert f"`Q_TIMEOUT` is {found['timeout']}" in page
+    assert f"`worker-slow`, which has {seconds(overlay, 'worker-slow')['window'] // 60} minutes" in page
+    assert f"Kubernetes {VERSION.removesuffix('.0')} " in page
+    for trigger_type in {it["kubernetes_trigger"]["type"] for it in CONTEXT["_brokers"].values()}:
+        assert f"`{trigger_type}`" in page
+
+
 # Broken on purpose
 
 
