@@ -12,12 +12,16 @@ from benchmarks import report
 from benchmarks.bench import Bench
 from benchmarks.drain import drain
 from benchmarks.enqueue import enqueue
+from benchmarks.growth import growth
 from benchmarks.idle import idle
 from benchmarks.systems import REALISTIC, SYSTEMS
 from tests.combinations import CHOICES
 
 ENQUEUE = ["ours-redis", "django-q2-best-redis", "ours-postgresql", "django-q2-best-postgresql"]
 IDLE = ["ours-redis", "django-q2-best-redis", "ours-postgresql", "django-q2-best-postgresql"]
+
+GROWTH = ["ours-redis", "ours-postgresql"]
+SIZES = [1_000, 100_000, 1_000_000]
 
 
 def main() -> None:
@@ -45,8 +49,12 @@ def main() -> None:
         for key in filter(systems.__contains__, IDLE):
             for name, value in idle(bench, systems[key], 60 / share, 100 // share).items():
                 figures[name][key].append(value)
+        sizes = [number // (10 if options.quick else 1) for number in SIZES]
+        for key in filter(systems.__contains__, GROWTH):
+            for name, values in growth(bench, systems[key], sizes).items():
+                figures[f"{report.GROWTH}{name}"][key] = values
         versions = {name: value for base in bench.bases.values() for name, value in base.versions.items()}
-    seen = report.Seen(f"{datetime.now(UTC):%Y-%m-%d}", rounds, os.cpu_count() or 0, versions, figures)
+    seen = report.Seen(f"{datetime.now(UTC):%Y-%m-%d}", rounds, os.cpu_count() or 0, sizes, versions, figures)
     print(report.tables(seen))
     if options.brokers == CHOICES["broker"] and not options.quick:
         report.write(seen)

@@ -24,6 +24,7 @@ class Seen:
     day: str
     rounds: int
     cores: int
+    sizes: list[int]  #: of the queues and of the kept results whose growth was looked at
     versions: dict[str, str]
     figures: Figures
 
@@ -95,6 +96,21 @@ def cost(figures: Figures) -> Iterator[str]:
             yield row(place, system.title, *(figure(figures[name][system.key]) for name in COSTS))
 
 
+GROWTH = "ms to "  #: how the measures begin that have a figure for each size
+
+
+def grown(seen: Seen) -> Iterator[str]:
+    """Yield the lines of the table of what grows."""
+    yield row(
+        "tasks wait in", "milliseconds to", *(f"{size:,} wait, and as many results are kept" for size in seen.sizes)
+    )
+    yield row(*["---"] * (2 + len(seen.sizes)))
+    measures = [name for name in seen.figures if name.startswith(GROWTH)]
+    for place, (system, *_) in by_place(seen.figures[measures[0]]):
+        for name in measures:
+            yield row(place, name.removeprefix(GROWTH), *(f"{value:,.1f}" for value in seen.figures[name][system.key]))
+
+
 def tables(seen: Seen) -> str:
     """Return what `make bench` writes into the page, without a section for what was not measured."""
     versions = ", ".join(f"{name} {value}" for name, value in sorted(seen.versions.items()))
@@ -104,6 +120,7 @@ def tables(seen: Seen) -> str:
         "Tasks that wait 5 ms and write a row": ("work", lambda: drained(seen.figures["work"])),
         "Queuing from one process": ("one", lambda: enqueued(seen.figures)),
         "An idle worker": (COSTS[0], lambda: cost(seen.figures)),
+        "What grows": (f"{GROWTH}claim 50 tasks and acknowledge them", lambda: grown(seen)),
     }
     for title, (name, table) in sections.items():
         if seen.figures.get(name):
