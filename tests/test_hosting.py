@@ -13,7 +13,7 @@ import yaml
 
 from tests.combinations import CHOICES, COMBINATIONS, CONTEXT, TEMPLATE, Combination, each
 from tests.hostings import FILES, READERS, load, objections
-from tests.processes import run
+from tests.processes import Command, run
 
 Bake = Callable[[Combination], Path]
 
@@ -153,10 +153,10 @@ def test_honcho_finds_no_process_in_a_broken_procfile(tmp_path: Path) -> None:
 
 
 def test_hadolint_has_no_objection_to_the_dockerfile(bake: Bake, tmp_path: Path) -> None:
-    hadolint = [PROGRAMS / "hadolint", "--failure-threshold", "warning"]
-    run([*hadolint, "Dockerfile"], bake(ANY_DJANGO[0]), {})
+    hadolint: Command = [PROGRAMS / "hadolint", "--failure-threshold", "warning", "Dockerfile"]
+    run(hadolint, bake(ANY_DJANGO[0]), {})
     (tmp_path / "Dockerfile").write_text("FROM python\nRUN cd /app && apt-get install curl\n")
-    run([*hadolint, "Dockerfile"], tmp_path, {}, expect=1)
+    run(hadolint, tmp_path, {}, expect=1)
 
 
 def test_the_dockerfile_suits_all_builders(bake: Bake) -> None:
