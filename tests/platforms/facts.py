@@ -29,6 +29,7 @@ class Facts:
     given: Mapping[str, str] = field(default_factory=dict)  #: that DEPLOY.md has the user set
     to_every_process: bool = False  #: whether SIGTERM goes to all, or to the main process
     twice: bool = False  #: whether it comes a second time while the process is stopping
+    queues: str = "single"  #: of the project
     webs: int = 1  #: machines for web
     runs_commands: bool = False  #: whether its probe of a worker is a command in the container
     address: str = "127.0.0.1"  #: over which it reaches web
@@ -80,6 +81,7 @@ PLATFORMS = {
         probe="/readyz",
         probe_host="healthcheck.railway.app",
         order=Order.START_FIRST,
+        queues="fast_and_slow",
         variables={"RAILWAY_ENVIRONMENT_NAME": "production", "RAILWAY_PUBLIC_DOMAIN": "my-project.up.railway.app"},
         address="::1",
     ),
@@ -100,6 +102,7 @@ PLATFORMS = {
         probe="/livez",
         probe_host="10.244.3.7:8000",
         order=Order.START_FIRST,
+        queues="fast_and_slow",
         given={"ALLOWED_HOSTS": "my-project-abcde.ondigitalocean.app"},  # the value of ${APP_DOMAIN}
         to_every_process=True,  # not documented: the worse of both
     ),

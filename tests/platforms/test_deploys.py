@@ -22,7 +22,7 @@ PROCESSES_OF_A_WORKER = 6  #: main process, guard, pusher, monitor, and two work
 def combination_for(name: str) -> Combination:
     """Return the combination that is deployed there; for a hosting that is no choice yet, its processes suffice."""
     hosting = name if name in CHOICES["hosting"] else CHOICES["hosting"][0]
-    return Combination(PLATFORMS[name].broker, hosting, CHOICES["queues"][0], CHOICES["django_version"][0])
+    return Combination(PLATFORMS[name].broker, hosting, PLATFORMS[name].queues, CHOICES["django_version"][0])
 
 
 def deployment_of(name: str, project: Path, combination: Combination) -> Deployment:
