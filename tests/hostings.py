@@ -161,11 +161,13 @@ def dokku(project: Path, combination: Combination) -> Deployment:
     app = load(project / "app.json")
     assert app["formation"].keys() == app["healthchecks"].keys() == commands.keys()
     page = (project / "DEPLOY.md").read_text()
-    waits = re.findall(r"^dokku (?:checks|ps):set \S+ (?:wait-to-retire|stop-timeout) (\d+)$", page, re.MULTILINE)
+    window = re.search(r"^dokku ps:set \S+ stop-timeout-seconds (\d+)$", page, re.MULTILINE)
     restart = re.search(r"^dokku ps:set \S+ restart-policy (\S+)$", page, re.MULTILINE)
     environment = {name: entry["value"] for name, entry in app["env"].items() if "value" in entry}
     processes = {
-        name: Described(command, sum(map(int, waits)), environment, restart[1] if restart else "on-failure:10")
+        name: Described(
+            command, int(window[1]) if window else 30, environment, restart[1] if restart else "on-failure:10"
+        )
         for name, command in commands.items()
     }
     return Deployment(processes, release, frozenset([app["env"]["SECRET_KEY"]["generator"]]))

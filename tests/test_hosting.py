@@ -14,6 +14,7 @@ import yaml
 from tests.combinations import CHOICES, COMBINATIONS, CONTEXT, TEMPLATE, Combination, each
 from tests.hostings import FILES, READERS, load, objections
 from tests.processes import Command, run
+from tests.projects import python_of
 
 Bake = Callable[[Combination], Path]
 
@@ -51,6 +52,12 @@ def test_its_files_are_right_and_agree(combination: Combination, project: Path) 
 def test_every_hosting_is_judged() -> None:
     assert READERS.keys() == FILES.keys()
     assert READERS.keys() | {"kubernetes"} >= set(CHOICES["hosting"])  # which tests/test_kubernetes.py judges
+
+
+@pytest.mark.parametrize("broker", CHOICES["broker"])
+def test_the_python_of_a_project_does_not_depend_on_its_hosting(broker: str, bake: Bake) -> None:
+    # So costly tests of it are shared, and who moves to another platform brings their code along as it is.
+    assert len({python_of(bake(combination)) for combination in chosen(broker=broker, queues="single")}) == 1
 
 
 def test_no_window_is_longer_than_its_platform_grants() -> None:
@@ -117,7 +124,7 @@ BROKEN = [
     Broken("dokku", "app.json", '"attempts"', '"atempts"'),
     Broken("dokku", "app.json", '"value": "85"', '"value": "95"'),
     Broken("dokku", "app.json", '"worker": { "quantity": 1 }', '"wroker": { "quantity": 1 }'),
-    Broken("dokku", "DEPLOY.md", "stop-timeout 30", "stop-timeout 10"),
+    Broken("dokku", "DEPLOY.md", "stop-timeout-seconds 90", "stop-timeout 90"),
     Broken("dokku", "DEPLOY.md", "restart-policy always", "restart-policy on-failure"),
     Broken("digitalocean", ".do/app.yaml", "kind: PRE_DEPLOY", "kind: BEFORE_DEPLOY"),
     Broken("digitalocean", ".do/app.yaml", "grace_period_seconds: 90", "grace_period_seconds: 900"),
