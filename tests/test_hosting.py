@@ -211,7 +211,9 @@ def test_every_hosting_has_a_page_with_the_same_headings() -> None:
 
 
 def test_every_project_says_how_to_deploy_it_under_the_same_headings(bake: Bake) -> None:
-    pages = {str(each): headings(bake(each) / "DEPLOY.md") for each in ANY_DJANGO}
+    pages = {
+        str(each): headings(bake(each) / "DEPLOY.md") for each in COMBINATIONS if each.broker == CHOICES["broker"][0]
+    }
     assert set(map(tuple, pages.values())) == {("The first time", "Each time after", "What to know")}, pages
 
 
