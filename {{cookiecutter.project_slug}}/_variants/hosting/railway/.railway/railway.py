@@ -33,7 +33,7 @@ def main() -> railway_sdk.Project:
         "Q_GRACE": "{{ cookiecutter.__grace }}",
     }
     # Seconds between SIGTERM and SIGKILL, 5 above Q_GRACE; Railway's own are 0.
-    deploy = {"drainingSeconds": {{ cookiecutter._hostings[cookiecutter.hosting].stop_window }}, "restartPolicyType": "ALWAYS"}
+    deploy = {"drainingSeconds": {{ cookiecutter.__stop_window }}, "restartPolicyType": "ALWAYS"}
     web = railway_sdk.service(
         "web",
         **SOURCE,
@@ -53,7 +53,7 @@ def main() -> railway_sdk.Project:
         **SOURCE,
         start="python manage.py prodserver worker-{{ name }}",
         env={**environment, "Q_GRACE": "{{ cookiecutter.__slow_grace }}"},
-        deploy={**deploy, "drainingSeconds": {{ cookiecutter._hostings[cookiecutter.hosting].slow_stop_window }}},
+        deploy={**deploy, "drainingSeconds": {{ cookiecutter.__slow_stop_window }}},
     )
 {% endfor %}
     return railway_sdk.project(
