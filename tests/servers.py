@@ -30,12 +30,25 @@ Server = Callable[[Path], AbstractContextManager[Environment]]
 PACKAGES = {"initdb": "postgresql", "postgres": "postgresql", "redis-server": "redis-server"}  #: by program
 
 # moto's own server closes the connection after each answer, where Amazon keeps it open, and so would hide what goes
-# wrong when processes share one.
+# wrong when processes share one. And moto 5.2 hands a message out twice when two requests look for one at once.
 MOTO = """
-import sys
+import sys, threading, time
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.sqs.models import SQSBackend
 from waitress import serve
 
+look, turn = SQSBackend.receive_message, threading.Lock()
+
+def receive(backend, queue, count, seconds, *args):
+    end = time.monotonic() + seconds
+    while True:
+        with turn:
+            messages = look(backend, queue, count, 0, *args)
+        if messages or time.monotonic() >= end:
+            return messages
+        time.sleep(0.02)
+
+SQSBackend.receive_message = receive
 serve(DomainDispatcherApplication(create_backend_app), host="127.0.0.1", port=int(sys.argv[1]), threads=32)
 """
 

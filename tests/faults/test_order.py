@@ -29,6 +29,15 @@ def test_three_clusters_share_the_work_and_run_nothing_twice(lab: Lab) -> None:
     assert lab.pids() == workers, "a cluster got no task"
 
 
+@each_broker(9, upstream={"*": SAME})
+def test_short_tasks_do_not_wait_behind_a_long_one_while_a_worker_idles(lab: Lab) -> None:
+    cluster = lab.start(workers=2)
+    short = [f"short{index}" for index in range(100)]
+    lab.enqueue("work", ("long", 8.0), *((key, 0.005) for key in short))
+    lab.wait_done({"long", *short}, cluster)
+    assert set(lab.events("end")[: len(short)]) == set(short), lab.report()
+
+
 @pytest.mark.parametrize("database", ["sqlite"])
 @each_broker(9, own_server=False, upstream={"*": SAME})
 def test_four_workers_write_to_one_sqlite_file(lab: Lab) -> None:

@@ -54,6 +54,21 @@ def ask(code: str, env: dict[str, str]) -> list[Any]:
     return answer
 
 
+def test_many_tasks_are_queued_at_once(environment: dict[str, str]) -> None:
+    code = """
+from django_q.signing import SignedPackage
+from worker.enqueue import enqueue_many
+
+broker, = brokers("at-once", 1)
+ids = enqueue_many("math.floor", ((number,) for number in range(25)), broker=broker, group="all")
+tasks = [SignedPackage.loads(text) for text in texts(take(broker, 25))]
+numbers = [task["args"][0] for task in tasks]
+in_order = numbers == sorted(numbers) or not broker.ordered
+answer(sorted(numbers), {task["id"] for task in tasks} == set(ids), [task["group"] for task in tasks], in_order)
+"""
+    assert ask(code, environment) == [list(range(25)), True, ["all"] * 25, True]
+
+
 def test_tasks_are_handed_out_once_until_they_are_done(environment: dict[str, str]) -> None:
     code = """
 one, two = brokers("once")

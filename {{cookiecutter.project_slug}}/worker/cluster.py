@@ -27,10 +27,12 @@ from django_q import cluster
 from django_q.conf import Conf, logger
 from django_q.humanhash import humanize
 from django_q.scheduler import scheduler
+from django_q.signing import SignedPackage
 from django_q.status import Stat
 
+from worker.delivery import brief
 from worker.health import in_words, silent_servers
-from worker.heartbeat import Heartbeat
+from worker.heartbeat import SHARED_FOR, Heartbeat
 from worker.monitor import monitor
 from worker.pipes import CONTEXT, STOP, Board, Flag, Inbox, Results, Tasks, Timer
 from worker.pusher import Death, pusher
@@ -107,6 +109,14 @@ class Cluster(cluster.Cluster):  # type: ignore[misc]
         return 1
 
 
+class State(Stat):  # type: ignore[misc]
+    """What `manage.py qinfo` shows. django-q2's own is gone after three seconds, and so saved each second."""
+
+    def save(self) -> None:
+        """Show it as long as a sign of life counts."""
+        self.broker.set_stat(self.key, SignedPackage.dumps(self, True), int(SHARED_FOR))
+
+
 class Sentinel(cluster.Sentinel):  # type: ignore[misc]
     """The guard."""
 
@@ -169,9 +179,16 @@ class Sentinel(cluster.Sentinel):  # type: ignore[misc]
                 self.look_at_schedules()
             db.close_old_connections()
             if self.heartbeat.beat():
-                Stat(self).save()
+                self.show_state()
             wait([self.stop_event, *(process.sentinel for process in self.pool)], 1.0)
         self.stop()
+
+    def show_state(self) -> None:
+        """Save the cluster's state where django-q2's commands look for it; whoever looks may do without."""
+        try:
+            State(self).save()
+        except Exception as error:  # each broker and cache has exceptions of its own
+            logger.warning("The state of cluster %s could not be shown: %s", self.title, brief(error))
 
     def look_at_schedules(self) -> None:
         """Queue what is due; while a server is away it can wait, and django-q2 would log a traceback each time."""
@@ -237,6 +254,8 @@ class Sentinel(cluster.Sentinel):  # type: ignore[misc]
         self.board.draining.set()
         self.orders_in.send(None)  # wakes the pusher
         self.until(lambda: self.board.drained.value or not self.pusher.is_alive(), HAND_BACK)
+        if not self.board.drained.value:
+            self.give_back()
         self.until(lambda: not any(process.is_alive() for process in self.pool), deadline - time.monotonic())
         for process in self.pool:
             if process.is_alive():
@@ -247,6 +266,15 @@ class Sentinel(cluster.Sentinel):  # type: ignore[misc]
         self.orders_in.send(None)
         self.pusher.join(HAND_BACK)
         self.heartbeat.stop()
+
+    def give_back(self) -> None:
+        """Give back what is not begun, in the place of a pusher that cannot; what it alone knew of has its lease."""
+        receipts = [task["ack_id"] for task in self.task_queue.take_back()]
+        try:
+            self.broker.release(receipts)
+        except Exception as error:  # each broker has exceptions of its own
+            reason = brief(error)
+            logger.error("%s tasks could not be given back (%s); they wait for their leases", len(receipts), reason)
 
     def until(self, condition: Any, seconds: float) -> None:
         """Wait for a condition, and keep the time limits meanwhile."""

@@ -16,8 +16,9 @@ from django_q.conf import Conf
 
 from worker.delivery import brief
 
-FRESH = 30.0  #: seconds for which a sign of life counts; the guard may have to wait for an absent database
-SHARE_EVERY = 5.0  #: seconds between two writes to the cache
+FRESH = 30.0  #: seconds for which the file counts; the guard may have to wait for an absent database
+SHARE_EVERY = 15.0  #: seconds between two writes to the cache, which may be in the database
+SHARED_FOR = 45.0  #: seconds for which such a write counts
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +38,11 @@ class Heartbeat:
     def __init__(self, cluster: str) -> None:
         """Beat for the cluster of this name."""
         self.cluster = cluster
-        self._tried = 0.0
-        self._shared = False
+        self._tried = -SHARE_EVERY
         self._refused = ""  #: why the last file could not be written
 
     def beat(self) -> bool:
-        """Give a sign of life, and say whether the cache has taken the last one.
+        """Give a sign of life, and say whether it was the cache's turn, and it has taken it.
 
         It never raises: a file system that is read-only or an absent database must not stop the guard.
         """
@@ -55,12 +55,12 @@ class Heartbeat:
             self._refused = str(error)
         try:
             if time.monotonic() - self._tried >= SHARE_EVERY:
-                self._tried, self._shared = time.monotonic(), False
-                caches[Conf.CACHE].set(_key(self.cluster), time.time(), FRESH)
-                self._shared = True
+                self._tried = time.monotonic()
+                caches[Conf.CACHE].set(_key(self.cluster), time.time(), SHARED_FOR)
+                return True
         except Exception as error:  # each cache has exceptions of its own
             logger.warning("The sign of life of cluster %s could not be given: %s", self.cluster, brief(error))
-        return self._shared
+        return False
 
     def stop(self) -> None:
         """Withdraw the sign of life, when the cluster ends as it should."""

@@ -9,11 +9,14 @@ import contextlib
 import ctypes
 import math
 import multiprocessing
+import os
+import pickle
 import queue
+import select
+import struct
 import threading
 import time
-from multiprocessing.connection import wait
-from multiprocessing.reduction import ForkingPickler
+from functools import partial
 from multiprocessing.sharedctypes import RawArray, RawValue
 from typing import Any
 
@@ -24,20 +27,23 @@ STOP = "STOP"  #: what ends the monitor and, as django-q2 has it, a worker
 
 
 class Flag:
-    """An Event for processes: a pipe in which a byte lies once it is set."""
+    """An Event for processes: a value, and a pipe in which a byte lies once it is set, to wait for."""
 
     def __init__(self) -> None:
         """Begin unset."""
         self._reader, self._writer = CONTEXT.Pipe(duplex=False)
+        self._set = RawValue(ctypes.c_bool, False)  # a look at it costs a twentieth of one at the pipe
 
     def set(self) -> None:
         """Set it; a signal handler may do so."""
-        if not self.is_set():
+        if not self._set.value:
+            self._set.value = True
             self._writer.send_bytes(b"1")
 
     def is_set(self) -> bool:
         """Say whether it is set."""
-        return self._reader.poll()
+        found: bool = self._set.value
+        return found
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set, or for so many seconds, and say whether it is set."""
@@ -100,52 +106,119 @@ class Board:
         self.tickets[seat] = 0
 
 
+def pack(task: Any) -> bytes:
+    """Return a task as it goes through a pipe; raises what pickling raises."""
+    return pickle.dumps(task, pickle.HIGHEST_PROTOCOL)
+
+
+def unpack(data: bytes) -> Any:
+    """Return what was packed; raises what unpickling raises."""
+    return pickle.loads(data)  # noqa: S301 (a process of this cluster has packed it)
+
+
+class Pipe:
+    """A pipe of frames. What multiprocessing's Connection does for one frame, this does for as many as there are."""
+
+    HEADER = struct.Struct("!QI")  #: ahead of each frame: a number, and the length of what follows
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._reader, self._writer = os.pipe()
+        self._ready = select.poll()  # made once: Connection.poll() makes one for each look, which costs 10 µs
+        self._ready.register(self._reader, select.POLLIN)
+        self._rest = b""  #: what get_all() has read of a frame that is not whole yet
+
+    def fileno(self) -> int:
+        """Return what can be waited for."""
+        return self._reader
+
+    def is_ready(self, timeout: float | None = 0.0) -> bool:
+        """Say whether there is something to read, at once or within so many seconds; None waits for ever."""
+        return bool(self._ready.poll(None if timeout is None else max(0.0, timeout) * 1000))
+
+    @classmethod
+    def frame(cls, number: int, data: bytes) -> bytes:
+        """Return a frame."""
+        return cls.HEADER.pack(number, len(data)) + data
+
+    def write(self, data: bytes) -> None:
+        """Write all of it, however often the pipe is full meanwhile."""
+        left = memoryview(data)
+        while left:
+            left = left[os.write(self._writer, left) :]
+
+    def read(self, size: int) -> bytes:
+        """Read just so many bytes, waiting for them."""
+        data = os.read(self._reader, size)
+        while len(data) < size:
+            data += os.read(self._reader, size - len(data))
+        return data
+
+    def get(self) -> tuple[int, bytes]:
+        """Read a frame, waiting for it. For several readers, who agree on whose turn it is."""
+        number, size = self.HEADER.unpack(self.read(self.HEADER.size))
+        return number, self.read(size)
+
+    def get_all(self) -> list[tuple[int, bytes]]:
+        """Read what there is, and return the frames that are whole. For one reader."""
+        data = self._rest + os.read(self._reader, 1 << 16)
+        frames, begin = [], 0
+        while begin + self.HEADER.size <= len(data):
+            number, size = self.HEADER.unpack_from(data, begin)
+            end = begin + self.HEADER.size + size
+            if end > len(data):
+                break
+            frames.append((number, data[begin + self.HEADER.size : end]))
+            begin = end
+        self._rest = data[begin:]
+        return frames
+
+
 class Tasks:
     """The tasks on their way from the pusher to the workers."""
 
     def __init__(self) -> None:
         """Begin empty, without a limit: the pusher counts what it has fetched."""
-        self._reader, self._writer = CONTEXT.Pipe(duplex=False)
-        self._reading, self._writing = CONTEXT.Lock(), CONTEXT.Lock()
+        self._pipe = Pipe()
+        self._reading = CONTEXT.Lock()
         self._buffer: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._feeder: threading.Thread | None = None
 
     def fileno(self) -> int:
-        """Return what multiprocessing.connection.wait() can wait for."""
-        return self._reader.fileno()
+        """Return what can be waited for."""
+        return self._pipe.fileno()
 
     def put(self, task: Task) -> None:
-        """Add a task. It never waits, though the pipe may be full: a thread does."""
+        """Add a task. It never waits, though the pipe may be full: a thread does. For one writer."""
         if self._feeder is None:
             self._feeder = threading.Thread(target=self._feed, daemon=True)
             self._feeder.start()
-        self._buffer.put(bytes(ForkingPickler.dumps(task)))
+        self._buffer.put(Pipe.frame(task["ticket"], pack(task)))
 
     def _feed(self) -> None:
         while True:
-            data = self._buffer.get()
-            with self._writing:
-                self._writer.send_bytes(data)
+            frames = [self._buffer.get()]
+            while not self._buffer.empty():
+                frames.append(self._buffer.get())
+            self._pipe.write(b"".join(frames))
 
     def get(self, timeout: float | None = None) -> Any:
-        """Return the next task, holding the lock only while one is there.
-
-        Raises:
-            queue.Empty: If none came in so many seconds.
-        """
+        """Return the next task, None if none came in so many seconds; the lock is held only while one is there."""
         end = None if timeout is None else time.monotonic() + timeout
-        while True:
-            if not self._reader.poll(None if end is None else max(0.0, end - time.monotonic())):
-                raise queue.Empty
+        while self._pipe.is_ready(None if end is None else end - time.monotonic()):
             with self._reading:
-                if self._reader.poll():  # another process may have been faster
-                    data = self._reader.recv_bytes()
-                    break
-        return ForkingPickler.loads(data)
+                if self._pipe.is_ready():  # another process may have been faster
+                    _, data = self._pipe.get()
+                    return unpack(data)
+        return None
+
+    def take_back(self) -> list[Task]:
+        """Return all tasks that no worker has taken."""
+        return list(iter(partial(self.get, 0.1), None))
 
     def empty(self) -> bool:
         """Say whether nothing waits, for django-q2's Stat."""
-        return not self._reader.poll()
+        return not self._pipe.is_ready()
 
     def qsize(self) -> int:
         """Return what can be known of the size, for django-q2's Stat."""
@@ -158,14 +231,16 @@ class Inbox:
     def __init__(self, tasks: Tasks, board: Board, seat: int) -> None:
         """Take tasks for the worker in this seat."""
         self._tasks, self._board, self._seat = tasks, board, seat
+        self._something = select.poll()
+        for one in (tasks, board.draining):
+            self._something.register(one.fileno(), select.POLLIN)
 
     def get(self) -> Any:
         """Wait for the next task; return STOP, and begin none, once the pusher is to give them back."""
         while not self._board.draining.is_set():
-            try:
-                task = self._tasks.get(timeout=0)
-            except queue.Empty:
-                wait([self._tasks.fileno(), self._board.draining.fileno()])
+            task = self._tasks.get(timeout=0)
+            if task is None:
+                self._something.poll()
                 continue
             self._board.tickets[self._seat] = task["ticket"]
             if "timeout" in task:  # None would end django-q2 1.11.1's worker, 0 its task, and 1.5 fail it
@@ -183,29 +258,28 @@ class Results:
 
     def __init__(self) -> None:
         """Begin empty."""
-        self._reader, self._writer = CONTEXT.Pipe(duplex=False)
+        self._pipe = Pipe()
         self._writing = CONTEXT.Lock()
 
     def put(self, task: Any) -> None:
         """Hand on a task with its result, or STOP; a result that cannot be pickled becomes a failure."""
         ticket = 0 if task == STOP else task["ticket"]
         try:
-            data = ForkingPickler.dumps(task)
+            data = pack(task)
         except Exception as error:  # whatever a class's own __reduce__ raises
-            data = ForkingPickler.dumps(failed(task, f"The result cannot be pickled: {brief(error)}"))
+            reason = f"The result cannot be pickled: {brief(error)}"
+            data = pack(failed(task, reason))
+        frame = Pipe.frame(ticket, data)
         with self._writing:
-            self._writer.send_bytes(ticket.to_bytes(8) + bytes(data))
+            self._pipe.write(frame)
 
-    def get(self, timeout: float) -> tuple[int, bytes] | None:
-        """Return the ticket and the pickled task of the next result, None if none came in time. For one reader."""
-        if not self._reader.poll(timeout):
-            return None
-        data = self._reader.recv_bytes()
-        return int.from_bytes(data[:8]), data[8:]
+    def get_all(self, timeout: float) -> list[tuple[int, bytes]]:
+        """Return the tickets and the pickled tasks of the results that are there, or come within so many seconds."""
+        return self._pipe.get_all() if self._pipe.is_ready(timeout) else []
 
     def empty(self) -> bool:
         """Say whether nothing waits, for django-q2's Stat."""
-        return not self._reader.poll()
+        return not self._pipe.is_ready()
 
     def qsize(self) -> int:
         """Return what can be known of the size, for django-q2's Stat."""

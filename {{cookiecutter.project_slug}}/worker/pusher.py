@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from queue import Empty
 from secrets import choice
 
 from django.conf import settings
@@ -23,6 +22,7 @@ from worker.pipes import Board, Results, Tasks
 
 IDLE = 10.0  #: seconds after which an empty queue is looked at even if nothing has announced a task
 UNSAVED = 500  #: tasks that may run or be done, and not be reported as saved: what a `kill -9` may have run twice
+SOONEST = 0.005  #: seconds after which a full queue is looked at again; twice as many each time that nobody took a task
 LONGEST_PAUSE = 5.0  #: seconds between two tries while the broker is away
 
 logger = logging.getLogger("django-q")
@@ -49,12 +49,14 @@ class Pusher:
         self.failing: set[int] = set()  #: tasks of which an attempt has failed, and the monitor has not saved that yet
         self.returning: set[int] = set()  #: to be given back in the next turn
         self.tickets = 0
+        self.alone = 0  #: the ticket of a task beside which no other one is to begin
         self.broker: Leasing = get_broker()
         self.renewed = time.monotonic()
         self.looked = self.renewed
         self.claim_from = 0.0
         self.cut_off = 0.0  #: when the broker was found to be away, 0 if it is not
         self.pause = 0.0
+        self.moment, self.seen = SOONEST, 0  #: how long to wait for room, and what workers had taken then
 
     def run(self) -> None:
         """Work until the guard says quit; then give back all that is still held."""
@@ -81,18 +83,16 @@ class Pusher:
             self.reconnected()
         if time.monotonic() - self.renewed > Conf.RETRY / 3:
             self.renew()
-        self.give_back(self.returning.intersection(self.held))
-        self.returning.clear()
+        self.give_back()
         if self.board.draining.is_set() and not self.board.drained.value:
             self.give_back([*self.take_back(), *self.suspects()])
             self.board.drained.value = True
-        if not self.board.draining.is_set() and (suspects := self.suspects()):
+        suspects = self.suspects()
+        if suspects and self.alone not in self.held:
             self.try_alone(suspects)
-            wait([self.orders, self.news], 1.0)
-            return
         room = self.room()
-        if self.board.draining.is_set() or room < 1 or time.monotonic() < self.claim_from:
-            wait([self.orders, self.news], 1.0)
+        if room < 1:
+            self.wait_for_room()
             return
         deliveries = self.broker.claim(room)
         if self.board.draining.is_set():  # it was told so during the claim, which may have waited
@@ -108,9 +108,20 @@ class Pusher:
 
     def room(self) -> int:
         """Return how many tasks to claim: what was begun does not take the place of what is to wait here."""
+        if self.board.draining.is_set() or time.monotonic() < self.claim_from:
+            return 0
+        if self.alone in self.held or self.suspects():
+            return 0
         waiting = max(0, self.board.sent.value - self.board.taken)
         room: int = min(Conf.BULK, Conf.QUEUE_LIMIT - waiting, UNSAVED + Conf.QUEUE_LIMIT - len(self.held))
         return room
+
+    def wait_for_room(self) -> None:
+        """Wait until there may be room: for a moment while workers take tasks, longer while they are long at them."""
+        taken = self.board.taken
+        self.moment = SOONEST if taken != self.seen else min(self.moment * 2, 1.0)
+        self.seen = taken
+        wait([self.orders, self.news], self.moment)
 
     def look_for_waiting(self) -> None:
         """Let the guard know if tasks wait though the broker hands out none; not faster than an idle queue is asked."""
@@ -147,12 +158,17 @@ class Pusher:
         """Queue one of them once all else is done and saved: if the cluster dies again, no other one was begun.
 
         It is any of them, for whatever stands behind the guilty one would be handed out as often, and set aside too.
+        For the same reason this cluster keeps no other task meanwhile, if the broker does not count that.
         """
+        chosen = choice(suspects)
+        if self.broker.forgets_returned:
+            self.give_back([*self.take_back(), *set(suspects).difference([chosen])])
+            suspects = [chosen]
         if len(self.held) == len(suspects):
-            logger.warning("%s tasks were there when clusters died; each is run alone", len(suspects))
-            task = self.held.pop(choice(suspects)) | {"suspect": False, "ticket": self.next_ticket()}
-            self.held[task["ticket"]] = task
-            self.queue(task)
+            logger.warning("%s was there when clusters died; it is run alone", self.held[chosen]["name"])
+            self.alone = self.next_ticket()
+            self.held[self.alone] = self.held.pop(chosen) | {"suspect": False, "ticket": self.alone}
+            self.queue(self.held[self.alone])
 
     def queue(self, task: Task) -> None:
         """Put a task into the queue."""
@@ -223,22 +239,19 @@ class Pusher:
 
     def take_back(self) -> list[int]:
         """Take out of the queue what no worker has taken, and return the tickets."""
-        tickets = []
-        try:
-            while True:
-                tickets.append(self.tasks.get(timeout=0.1)["ticket"])
-        except Empty:
-            self.board.sent.value = 0
-            return [ticket for ticket in tickets if ticket in self.held]
+        tickets = [task["ticket"] for task in self.tasks.take_back()]
+        self.board.sent.value = 0
+        return [ticket for ticket in tickets if ticket in self.held]
 
-    def give_back(self, tickets: Iterable[int]) -> None:
-        """Give tasks back to the broker, so that any cluster can start them at once."""
-        tickets = list(tickets)
-        if tickets:
-            self.broker.release([self.held[ticket]["ack_id"] for ticket in tickets])
-            logger.info("Gave %s tasks back to %s", len(tickets), self.broker.list_key)
-        for ticket in tickets:
-            del self.held[ticket]
+    def give_back(self, tickets: Iterable[int] = ()) -> None:
+        """Give tasks back to the broker, so that any cluster can start them at once; in the next turn if it is away."""
+        self.returning.update(tickets)
+        self.returning.intersection_update(self.held)
+        if self.returning:
+            self.broker.release([self.held[ticket]["ack_id"] for ticket in self.returning])
+            logger.info("Gave %s tasks back to %s", len(self.returning), self.broker.list_key)
+        while self.returning:
+            del self.held[self.returning.pop()]
 
     def wait_for_broker(self, error: Exception) -> None:
         """Wait before the next try; a line a try. What was not begun is dropped before its lease runs out."""

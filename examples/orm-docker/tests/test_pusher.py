@@ -1,7 +1,6 @@
 """The pusher: what becomes of tasks when the broker is away, a lease is lost, a worker dies, or the cluster stops."""
 
 from multiprocessing.connection import wait
-from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import pytest
@@ -11,8 +10,8 @@ from django_q.signing import SignedPackage
 from tests.memory_broker import MemoryBroker, a_task
 from tests.processes import DEADLINE
 from worker.delivery import MAX_DELIVERIES, SUSPECT_AFTER, Delivery
-from worker.pipes import CONTEXT, Board, Inbox, Results, Tasks
-from worker.pusher import Death, Pusher
+from worker.pipes import CONTEXT, Board, Inbox, Results, Tasks, unpack
+from worker.pusher import SOONEST, Death, Pusher
 
 pytestmark = pytest.mark.django_db  # the pusher looks after its connection
 
@@ -26,6 +25,7 @@ class Cluster:
         orders, self.orders = CONTEXT.Pipe(duplex=False)
         news, self.news = CONTEXT.Pipe(duplex=False)
         self.pusher = Pusher(self.tasks, self.results, self.board, orders, news)
+        self.came: list[tuple[int, bytes]] = []  #: what the monitor has found, and the test has not looked at
 
     @property
     def held(self) -> list[str]:
@@ -43,9 +43,9 @@ class Cluster:
 
     def handed_on(self) -> Any:
         """Return what the monitor finds next."""
-        result = self.results.get(DEADLINE)
-        assert result
-        return ForkingPickler.loads(result[1])
+        self.came = self.came or self.results.get_all(DEADLINE)
+        assert self.came
+        return unpack(self.came.pop(0)[1])
 
     def save(self, *tickets: int, unreadable: str | None = None) -> None:
         """Report results as saved, as the monitor does."""
@@ -90,6 +90,20 @@ def test_after_an_outage_leases_are_renewed_before_anything_is_claimed(
     assert broker.calls == ["claim", "queue_size", "queue_size", "queue_size", "renew", "claim", "claim", "release"]
     assert caplog.text.count("The broker does not answer (ConnectionError: refused)") == 3
     assert caplog.text.count("The broker answers again") == 1
+
+
+def test_a_full_queue_is_looked_at_again_at_once_while_workers_take_tasks(
+    cluster: Cluster, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Conf, "QUEUE_LIMIT", 2)
+    moments = []
+    for take in (True, False, False, True):
+        if take:
+            cluster.begin()
+            cluster.pusher.queue(cluster.pusher.held[1] | {"ticket": cluster.pusher.next_ticket()})
+        cluster.pusher.turn()
+        moments.append(cluster.pusher.moment)
+    assert moments == [SOONEST, 2 * SOONEST, 4 * SOONEST, SOONEST]
 
 
 def test_a_long_outage_drops_what_is_not_begun(cluster: Cluster, broker: MemoryBroker) -> None:
@@ -188,22 +202,40 @@ def test_a_task_whose_result_cannot_be_unpickled_has_failed(cluster: Cluster) ->
     assert "first" not in cluster.held
 
 
-def test_tasks_of_which_one_may_be_deadly_are_run_alone(broker: MemoryBroker) -> None:
-    broker.add("harmless")
+@pytest.mark.parametrize("forgets", [True, False])
+def test_tasks_of_which_one_may_be_deadly_are_run_alone(broker: MemoryBroker, forgets: bool) -> None:
+    broker.forgets_returned = forgets
     names = {"suspect", "other"}
+    broker.add("harmless")
     for name in names:
         broker.enqueue(SignedPackage.dumps(a_task(name)), SUSPECT_AFTER + 1)
     cluster = Cluster()
     ran = []
     for _ in range(3):
-        cluster.pusher.turn()
+        while cluster.tasks.empty():
+            cluster.orders.send(None)  # the pusher need not wait
+            cluster.pusher.turn()
         ran.append(cluster.begin())
-        cluster.orders.send(None)  # the pusher need not wait
+        cluster.orders.send(None)
         cluster.pusher.turn()
         assert cluster.tasks.empty()
         cluster.save(cluster.board.taken)
+    assert (set(ran), cluster.held) == ({"harmless", *names}, [])
+
+
+def test_nothing_waits_in_a_cluster_that_tries_a_task_alone(broker: MemoryBroker) -> None:
+    broker.add("running", "waiting")
+    cluster = Cluster()
+    cluster.pusher.turn()
+    assert cluster.begin() == "running"
+    for name in ("suspect", "other"):
+        broker.enqueue(SignedPackage.dumps(a_task(name)), SUSPECT_AFTER + 1)
+    for _ in range(2):
         cluster.orders.send(None)
-    assert (ran[0], set(ran[1:]), cluster.held) == ("harmless", names, [])
+        cluster.pusher.turn()
+    assert len(cluster.held) == 2
+    assert cluster.held[0] == "running"
+    assert len(broker.waiting) == 2
 
 
 @pytest.mark.parametrize(

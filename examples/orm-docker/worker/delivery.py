@@ -32,6 +32,10 @@ class Leasing(Protocol):
     list_key: str
     cache: Any
     ordered: bool  #: whether tasks are handed out in the order they came
+    forgets_returned: bool  #: whether a hand-out that ended with the task given back does not count as one
+
+    def enqueue_all(self, payloads: list[str]) -> None:
+        """Add tasks, in this order and as few requests as can be; all or none where the server knows how."""
 
     def queue_size(self) -> int:
         """Return the number of tasks that wait."""

@@ -8,6 +8,7 @@ those of Q_CLUSTER at https://django-q2.readthedocs.io/en/master/configure.html.
 import logging
 import os
 import socket
+import sys
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -165,7 +166,8 @@ LOGGING = {
         "text": {"format": "%(levelname)s %(name)s: %(message)s"},
         "json": {
             "()": "pythonjsonlogger.json.JsonFormatter",
-            "format": "%(asctime)s %(levelname)s %(name)s %(process)d %(message)s",
+            "format": "%(levelname)s %(name)s %(process)d %(message)s",
+            "timestamp": True,
         },
     },
     "handlers": {
@@ -193,6 +195,8 @@ Q_WORKERS = env.int("Q_WORKERS", 2, validate=validate.Range(min=1))  # about 10 
 Q_GRACE = env.int("Q_GRACE", 25, validate=validate.Range(min=1))
 # Seconds that a task may run; no longer than Q_GRACE, or a deploy may cut it off.
 Q_TIMEOUT = env.int("Q_TIMEOUT", Q_GRACE, validate=validate.Range(min=1))
+# MB of memory with which a worker is replaced once its task is done, in case tasks leak some; 0 for no limit.
+Q_MAX_MEMORY = env.int("Q_MAX_MEMORY", 0, validate=validate.Range(min=0))
 
 Q_CLUSTER: dict[str, Any] = {
     "name": SITE_SLUG,  # it also salts the signature of tasks: web and all workers must agree on it
@@ -208,7 +212,8 @@ Q_CLUSTER: dict[str, Any] = {
     "ack_failures": False,  # True would take a failed task from the queue at once, without another attempt
     "catch_up": False,  # after a pause a schedule runs once, not once for each time that it missed
     "save_limit": 250,  # results of successes that are kept; failures are kept until somebody deletes them
-    "recycle": 10_000,  # tasks after which a worker is replaced, in case they leak memory
+    "recycle": 10_000,  # tasks after which a worker is replaced, in case they leak
+    "max_rss": Q_MAX_MEMORY * (1_000_000 if sys.platform == "darwin" else 1000),  # as the system counts it
     "time_zone": TIME_ZONE,
     "redis": REDIS_URL,
     "ALT_CLUSTERS": {},  # further clusters by name, each with what it does otherwise

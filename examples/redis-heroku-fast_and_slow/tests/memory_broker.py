@@ -21,7 +21,7 @@ class MemoryBroker(Leasing):
     """Keeps tasks by their receipts, and notes what it is asked."""
 
     list_key = "memory"
-    ordered = True
+    ordered = forgets_returned = True
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -54,6 +54,11 @@ class MemoryBroker(Leasing):
         receipt = str(self.number)
         self.waiting[receipt] = Delivery(receipt, payload, count)
         return receipt
+
+    def enqueue_all(self, payloads: list[str]) -> None:
+        """Add tasks."""
+        for payload in payloads:
+            self.enqueue(payload)
 
     def queue_size(self) -> int:
         """Return the number of tasks that wait."""

@@ -194,3 +194,9 @@ def test_the_oldest_successes_above_the_limit_are_deleted(
         cluster.ended("4", group="b"),
     )
     assert sorted(Row.objects.values_list("name", flat=True)) == kept
+
+
+def test_the_newest_results_are_found_by_an_index() -> None:
+    with connection.cursor() as cursor:
+        constraints = connection.introspection.get_constraints(cursor, "django_q_task")
+    assert constraints["worker_newest_results"]["columns"] == ["stopped"]

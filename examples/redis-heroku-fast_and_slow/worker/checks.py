@@ -180,9 +180,9 @@ def _check_cluster(where: str, cluster: Mapping[str, Any]) -> Iterator[CheckMess
         yield Error(f"{where} has the unknown key {key!r}.", hint=_did_you_mean(key, known), id="worker.E034")
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if resource else 0
     if cluster.get("max_rss") and cluster["max_rss"] <= used:
-        hint = "It is in kB: 300_000 is 300 MB."
-        message = f"{where}: max_rss is {cluster['max_rss']}, and a worker begins with {used}."
-        yield Error(f"{message[:-1]}: it would be replaced after each task.", hint=hint, id="worker.E032")
+        hint = "It is in kB, as the system counts; Q_MAX_MEMORY is in MB. Write more, or 0 for no limit."
+        message = f"{where}: max_rss is {cluster['max_rss']}, and a worker begins with {used}"
+        yield Error(f"{message}: it would be replaced after each task.", hint=hint, id="worker.E032")
     if cluster.get("max_attempts") == 0:
         hint = "Write the number of attempts, such as 3."
         yield checks.Warning(f"{where}: a task that fails is tried without end.", hint=hint, id="worker.W036")

@@ -61,6 +61,7 @@ class Broker(Mongo):  # type: ignore[misc]
     """
 
     ordered = True
+    forgets_returned = True
     indexed = False
 
     @staticmethod
@@ -85,6 +86,10 @@ class Broker(Mongo):  # type: ignore[misc]
         waits for the difference (1.11.1).
         """
         return str(self.collection.insert_one({"payload": task, "lock": LONG_AGO}).inserted_id)
+
+    def enqueue_all(self, payloads: list[str]) -> None:
+        """Add tasks; those before one that is refused stay."""
+        self.collection.insert_many([{"payload": payload, "lock": LONG_AGO} for payload in payloads])
 
     def claim(self, limit: int) -> list[Delivery]:
         """Take up to so many tasks: find free ones, take those that still are, read what was taken.

@@ -37,6 +37,7 @@ class Broker(ORM):  # type: ignore[misc]
     """
 
     ordered = True
+    forgets_returned = True
 
     def __init__(self, list_key: str | None = None) -> None:
         """Serve the queue of this cluster."""
@@ -67,12 +68,22 @@ class Broker(ORM):  # type: ignore[misc]
             return now
 
     def enqueue(self, task: str) -> int:
-        """Add a task; once the transaction is committed, PostgreSQL wakes whoever waits for one."""
+        """Add a task."""
         row = self.get_connection().create(key=self.list_key, payload=task, lock=FREE)
+        self.notify()
+        return int(row.pk)
+
+    def enqueue_all(self, payloads: list[str]) -> None:
+        """Add tasks, all or none."""
+        rows = [OrmQ(key=self.list_key, payload=payload, lock=FREE) for payload in payloads]
+        self.get_connection().bulk_create(rows)
+        self.notify()
+
+    def notify(self) -> None:
+        """Wake whoever waits for a task, once the transaction is committed."""
         if self.database.vendor == "postgresql":
             with self.database.cursor() as cursor:
                 cursor.execute("SELECT pg_notify(%s, '')", [self.channel])
-        return int(row.pk)
 
     def claim(self, limit: int) -> list[Delivery]:
         """Take up to so many tasks, the oldest first."""
@@ -146,7 +157,7 @@ class Broker(ORM):  # type: ignore[misc]
         if self.database.vendor == "postgresql":
             with self.database.cursor() as cursor:
                 cursor.execute(f'LISTEN "{self.channel}"')
-                cursor.execute("SELECT pg_notify(%s, '')", [self.channel])
+            self.notify()
             if list(self.database.connection.notifies(timeout=2, stop_after=1)):
                 self.listening = self.database.connection
             else:

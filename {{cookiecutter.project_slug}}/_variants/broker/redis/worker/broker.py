@@ -121,6 +121,7 @@ class Broker(Redis):  # type: ignore[misc]
     """
 
     ordered = True
+    forgets_returned = True
     looked = tidied = float("-inf")  #: when, by the monotonic clock
 
     def __init__(self, list_key: str | None = None) -> None:
@@ -167,6 +168,13 @@ class Broker(Redis):  # type: ignore[misc]
         """Add a task."""
         receipt: bytes = self.connection.xadd(self.list_key, {"payload": task})
         return receipt.decode()
+
+    def enqueue_all(self, payloads: list[str]) -> None:
+        """Add tasks, all or none."""
+        pipeline = self.connection.pipeline(transaction=True)
+        for payload in payloads:
+            pipeline.xadd(self.list_key, {"payload": payload})
+        pipeline.execute()
 
     def claim(self, limit: int) -> list[Delivery]:
         """Take tasks whose lease has run out, or else new ones, for which it waits a second."""

@@ -81,6 +81,7 @@ class Broker(Sqs):  # type: ignore[misc]
     """
 
     ordered = False
+    forgets_returned = False
     queue: Any
 
     def __init__(self, list_key: str | None = None) -> None:
@@ -126,12 +127,39 @@ class Broker(Sqs):  # type: ignore[misc]
         Raises:
             ValueError: If it is larger than SQS takes.
         """
+        self.size(task)
+        return str(super().enqueue(task))
+
+    @staticmethod
+    def size(task: str) -> int:
+        """Return a task's size in bytes; raise a ValueError if it is larger than SQS takes."""
         size = len(task.encode())
         if size > MAX_BYTES:
             raise ValueError(
                 f"The task has {size} bytes with its arguments, and SQS takes {MAX_BYTES}: pass a key, not the data."
             )
-        return str(super().enqueue(task))
+        return size
+
+    def enqueue_all(self, payloads: list[str]) -> None:
+        """Add tasks, ten in a request; those of earlier requests stay if a later one fails.
+
+        Raises:
+            ValueError: If one is larger than SQS takes; none is added then.
+            RuntimeError: If SQS refuses some.
+        """
+        batches: list[list[str]] = []
+        room = 0
+        for payload, size in [(payload, self.size(payload)) for payload in payloads]:
+            if size > room or len(batches[-1]) == BATCH:
+                batches.append([])
+                room = MAX_BYTES  # which holds for a request too
+            batches[-1].append(payload)
+            room -= size
+        for batch in batches:
+            entries = [{"Id": str(number), "MessageBody": payload} for number, payload in enumerate(batch)]
+            if failures := self.queue.send_messages(Entries=entries).get("Failed"):
+                code, message = failures[0]["Code"], failures[0].get("Message", "")
+                raise RuntimeError(f"SQS refused {len(failures)} of {len(batch)} tasks ({code}: {message})")
 
     def claim(self, limit: int) -> list[Delivery]:
         """Take up to so many tasks, ten at most; wait for one as long as a poll lasts."""
