@@ -47,6 +47,11 @@ class Combination:
         """The name of what this combination has in common with all others that install the same packages."""
         return f"{self.broker}-{self.django_version}"
 
+    @property
+    def distribution(self) -> str:
+        """The project's name where no underscore may be in it, if the name is the one that is offered."""
+        return str(CONTEXT["project_name"]).lower().replace(" ", "-")
+
     def __str__(self) -> str:
         """Return the test's id."""
         return "-".join(self.answers.values())

@@ -34,9 +34,14 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def python_of(folder: Path) -> str:
-    """Return the same text for projects that hold the same Python, and need the same packages."""
+    """Return the same text for projects that hold the same Python, and need the same packages.
+
+    What lies in a hidden folder is a platform's, and no process of the project imports it.
+    """
     found = hashlib.sha256()
     for name, path in files(folder):
+        if name.startswith(".") and "/" in name:
+            continue
         if path.suffix == ".py" or name in {"pyproject.toml", ".python-version"}:
             found.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
     return found.hexdigest()

@@ -307,6 +307,7 @@ class Lab:
             "LAB_LEDGER": str(self.ledger),
             "LAB_NAME": self.name,
             "Q_GRACE": str(GRACE),
+            "Q_TIMEOUT": "25",  # it would be Q_GRACE
             **others,
         }
 

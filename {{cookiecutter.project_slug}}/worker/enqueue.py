@@ -34,9 +34,9 @@ def enqueue_many(func: str | Callable[..., Any], calls: Iterable[tuple[Any, ...]
 
     Options, keyword arguments of the tasks and signals are those of async_task(), and the same for all.
 
-    The tasks come all or none where the server can do that: where they wait in the database, they are part of the
-    transaction under way, Redis takes them at once, and MongoDB and SQS (ten in a request) keep those before the one
-    that they refuse. Where they do not wait in the database, a worker may begin before the transaction is committed:
+    The tasks come all or none where the server can do that. Where they wait in the database, they are part of the
+    transaction under way. Other servers take them at once, or in some requests, and then keep those before the one that
+    they refuse; there a worker may begin before the transaction is committed:
     `transaction.on_commit(partial(enqueue_many, func, calls))`.
 
     Raises:

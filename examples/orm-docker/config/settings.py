@@ -6,6 +6,7 @@ those of Q_CLUSTER at https://django-q2.readthedocs.io/en/master/configure.html.
 """
 
 import logging
+import os
 import socket
 import sys
 from pathlib import Path
@@ -31,8 +32,9 @@ else:
 # Old keys: sessions signed with them stay valid after SECRET_KEY has changed.
 SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", [])
 
-ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", [])
-CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])
+# A $NAME in these stands for that variable's value: platforms announce the names of a site in variables of theirs.
+ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", [], subcast=os.path.expandvars)
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [], subcast=os.path.expandvars)
 
 # Where DEBUG is off, a proxy ends TLS and says so in this header. It must overwrite what clients send, and the
 # port that gunicorn listens on must not be reachable past it: else anybody can claim to have come by HTTPS.
@@ -186,13 +188,14 @@ LOGGING = {
 # Queue
 
 Q_WORKERS = env.int("Q_WORKERS", 2, validate=validate.Range(min=1))  # about 10 MB each, and 60 MB for the rest
-# Seconds that a task may run. One of 25 ends within the 30 that most platforms grant to a process that they stop.
-Q_TIMEOUT = env.int("Q_TIMEOUT", 25, validate=validate.Range(min=1))
+# Seconds that a process which is told to stop leaves to running tasks, or to requests; what then still runs is cut off,
+# and a task is given back to the queue and run again. Keep it 5 below what the platform grants before it kills: the
+# least that any platform grants is 30, and the platform's own file sets it where there is more.
+Q_GRACE = env.int("Q_GRACE", 25, validate=validate.Range(min=1))
+# Seconds that a task may run; no longer than Q_GRACE, or a deploy may cut it off.
+Q_TIMEOUT = env.int("Q_TIMEOUT", Q_GRACE, validate=validate.Range(min=1))
 # MB of memory with which a worker is replaced once its task is done, in case tasks leak some; 0 for no limit.
 Q_MAX_MEMORY = env.int("Q_MAX_MEMORY", 0, validate=validate.Range(min=0))
-# Seconds that a worker which is told to stop leaves to its running tasks; what then still runs is cut off, given back
-# to the queue and run again. Keep it some seconds below what the platform grants.
-Q_GRACE = env.int("Q_GRACE", 25, validate=validate.Range(min=1))
 
 Q_CLUSTER: dict[str, Any] = {
     "name": SITE_SLUG,  # it also salts the signature of tasks: web and all workers must agree on it
@@ -228,7 +231,7 @@ PRODUCTION_PROCESSES: dict[str, dict[str, Any]] = {
             "bind": f"{'[::]' if socket.has_dualstack_ipv6() else '0.0.0.0'}:{PORT}",  # noqa: S104 (a proxy asks)
             "workers": str(WEB_CONCURRENCY),
             "threads": "4",  # a thread that waits for the database leaves the others to serve
-            "graceful-timeout": "20",  # seconds; below what platforms grant to a process that they stop
+            "graceful-timeout": str(Q_GRACE),
             "keep-alive": "95",  # seconds; above the 90 for which routers keep idle connections
             "logger-class": "worker.gunicorn.Logger",
             "no-control-socket": None,  # it would want to write to a home folder, which containers lack

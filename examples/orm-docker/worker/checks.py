@@ -6,6 +6,7 @@ import re
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from django.apps import AppConfig
@@ -21,6 +22,14 @@ from django_q import conf
 from gunicorn.config import Config as GunicornConfig
 
 from worker.processes import workers
+
+# Variables by which platforms announce themselves whose machines come and go, and with them their disks.
+EPHEMERAL = (
+    "DYNO",  # Heroku
+    "RENDER",  # Render
+    "FLY_APP_NAME",  # Fly.io
+    "RAILWAY_ENVIRONMENT_NAME",  # Railway
+)
 
 try:
     import resource
@@ -231,13 +240,27 @@ def check_cache(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
 
 @register(Tags.database, deploy=True)
 def check_database(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that production has a database of its own: a file in the project folder vanishes with the container."""
-    if settings.DEBUG or os.environ.get("DATABASE_URL"):
+    """Check that production has a database which is still there after the next deploy."""
+    if settings.DEBUG:
         return []
-    return [
-        Error(
-            "DATABASE_URL is not set, and DEBUG is off.",
-            hint="Set it, as in postgres://user:password@host:5432/name.",
-            id="worker.E020",
-        )
-    ]
+    if not os.environ.get("DATABASE_URL"):
+        hint = "Set it, as in postgres://user:password@host:5432/name."
+        return [Error("DATABASE_URL is not set, and DEBUG is off.", hint=hint, id="worker.E020")]
+    if reason := _why_sqlite_is_lost(settings.DATABASES["default"]):
+        hint = "Set it to a server's, as in postgres://user:password@host:5432/name."
+        return [Error(f"DATABASE_URL names a SQLite database, and {reason}.", hint=hint, id="worker.E022")]
+    return []
+
+
+def _why_sqlite_is_lost(database: Mapping[str, Any]) -> str:
+    """Return why a database of SQLite will be gone after the next deploy; "" if it will not, or is no SQLite."""
+    if not database["ENGINE"].endswith("sqlite3"):
+        return ""
+    name = str(database["NAME"])
+    if ":memory:" in name or "mode=memory" in name:
+        return "one in memory ends with its process"
+    if Path(name).resolve().is_relative_to(getattr(settings, "BASE_DIR", Path.cwd())):
+        return "a file in the project's folder is replaced with it at the next deploy"
+    if announced := [variable for variable in EPHEMERAL if variable in os.environ]:
+        return f"this machine's disk goes with it, as {announced[0]} tells"
+    return ""

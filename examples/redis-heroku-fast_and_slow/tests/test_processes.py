@@ -18,6 +18,7 @@ from pytest_django import Settings
 from tests.conftest import Site
 from tests.processes import free_port, manage, running
 from worker.backend import DjangoQ2Worker
+from worker.checks import EPHEMERAL
 
 GUNICORN = "django_prodserver.backends.servers.gunicorn.GunicornServer"
 WORKER = "worker.backend.DjangoQ2Worker"
@@ -223,8 +224,52 @@ def test_a_missing_database_stops_a_release(settings: Settings, monkeypatch: pyt
         call_command("release")
 
 
+@pytest.mark.parametrize(
+    ("name", "platform", "sentence"),
+    [
+        ("db.sqlite3", "", "a file in the project's folder is replaced with it at the next deploy"),
+        (":memory:", "", "one in memory ends with its process"),
+        ("/data/db.sqlite3", EPHEMERAL[0], f"this machine's disk goes with it, as {EPHEMERAL[0]} tells"),
+        ("/data/db.sqlite3", "", ""),
+    ],
+)
+def test_sqlite_that_will_be_gone_stops_a_release(
+    name: str, platform: str, sentence: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in EPHEMERAL:
+        monkeypatch.delenv(variable, raising=False)
+    if platform:
+        monkeypatch.setenv(platform, "1")
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{name}")
+    monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", "django.db.backends.sqlite3")
+    monkeypatch.setitem(settings.DATABASES["default"], "NAME", name)
+    settings.DEBUG = False
+    found = [message.msg for message in run_checks(include_deployment_checks=True) if message.id == "worker.E022"]
+    assert found == ([f"DATABASE_URL names a SQLite database, and {sentence}."] if sentence else [])
+
+
+@pytest.mark.parametrize(
+    ("without", "sentence"),
+    [
+        ("SECRET_KEY", 'Environment variable "SECRET_KEY" not set'),
+        ("DATABASE_URL", "CommandError: DATABASE_URL is not set, and DEBUG is off."),
+    ],
+)
+def test_a_release_without_a_variable_ends_with_a_sentence(
+    without: str, sentence: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    variables = {**environment, "DEBUG": "false", "ALLOWED_HOSTS": "www.example.com", "SECRET_KEY": "k" * 60}
+    variables["DATABASE_URL"] = f"sqlite:///{tmp_path / 'release.sqlite3'}"
+    done = manage("release", env={name: value for name, value in variables.items() if name != without})
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "release.sqlite3").exists()
+
+
 @pytest.mark.django_db
 def test_a_release_checks_migrates_and_creates_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.management.commands.release.check_database", Mock(return_value=[]))
     steps: list[tuple[Any, ...]] = []
     monkeypatch.setattr(
         "worker.management.commands.release.call_command", lambda *args, **options: steps.append((*args, options))

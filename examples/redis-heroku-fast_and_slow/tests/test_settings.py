@@ -101,6 +101,19 @@ def test_each_variable_arrives(project: Path) -> None:
     assert settings["LOGGING"]["root"]["level"] == "WARNING"
 
 
+def test_one_number_says_what_a_stop_leaves_to_tasks_and_requests(project: Path) -> None:
+    settings = values(project, **PRODUCTION, Q_GRACE="90")
+    web = settings["PRODUCTION_PROCESSES"]["web"]["ARGS"]
+    assert (settings["Q_GRACE"], settings["Q_CLUSTER"]["timeout"], web["graceful-timeout"]) == (90, 90, "90")
+
+
+def test_a_name_of_the_site_may_come_from_a_variable_of_the_platform(project: Path) -> None:
+    names = {"ALLOWED_HOSTS": "$NAME.example,www.example.com", "CSRF_TRUSTED_ORIGINS": "https://${NAME}.example"}
+    settings = values(project, **PRODUCTION, **names, NAME="my-site")
+    assert settings["ALLOWED_HOSTS"] == ["my-site.example", "www.example.com"]
+    assert settings["CSRF_TRUSTED_ORIGINS"] == ["https://my-site.example"]
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [

@@ -3,17 +3,25 @@
 from typing import Any
 
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
+
+from worker.checks import check_database
 
 
 class Command(BaseCommand):
-    """Checks the settings for production, migrates the database and creates the cache's table."""
+    """Checks the database and the settings for production, migrates the database and creates the cache's table."""
 
     help = "Prepare a release: deploy checks, migrations, the cache table. Ends with 1 at the first that fails."
     requires_system_checks = []  # the deploy checks below hold all others
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run the steps in order; each raises if it fails, and nothing after it is run."""
+        """Run the steps in order; each raises if it fails, and nothing after it is run.
+
+        Raises:
+            CommandError: If the database is not one that outlives the release.
+        """
+        for problem in check_database(None):
+            raise CommandError(f"{problem.msg} {problem.hint}")
         call_command("check", deploy=True, fail_level="WARNING")
         call_command("migrate", interactive=False)
         call_command("createcachetable")

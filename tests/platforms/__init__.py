@@ -1,0 +1,1 @@
+"""Deploys as each platform does them, of real processes on this machine."""

@@ -1,0 +1,126 @@
+"""A deploy as each platform does it: no request fails, no task is lost or runs twice, and nobody has to be killed."""
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests import servers
+from tests.combinations import CHOICES, CONTEXT, Combination
+from tests.hostings import MARGIN, READERS, Deployment, Described
+from tests.interpreters import for_combination
+from tests.platforms.facts import PLATFORMS
+from tests.platforms.platform import URLS, WORK, Ledger, Platform, Visitors, wait_until
+from tests.projects import Environments, Workplace
+
+PROCESSES_OF_A_WORKER = 6  #: main process, guard, pusher, monitor, and two workers, however many processors there are
+
+
+def combination_for(name: str) -> Combination:
+    """Return the combination that is deployed there; for a hosting that is no choice yet, its processes suffice."""
+    hosting = name if name in CHOICES["hosting"] else CHOICES["hosting"][0]
+    return Combination(PLATFORMS[name].broker, hosting, PLATFORMS[name].queues, CHOICES["django_version"][0])
+
+
+def deployment_of(name: str, project: Path, combination: Combination) -> Deployment:
+    """Return what the platform's files say; where nobody reads them, the row of the hosting says it."""
+    if name in READERS:
+        return READERS[name](project, combination)
+    window = CONTEXT["_hostings"].get(name, {"stop_window": 90})["stop_window"]
+    environment = {"Q_GRACE": str(window - MARGIN)}
+    commands = {each: f"python manage.py prodserver {each}" for each in ("web", "worker")}
+    processes = {each: Described(command, window, environment) for each, command in commands.items()}
+    return Deployment(processes, "python manage.py release", frozenset())
+
+
+@pytest.fixture
+def running(
+    bake: Callable[[Combination], Path], environments: Environments, tmp_path: Path
+) -> Iterator[Callable[..., Platform]]:
+    """A platform on which the first version runs."""
+    with ExitStack() as stack:
+
+        def run(name: str, overrides: Mapping[str, str] | None = None, window: int = 0) -> Platform:
+            combination = combination_for(name)
+            project = bake(combination)
+            workplace = Workplace.of(project, for_combination(combination), environments, tmp_path)
+            ledger = Ledger(tmp_path / "work")
+            (workplace.path / "work.py").write_text(WORK.format(folder=str(ledger.folder)))
+            with (workplace.path / "config/urls.py").open("a") as urls:
+                urls.write(URLS)
+            deployment = deployment_of(name, project, combination)
+            if overrides:
+                deployment = replace(
+                    deployment,
+                    processes={
+                        name: replace(it, environment={**it.environment, **overrides}, window=window)
+                        for name, it in deployment.processes.items()
+                    },
+                )
+            addresses = dict(stack.enter_context(servers.postgresql(workplace.temporary)))
+            addresses |= stack.enter_context(servers.broker(combination, workplace))
+            platform = Platform(PLATFORMS[name], deployment, workplace, addresses, stack, ledger)
+            platform.first_deploy()
+            return platform
+
+        yield run
+
+
+@contextmanager
+def long_work(platform: Platform) -> Iterator[Future[int]]:
+    """Have a long request and a long task under way."""
+    with ThreadPoolExecutor(1) as pool:
+        port = platform.router.ports[0]
+        assert platform.ask(port, "/queue/long-task/") == 200
+        answer = pool.submit(platform.ask, port, "/page/long-page/")
+        try:
+            wait_until(
+                lambda: platform.ledger.count("begin").keys() >= {"long-task", "long-page"}, "the long task and page"
+            )
+            yield answer
+        finally:
+            platform.ledger.let_go("long-task")
+            platform.ledger.let_go("long-page")
+
+
+def on_each_platform() -> pytest.MarkDecorator:
+    """Run a test on each platform, with those of one environment in the same process."""
+    return pytest.mark.parametrize(
+        "name",
+        [pytest.param(name, marks=pytest.mark.xdist_group(combination_for(name).environment)) for name in PLATFORMS],
+    )
+
+
+@on_each_platform()
+def test_a_deploy_loses_nothing(name: str, running: Callable[..., Platform]) -> None:
+    platform = running(name)
+    ledger = platform.ledger
+    (worker,) = [machine for machine in platform.machines if machine.name == "worker"]
+    assert len(worker.process.session()) == PROCESSES_OF_A_WORKER
+    with Visitors(platform) as visitors:
+        wait_until(lambda: len(visitors.served) > 5, "some visitors")
+        assert not platform.release(without="DATABASE_URL")  # so the old version goes on
+        with long_work(platform) as answer:
+            platform.deploy(when_told=lambda told: ledger.let_go({"web": "long-page"}.get(told, "long-task")))
+            assert answer.result() == 200
+        before = len(visitors.served)
+        wait_until(lambda: len(visitors.served) > before + 5, "visitors of the new version")
+    assert visitors.failures == []
+    wait_until(lambda: ledger.count("end").keys() >= {*visitors.served, "long-task"}, "the end of all tasks")
+    twice = {task: number for task, number in ledger.count("begin").items() if number > 1}
+    assert twice == {}
+
+
+def test_a_task_that_outlives_the_window_is_given_back_and_runs_again(running: Callable[..., Platform]) -> None:
+    platform = running("heroku", {"Q_GRACE": "3", "Q_TIMEOUT": "60"}, 3 + MARGIN)
+    ledger = platform.ledger
+
+    with long_work(platform):
+        platform.deploy(when_told=lambda told: None)
+        # Until now nobody has let it go: the old worker has given it back, and the new one has begun it anew.
+        wait_until(lambda: ledger.count("begin")["long-task"] == 2, "the second begin of the task")
+    wait_until(lambda: ledger.count("end")["long-task"] == 1, "the end of the task")
+    assert ledger.count("begin")["long-task"] == 2

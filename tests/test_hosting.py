@@ -1,0 +1,225 @@
+"""Each platform's files: judged by the strictest schemas that there are, and read back for what they have in common."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.combinations import CHOICES, COMBINATIONS, CONTEXT, TEMPLATE, Combination, each
+from tests.hostings import FILES, READERS, load, objections
+from tests.processes import Command, run
+from tests.projects import python_of
+
+Bake = Callable[[Combination], Path]
+
+HEADINGS = [
+    "What you need",
+    "Deploy",
+    "Scale",
+    "Logs",
+    "A shell",
+    "Roll back",
+    "What a deploy does to running tasks",
+    "Limits",
+    "Costs that surprise",
+]
+PROGRAMS = Path(sys.executable).parent
+
+#: One Django: none of these files knows which there is.
+ANY_DJANGO = [
+    combination
+    for combination in COMBINATIONS
+    if combination.django_version == CHOICES["django_version"][0] and combination.hosting in READERS
+]
+
+
+def chosen(**answers: str) -> list[Combination]:
+    """Return the combinations with these answers."""
+    return [each for each in ANY_DJANGO if answers.items() <= each.answers.items()]
+
+
+@each("", lambda combination: iter([()]), ANY_DJANGO)
+def test_its_files_are_right_and_agree(combination: Combination, project: Path) -> None:
+    assert list(objections(project, combination)) == []
+
+
+def test_every_hosting_is_judged() -> None:
+    assert READERS.keys() == FILES.keys()
+    assert READERS.keys() | {"kubernetes"} >= set(CHOICES["hosting"])  # which tests/test_kubernetes.py judges
+
+
+@pytest.mark.parametrize("broker", CHOICES["broker"])
+def test_the_python_of_a_project_does_not_depend_on_its_hosting(broker: str, bake: Bake) -> None:
+    # So costly tests of it are shared, and who moves to another platform brings their code along as it is.
+    assert len({python_of(bake(combination)) for combination in chosen(broker=broker, queues="single")}) == 1
+
+
+def test_no_window_is_longer_than_its_platform_grants() -> None:
+    most = {"heroku": 30, "render": 300, "fly": 300, "digitalocean": 600}
+    for hosting, row in CONTEXT["_hostings"].items():
+        assert row["stop_window"] <= row.get("slow_stop_window", row["stop_window"]) <= most.get(hosting, 10**6), (
+            hosting
+        )
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A slip that somebody could make in a file."""
+
+    hosting: str
+    file: str
+    old: str
+    new: str
+    broker: str = "redis"
+
+    def __str__(self) -> str:
+        """Return the test's id."""
+        return f"{self.hosting}: {self.new.strip() or 'without ' + self.old.strip()}"
+
+
+BROKEN = [
+    Broken("docker", "compose.yaml", "service_completed_successfully", "completed"),
+    Broken("docker", "compose.yaml", "stop_grace_period: 90s", "stop_grace: 90s"),
+    Broken("docker", "compose.yaml", "stop_grace_period: 90s", "stop_grace_period: 80s"),
+    Broken("docker", "compose.yaml", 'Q_GRACE: "85"', 'Q_GRACE: "90"'),
+    Broken("docker", "compose.yaml", "restart: unless-stopped", "restart: on-failure"),
+    Broken("heroku", "app.json", '"formation"', '"healthchecks": {}, "formation"'),
+    Broken("heroku", "app.json", '"size": "basic"', '"size": "Basic"'),
+    Broken("heroku", "app.json", '"generator": "secret"', '"value": "abc"'),
+    Broken("heroku", "Procfile", "release: python manage.py release", "release: python manage.py migrate"),
+    Broken("heroku", "config/settings.py", '"Q_GRACE", 25', '"Q_GRACE", 30'),
+    Broken("heroku", "config/settings.py", '"Q_TIMEOUT", Q_GRACE', '"Q_TIMEOUT", 60'),
+    Broken("heroku", "config/settings.py", "str(Q_GRACE)", '"60"'),
+    Broken("render", "render.yaml", "maxShutdownDelaySeconds: 90", "maxShutdownDelaySeconds: 900"),
+    Broken("render", "render.yaml", "maxShutdownDelaySeconds: 90", "maxShutdownDelaySeconds: 60"),
+    Broken("render", "render.yaml", "preDeployCommand", "preDeploycommand"),
+    Broken("render", "render.yaml", "plan: starter", "plan: free"),
+    Broken("render", "render.yaml", "type: worker", "type: background"),
+    Broken("render", "render.yaml", "healthCheckPath: /livez", "healthCheckPath: /readyz"),
+    Broken("render", "render.yaml", "generateValue: true", "value: secret"),
+    Broken("render", "render.yaml", "maxmemoryPolicy: noeviction", "maxmemoryPolicy: allkeys-lru"),
+    Broken("render", "render.yaml", 'value: "85"', 'value: "90"'),
+    Broken("fly", "fly.toml", 'kill_signal = "SIGTERM"', 'kill_signal = "SIGINT"'),
+    Broken("fly", "fly.toml", "kill_timeout = 300", "kill_timeout = 301"),
+    Broken("fly", "fly.toml", "kill_timeout = 300", "kill_timout = 300"),
+    Broken("fly", "fly.toml", 'Q_GRACE = "295"', 'Q_GRACE = "310"'),
+    Broken("fly", "fly.toml", 'policy = "always"', 'policy = "on-failure"'),
+    Broken("fly", "fly.toml", 'auto_stop_machines = "off"', "auto_stop_machines = false"),
+    Broken("fly", "fly.toml", 'PORT = "8000"', 'PORT = "8000"\nSECRET_KEY = "abc"'),
+    Broken("fly", "fly.toml", 'path = "/livez"', 'path = "/readyz"'),
+    Broken("railway", ".railway/railway.py", '"drainingSeconds": 90', '"drainingSeconds": "90"'),
+    Broken("railway", ".railway/railway.py", '"drainingSeconds": 90', '"drainingSeconds": 60'),
+    Broken("railway", ".railway/railway.py", '"drainingSeconds": 90', '"drainSeconds": 90'),
+    Broken("railway", ".railway/railway.py", '"ALWAYS"', '"ON_FAILURE"'),
+    Broken("railway", ".railway/railway.py", "shared.SECRET_KEY", '"abc"'),
+    Broken("railway", ".railway/railway.py", "[database, broker, web", "[database, web"),
+    Broken("railway", ".railway/railway.py", 'preDeploy="python', 'predeploy="python'),
+    Broken("dokku", "app.json", '"path": "/readyz"', '"path": "/readyz", "uptime": 5'),
+    Broken("dokku", "app.json", '"attempts"', '"atempts"'),
+    Broken("dokku", "app.json", '"value": "85"', '"value": "95"'),
+    Broken("dokku", "app.json", '"worker": { "quantity": 1 }', '"wroker": { "quantity": 1 }'),
+    Broken("dokku", "DEPLOY.md", "stop-timeout-seconds 90", "stop-timeout 90"),
+    Broken("dokku", "DEPLOY.md", "restart-policy always", "restart-policy on-failure"),
+    Broken("digitalocean", ".do/app.yaml", "kind: PRE_DEPLOY", "kind: BEFORE_DEPLOY"),
+    Broken("digitalocean", ".do/app.yaml", "grace_period_seconds: 90", "grace_period_seconds: 900"),
+    Broken("digitalocean", ".do/app.yaml", "grace_period_seconds: 90", "grace_period_seconds: 60"),
+    Broken("digitalocean", ".do/app.yaml", "http_port", "httpport"),
+    Broken("digitalocean", ".do/app.yaml", "engine: VALKEY", "engine: REDIS"),
+    Broken("digitalocean", ".do/app.yaml", "name: my-project", "name: my_project"),
+    Broken("digitalocean", ".do/app.yaml", "type: SECRET", "value: abc"),
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=str)
+def test_a_slip_is_seen(broken: Broken, bake: Bake, tmp_path: Path) -> None:
+    combination = chosen(hosting=broken.hosting, broker=broken.broker, queues="single")[0]
+    project = Path(shutil.copytree(bake(combination), tmp_path / "project"))
+    text = (project / broken.file).read_text()
+    assert broken.old in text
+    (project / broken.file).write_text(text.replace(broken.old, broken.new))
+    assert list(objections(project, combination)) != []
+
+
+@pytest.mark.parametrize("queues", CHOICES["queues"])
+def test_honcho_takes_the_procfile(queues: str, bake: Bake) -> None:
+    project = bake(chosen(queues=queues)[0])
+    said = run([PROGRAMS / "honcho", "check"], project, {})
+    assert "Valid procfile detected" in said
+    assert "release, web, worker" in said
+
+
+def test_honcho_finds_no_process_in_a_broken_procfile(tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text("release python manage.py release\n")
+    assert "release" not in run([PROGRAMS / "honcho", "check"], tmp_path, {})
+
+
+def test_hadolint_has_no_objection_to_the_dockerfile(bake: Bake, tmp_path: Path) -> None:
+    hadolint: Command = [PROGRAMS / "hadolint", "--failure-threshold", "warning", "Dockerfile"]
+    run(hadolint, bake(ANY_DJANGO[0]), {})
+    (tmp_path / "Dockerfile").write_text("FROM python\nRUN cd /app && apt-get install curl\n")
+    run(hadolint, tmp_path, {}, expect=1)
+
+
+def test_the_dockerfile_suits_all_builders(bake: Bake) -> None:
+    # Railway and Kaniko refuse --mount, Dokku would serve on the port of EXPOSE, and ENTRYPOINT means something else
+    # on each platform.
+    instructions = (bake(ANY_DJANGO[0]) / "Dockerfile").read_text()
+    assert not re.search(r"--mount|^(EXPOSE|ENTRYPOINT|HEALTHCHECK|STOPSIGNAL)", instructions, re.MULTILINE)
+
+
+@pytest.mark.parametrize("combination", chosen(hosting="railway"), ids=str)
+def test_the_program_for_railway_is_tidy(combination: Combination, bake: Bake) -> None:
+    project = bake(combination)
+    for command in (["format", "--check"], ["check"]):
+        run([PROGRAMS / "ruff", *command, "--no-cache", "--config", "pyproject.toml", ".railway"], project, {})
+
+
+@pytest.mark.parametrize("combination", chosen(hosting="digitalocean"), ids=str)
+def test_the_button_of_digitalocean_deploys_the_same(combination: Combination, bake: Bake) -> None:
+    app = load(bake(combination) / ".do/app.yaml")
+    wrapped = load(bake(combination) / ".do/deploy.template.yaml")["spec"]
+    for component in [*app["services"], *app["workers"], *app["jobs"]]:
+        del component["github"]
+    for component in [*wrapped["services"], *wrapped["workers"], *wrapped["jobs"]]:
+        assert component.pop("git")["branch"] == "main"
+    assert wrapped == app
+
+
+def test_secrets_are_added_to_the_app_of_digitalocean_on_their_way(bake: Bake) -> None:
+    project = bake(chosen(hosting="digitalocean", broker="sqs")[0])
+    (command,) = re.findall(r"^(sed .*?) \| doctl", (project / "DEPLOY.md").read_text(), re.MULTILINE | re.DOTALL)
+    printed = subprocess.check_output(["bash", "-ceu", command], cwd=project, text=True)  # noqa: S607
+    variables = {entry["key"]: entry for entry in yaml.safe_load(printed)["envs"]}
+    assert len(variables["SECRET_KEY"]["value"]) > 50
+    assert variables["AWS_REGION"] == {"key": "AWS_REGION", "value": "eu-west-1", "scope": "RUN_TIME", "type": "SECRET"}
+
+
+def headings(page: Path) -> list[str]:
+    """Return the headings below a page's title."""
+    return re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE)
+
+
+def test_every_hosting_has_a_page_with_the_same_headings() -> None:
+    pages = {page.stem: headings(page) for page in (TEMPLATE / "docs/hosting").glob("*.md")}
+    assert pages == dict.fromkeys(CHOICES["hosting"], HEADINGS)
+
+
+def test_every_project_says_how_to_deploy_it_under_the_same_headings(bake: Bake) -> None:
+    pages = {
+        str(each): headings(bake(each) / "DEPLOY.md") for each in COMBINATIONS if each.broker == CHOICES["broker"][0]
+    }
+    assert set(map(tuple, pages.values())) == {("The first time", "Each time after", "What to know")}, pages
+
+
+@pytest.mark.parametrize("hosting", READERS)
+def test_no_file_of_a_hosting_names_a_broker(hosting: str) -> None:
+    names = "|".join([*CHOICES["broker"], *(row["title"] for row in CONTEXT["_brokers"].values())])
+    for path in (TEMPLATE / "{{cookiecutter.project_slug}}/_variants/hosting" / hosting).rglob("*"):
+        if path.is_file():
+            assert not (found := re.search(rf"\b({names})\b", path.read_text(), re.IGNORECASE)), f"{path}: {found}"
