@@ -137,6 +137,7 @@ class Machine:
     process: Process
     port: int
     window: int
+    environment: Mapping[str, str]
     stopped: float = 0.0
 
 
@@ -168,14 +169,10 @@ class Platform:
         temporary = self.workplace.temporary / f"machine-{number}"
         temporary.mkdir()
         variables = {**self.environment(described), "PORT": str(port), "TMPDIR": str(temporary), "HOME": "/nonexistent"}
-        process = started(
-            f"{name}-{number}",
-            described.command.split(),
-            self.workplace.path,
-            self.workplace.environment(variables),
-            self.workplace.temporary,
-        )
-        machine = Machine(name, self.stack.enter_context(process), port, described.window)
+        environment = self.workplace.environment(variables)
+        command, logs = described.command.split(), self.workplace.temporary
+        process = self.stack.enter_context(started(f"{name}-{number}", command, self.workplace.path, environment, logs))
+        machine = Machine(name, process, port, described.window, environment)
         self.machines.append(machine)
         return machine
 
@@ -185,10 +182,9 @@ class Platform:
             machine.process.wait_until(lambda: self.probe(machine.port) == 200, f"200 from {self.facts.probe}")
         elif self.facts.runs_commands:
             command = ["python", "manage.py", "health_check", machine.name]
-            temporary = str(self.workplace.temporary / f"machine-{machine.process.name.rpartition('-')[2]}")
-            variables = {**self.environment(self.deployment.processes[machine.name]), "TMPDIR": temporary}
-            environment = self.workplace.environment(variables)
-            machine.process.wait_until(lambda: succeeds(command, self.workplace.path, environment), "a good health")
+            machine.process.wait_until(
+                lambda: succeeds(command, self.workplace.path, machine.environment), "a good health"
+            )
         else:
             machine.process.wait_until(lambda: "running" in machine.process.log(), "the cluster's start")
 
@@ -249,9 +245,9 @@ class Platform:
             case Order.AT_ONCE:
                 self.tell(old, when_told)
                 new = [self.start(machine.name) for machine in old]
+                self.see_off(old)
                 for machine in new:
                     self.open(machine)
-                self.see_off(old)
             case Order.STOP_FIRST:
                 for machine in old:
                     self.tell([machine], when_told)
