@@ -20,16 +20,15 @@ PROCESSES_OF_A_WORKER = 6  #: main process, guard, pusher, monitor, and two work
 
 
 def combination_for(name: str) -> Combination:
-    """Return the combination that is deployed there; for a hosting that is no choice yet, its processes suffice."""
-    hosting = name if name in CHOICES["hosting"] else CHOICES["hosting"][0]
-    return Combination(PLATFORMS[name].broker, hosting, PLATFORMS[name].queues, CHOICES["django_version"][0])
+    """Return the combination that is deployed there."""
+    return Combination(PLATFORMS[name].broker, name, PLATFORMS[name].queues, CHOICES["django_version"][0])
 
 
 def deployment_of(name: str, project: Path, combination: Combination) -> Deployment:
-    """Return what the platform's files say; where nobody reads them, the row of the hosting says it."""
+    """Return what the platform's files say; of Kubernetes', which kustomize reads, the row of the hosting says it."""
     if name in READERS:
         return READERS[name](project, combination)
-    window = CONTEXT["_hostings"].get(name, {"stop_window": 90})["stop_window"]
+    window = CONTEXT["_hostings"][name]["stop_window"]
     environment = {"Q_GRACE": str(window - MARGIN)}
     commands = {each: f"python manage.py prodserver {each}" for each in ("web", "worker")}
     processes = {each: Described(command, window, environment) for each, command in commands.items()}
