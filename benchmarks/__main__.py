@@ -1,45 +1,63 @@
-"""`python -m benchmarks` measures and prints Markdown; `--help` names the options."""
+"""`python -m benchmarks` measures by turns, and writes docs/performance.md; `--help` names the options."""
 
 import argparse
+import os
 import tempfile
+from collections import defaultdict
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.drain import Figures, System, ratio
-from scripts.examples import bake
-from tests.faults.cells import BROKERS
-from tests.faults.lab import OURS, UPSTREAM, Base
-from tests.interpreters import for_combination
-from tests.projects import Environments, Workplace
+from benchmarks import report
+from benchmarks.bench import Bench
+from benchmarks.drain import drain
+from benchmarks.enqueue import enqueue
+from benchmarks.growth import growth
+from benchmarks.idle import idle
+from benchmarks.systems import REALISTIC, SYSTEMS
+from tests.combinations import CHOICES
 
-#: Tasks of a run by broker and worker: some servers here are stand-ins, and slow.
-NUMBERS = {"orm": (6000, 1200), "redis": (6000, 2000), "sqs": (300, 300), "mongodb": (500, 500)}
+ENQUEUE = ["ours-redis", "django-q2-best-redis", "ours-postgresql", "django-q2-best-postgresql"]
+IDLE = ["ours-redis", "django-q2-best-redis", "ours-postgresql", "django-q2-best-postgresql"]
+
+GROWTH = ["ours-redis", "ours-postgresql"]
+SIZES = [1_000, 100_000, 1_000_000]
 
 
 def main() -> None:
-    """Measure each broker in turn, and the workers by turns."""
+    """Measure what the options ask for."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--task", choices=["nothing", "work"], default="nothing")
-    parser.add_argument("brokers", nargs="*", metavar="broker", default=list(BROKERS))
+    parser.add_argument("--quick", action="store_true", help="two rounds of a third of the tasks; writes no page")
+    parser.add_argument("brokers", nargs="*", metavar="broker", default=CHOICES["broker"])
     options = parser.parse_args()
-    print("| broker | ours, tasks/s | django-q2, tasks/s | ratio |\n| --- | --- | --- | --- |", flush=True)
-    with tempfile.TemporaryDirectory() as temporary:
-        environments = Environments(Path(temporary) / "environments")
-        for broker in options.brokers:
-            folder = Path(temporary) / broker
-            with ExitStack() as stack:
-                combination = BROKERS[broker]
-                project = bake(combination.answers, folder / "baked")
-                workplace = Workplace.of(project, for_combination(combination), environments, folder)
-                base = stack.enter_context(Base.of(combination, workplace))
-                rates: dict[str, list[float]] = {OURS: [], UPSTREAM: []}
-                for number in range(options.rounds):
-                    for kind, size in zip((OURS, UPSTREAM), NUMBERS[broker], strict=True):
-                        run = folder / f"{kind}{number}"
-                        rates[kind].append(System(base, kind).drain(options.task, size, run))
-                found = [str(Figures(rates[kind])) for kind in (OURS, UPSTREAM)]
-                print(f"| {broker} | {' | '.join(found)} | {ratio(rates[OURS], rates[UPSTREAM])} |", flush=True)
+    rounds, share = (2, 3) if options.quick else (options.rounds, 1)
+    systems = {system.key: system for system in SYSTEMS if system.broker in options.brokers}
+    figures: report.Figures = defaultdict(lambda: defaultdict(list))
+    with tempfile.TemporaryDirectory(prefix="bench-") as temporary, ExitStack() as stack:
+        bench = Bench(Path(temporary), stack)
+        for number in range(rounds):
+            print(f"round {number + 1} of {rounds}", flush=True)
+            for key, system in systems.items():
+                figures["drain"][key].append(drain(bench, system, "nothing", system.tasks // share))
+                if key in REALISTIC:
+                    figures["work"][key].append(drain(bench, system, "work", 400 // share))
+            for key in filter(systems.__contains__, ENQUEUE):
+                figures["one"][key].append(enqueue(bench, systems[key], "one", 2000 // share))
+                if key.startswith("ours"):
+                    figures["thousand"][key].append(enqueue(bench, systems[key], "thousand", 6000 // share))
+        for key in filter(systems.__contains__, IDLE):
+            for name, value in idle(bench, systems[key], 60 / share, 100 // share).items():
+                figures[name][key].append(value)
+        sizes = [number // (10 if options.quick else 1) for number in SIZES]
+        for key in filter(systems.__contains__, GROWTH):
+            for name, values in growth(bench, systems[key], sizes).items():
+                figures[f"{report.GROWTH}{name}"][key] = values
+        versions = {name: value for base in bench.bases.values() for name, value in base.versions.items()}
+    seen = report.Seen(f"{datetime.now(UTC):%Y-%m-%d}", rounds, os.cpu_count() or 0, sizes, versions, figures)
+    print(report.tables(seen))
+    if options.brokers == CHOICES["broker"] and not options.quick:
+        report.write(seen)
 
 
 main()

@@ -1,0 +1,1 @@
+"""A project with the other queues, for benchmarks."""

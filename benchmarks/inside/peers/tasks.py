@@ -1,0 +1,30 @@
+"""The tasks, as each queue knows them."""
+
+from bench.apps import note
+from bench.tasks import nothing, work
+from django_tasks import task as database_task
+from huey.contrib import djhuey
+from procrastinate.contrib.django import app as procrastinate
+
+from peers.celery_app import app as celery
+
+
+def run(name: str) -> None:
+    """Run a task, and note when."""
+    note("ran")
+    {"nothing": nothing, "work": work}[name]()
+    note("ended")
+
+
+on_celery = celery.task(name="run")(run)
+on_huey = djhuey.db_task()(run)
+on_procrastinate = procrastinate.task(name="run")(run)
+on_database = database_task()(run)
+
+QUEUE = {
+    "celery": on_celery.delay,
+    "celery-db": on_celery.delay,
+    "huey": on_huey,
+    "procrastinate": on_procrastinate.defer,
+    "tasks-db": on_database.enqueue,
+}

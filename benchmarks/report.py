@@ -1,0 +1,184 @@
+"""docs/performance.md: its tables and charts, from what the last run of `make bench` has found."""
+
+import json
+import statistics
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from html import escape
+from itertools import groupby
+
+from benchmarks.systems import SYSTEMS, System
+from tests.combinations import TEMPLATE
+
+DOCS = TEMPLATE / "docs"
+PAGE, DATA = DOCS / "performance.md", DOCS / "performance.json"
+BEGIN, END = "<!-- what follows is written by `make bench` -->", "<!-- what was written ends -->"
+BY_KEY = {system.key: system for system in SYSTEMS}
+Figures = dict[str, dict[str, list[float]]]  #: by measure and system, one for each round
+
+
+@dataclass
+class Seen:
+    """What a run has found."""
+
+    day: str
+    rounds: int
+    cores: int
+    sizes: list[int]  #: of the queues and of the kept results whose growth was looked at
+    versions: dict[str, str]
+    figures: Figures
+
+
+def figure(values: list[float]) -> str:
+    """Return the median, and the spread."""
+    digits = 0 if statistics.median(values) >= 100 else 1 if statistics.median(values) >= 10 else 2
+    if len(values) == 1:
+        return f"{values[0]:,.{digits}f}"
+    return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
+
+
+def ratio(ours: list[float], theirs: list[float]) -> str:
+    """Return the median of the ratios of rounds, and the spread."""
+    values = [one / other for one, other in zip(ours, theirs, strict=True)]
+    if len(values) == 1:
+        return f"{values[0]:.1f}x"
+    return f"{statistics.median(values):.1f}x ({min(values):.1f}-{max(values):.1f})"
+
+
+def row(*cells: str) -> str:
+    """Return a line of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def by_place(keys: Iterable[str]) -> Iterator[tuple[str, list[System]]]:
+    """Group systems by where their tasks wait, in the order in which they stand in the list."""
+    chosen = [BY_KEY[key] for key in BY_KEY if key in set(keys)]
+    for place, systems in groupby(chosen, lambda system: system.place):
+        yield place, list(systems)
+
+
+def ours(systems: list[System]) -> System:
+    """Return which of them is this worker."""
+    return next(system for system in systems if system.key.startswith("ours"))
+
+
+def drained(found: dict[str, list[float]]) -> Iterator[str]:
+    """Yield the lines of a table of tasks a second."""
+    yield row("tasks wait in", "worker", "settings", "tasks/s", "this worker is")
+    yield row(*["---"] * 5)
+    for place, systems in by_place(found):
+        for system in systems:
+            times = "" if system is ours(systems) else ratio(found[ours(systems).key], found[system.key])
+            yield row(place, system.title, system.settings, figure(found[system.key]), times)
+
+
+def enqueued(figures: Figures) -> Iterator[str]:
+    """Yield the lines of the table of tasks queued a second."""
+    yield row("tasks wait in", "way", "tasks/s", "of django-q2's own")
+    yield row(*["---"] * 4)
+    for place, systems in by_place(figures["one"]):
+        mine = ours(systems).key
+        (theirs,) = (figures["one"][system.key] for system in systems if system.key != mine)
+        yield row(place, "django-q2's own, one at a time", figure(theirs), "")
+        for way, name in (("one", "one at a time"), ("thousand", "a thousand in one call")):
+            yield row(place, name, figure(figures[way][mine]), ratio(figures[way][mine], theirs))
+
+
+COSTS = ["latency p50, ms", "latency p99, ms", "transactions/s", "CPU, % of a core", "memory (PSS), MiB"]
+
+
+def cost(figures: Figures) -> Iterator[str]:
+    """Yield the lines of the table of what an idle worker costs."""
+    yield row("tasks wait in", "worker", *COSTS)
+    yield row(*["---"] * (2 + len(COSTS)))
+    for place, systems in by_place(figures[COSTS[0]]):
+        for system in systems:
+            yield row(place, system.title, *(figure(figures[name][system.key]) for name in COSTS))
+
+
+GROWTH = "ms to "  #: how the measures begin that have a figure for each size
+
+
+def grown(seen: Seen) -> Iterator[str]:
+    """Yield the lines of the table of what grows."""
+    yield row(
+        "tasks wait in", "milliseconds to", *(f"{size:,} wait, and as many results are kept" for size in seen.sizes)
+    )
+    yield row(*["---"] * (2 + len(seen.sizes)))
+    measures = [name for name in seen.figures if name.startswith(GROWTH)]
+    for place, (system, *_) in by_place(seen.figures[measures[0]]):
+        for name in measures:
+            yield row(place, name.removeprefix(GROWTH), *(f"{value:,.1f}" for value in seen.figures[name][system.key]))
+
+
+def tables(seen: Seen) -> str:
+    """Return what `make bench` writes into the page, without a section for what was not measured."""
+    versions = ", ".join(f"{name} {value}" for name, value in sorted(seen.versions.items()))
+    lines = [f"Measured on {seen.day}, on {seen.cores} cores, {seen.rounds} rounds by turns; {versions}."]
+    sections: dict[str, tuple[str, Callable[[], Iterable[str]]]] = {
+        "Tasks that do nothing": ("drain", lambda: drained(seen.figures["drain"])),
+        "Tasks that wait 5 ms and write a row": ("work", lambda: drained(seen.figures["work"])),
+        "Queuing from one process": ("one", lambda: enqueued(seen.figures)),
+        "An idle worker": (COSTS[0], lambda: cost(seen.figures)),
+        "What grows": (f"{GROWTH}claim 50 tasks and acknowledge them", lambda: grown(seen)),
+    }
+    for title, (name, table) in sections.items():
+        if seen.figures.get(name):
+            lines += ["", f"### {title}", "", *table()]
+    return "\n".join(lines)
+
+
+def chart(found: dict[str, list[float]], place: str) -> str:
+    """Return bars of the medians of the systems of a place, with lines for the spread, as SVG."""
+    systems = dict(by_place(found))[place]
+    most = max(max(found[system.key]) for system in systems)
+    bars = []
+    for number, system in enumerate(systems):
+        values, y = found[system.key], 34 * number
+        low, middle, high = (
+            round(400 * value / most) for value in (min(values), statistics.median(values), max(values))
+        )
+        color = "#0b6e4f" if system is ours(systems) else "#8a94a6"
+        bars.append(
+            f'<text x="250" y="{y + 21}" text-anchor="end">{escape(system.title)}</text>'
+            f'<rect x="260" y="{y + 6}" width="{middle}" height="22" fill="{color}"/>'
+            f'<path d="M{260 + low} {y + 17}H{260 + high}" stroke="#1b1f24"/>'
+            f'<text x="{268 + high}" y="{y + 21}">{statistics.median(values):,.0f}</text>'
+        )
+    height = 34 * len(systems)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 740 {height}" font-family="sans-serif" font-size="13" '
+        f'role="img"><title>Tasks a second, {place}</title><rect width="740" height="{height}" fill="#fff"/>\n'
+        + "\n".join(bars)
+        + "\n</svg>\n"
+    )
+
+
+def charts(seen: Seen) -> dict[str, str]:
+    """Return the charts by the names of their files."""
+    found = seen.figures["drain"]
+    return {f"performance-{place.lower()}.svg": chart(found, place) for place in ("Redis", "PostgreSQL")}
+
+
+def text(seen: Seen, page: str) -> str:
+    """Return a page with what was found between its marks."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{tables(seen)}\n\n{END}{after}"
+
+
+def kept() -> Seen:
+    """Return what the last run has found."""
+    return Seen(**json.loads(DATA.read_text()))
+
+
+def write(seen: Seen) -> None:
+    """Keep what was found, and write the page and the charts."""
+    rounded = {
+        measure: {key: [float(f"{value:.4g}") for value in values] for key, values in found.items()}
+        for measure, found in seen.figures.items()
+    }
+    DATA.write_text(json.dumps(asdict(seen) | {"figures": rounded}, indent=1) + "\n")
+    PAGE.write_text(text(kept(), PAGE.read_text()))
+    for name, svg in charts(kept()).items():
+        (DOCS / name).write_text(svg)

@@ -1,0 +1,113 @@
+"""The systems that are measured, each with its settings: those of its own documentation, and the best that it has."""
+
+from dataclasses import dataclass
+
+PROJECT = ("manage.py", "prodserver", "worker")
+QCLUSTER = ("-m", "django", "qcluster", "--skip-checks")
+NO_LOOK = "2 processes, no look at the kept results for each result, connections kept, logs of warnings only"
+DOCUMENTED = "2 processes, else as its documentation begins"
+
+
+@dataclass(frozen=True)
+class System:
+    """A queue, its settings, and how to fill and to drain it."""
+
+    key: str
+    title: str
+    broker: str  #: whose servers it needs
+    settings: str
+    tasks: int  #: of a drain: some seconds of it
+    module: str  #: its DJANGO_SETTINGS_MODULE
+    fill: str  #: the module that queues tasks
+    workers: tuple[tuple[str, ...], ...]  #: arguments of Python
+    saved: str = ""  #: SQL that counts its results, if it has no signal for each that is saved
+    keeps: bool = True  #: whether it keeps results
+    database: str = "postgresql"
+    is_peer: bool = False
+
+    @property
+    def place(self) -> str:
+        """Where its tasks wait."""
+        return {"orm": "SQLite" if self.database == "sqlite" else "PostgreSQL"}.get(self.broker, self.broker.title())
+
+
+def ours(broker: str, tasks: int, database: str = "postgresql") -> System:
+    """Return this worker, as it is generated."""
+    key = f"ours-{database if broker == 'orm' else broker}"
+    settings = "as generated: 2 processes"
+    return System(
+        key, "this worker", broker, settings, tasks, "bench_settings", "bench.fill", (PROJECT,), "", True, database
+    )
+
+
+def upstream(broker: str, tasks: int, kind: str = "best", database: str = "postgresql") -> System:
+    """Return django-q2's own worker and broker."""
+    key = f"django-q2-{kind}-{database if broker == 'orm' else broker}"
+    settings = {"best": NO_LOOK, "documented": DOCUMENTED}[kind]
+    module = {"best": "bench_upstream_settings", "documented": "bench_documented_settings"}[kind]
+    title = f"django-q2 1.11.1, {kind} settings"
+    return System(key, title, broker, settings, tasks, module, "bench.fill", (QCLUSTER,), "", True, database)
+
+
+def peer(
+    key: str, title: str, broker: str, settings: str, tasks: int, *workers: tuple[str, ...], saved: str = ""
+) -> System:
+    """Return another queue."""
+    keeps = bool(saved)
+    fill = "peers.fill"
+    return System(key, title, broker, settings, tasks, "peers.settings", fill, workers, saved, keeps, is_peer=True)
+
+
+CELERY = ("-m", "celery", "-A", "peers.celery_app", "worker", "--concurrency=2", "--loglevel=WARNING")
+SYSTEMS = [
+    ours("redis", 8000),
+    upstream("redis", 1500),
+    upstream("redis", 200, "documented"),
+    peer("celery", "Celery 5.7, no results", "redis", "prefork, 2 processes, results ignored", 3000, CELERY),
+    peer(
+        "celery-db",
+        "Celery 5.7, django-db results",
+        "redis",
+        "prefork, 2 processes, CELERY_DB_REUSE_MAX 1000",
+        1200,
+        CELERY,
+        saved="SELECT count(*) FROM django_celery_results_taskresult WHERE status = 'SUCCESS'",
+    ),
+    peer(
+        "huey",
+        "huey 3.5, no results",
+        "redis",
+        "2 processes, results off",
+        6000,
+        ("-m", "django", "run_huey", "--worker-type=process", "--workers=2", "--quiet"),
+    ),
+    ours("orm", 6000),
+    upstream("orm", 1000),
+    upstream("orm", 120, "documented"),
+    peer(
+        "procrastinate",
+        "procrastinate 3.10",
+        "orm",
+        "2 processes",
+        1000,
+        *[("-m", "django", "procrastinate", "worker", "--concurrency=1")] * 2,
+        saved="SELECT count(*) FROM procrastinate_jobs WHERE status = 'succeeded'",
+    ),
+    peer(
+        "tasks-db",
+        "django-tasks-db 0.13",
+        "orm",
+        "2 processes, connections kept",
+        1000,
+        *[("-m", "django", "db_worker", "--no-startup-delay", "--interval=0.1", "--no-reload")] * 2,
+        saved="SELECT count(*) FROM django_tasks_db_dbtaskresult WHERE status = 'SUCCESSFUL'",
+    ),
+    ours("orm", 4000, "sqlite"),
+    upstream("orm", 1500, database="sqlite"),
+    ours("sqs", 300),
+    upstream("sqs", 300),
+    ours("mongodb", 600),
+    upstream("mongodb", 600),
+]
+#: Those that go through the realistic task: what waits in it is the same for all.
+REALISTIC = ["ours-redis", "ours-postgresql", "django-q2-best-redis", "celery", "celery-db", "huey", "procrastinate"]
