@@ -29,6 +29,7 @@ EPHEMERAL = (
     "RENDER",  # Render
     "FLY_APP_NAME",  # Fly.io
     "RAILWAY_ENVIRONMENT_NAME",  # Railway
+    "KUBERNETES_SERVICE_HOST",  # Kubernetes
 )
 
 try:

@@ -17,8 +17,8 @@ from django_q.conf import Conf
 from worker.delivery import brief
 
 FRESH = 30.0  #: seconds for which the file counts; the guard may have to wait for an absent database
-SHARE_EVERY = 15.0  #: seconds between two writes to the cache, which may be in the database
-SHARED_FOR = 45.0  #: seconds for which such a write counts
+SHARE_EVERY = 30.0  #: seconds between two writes to the cache, which may be in the database
+SHARED_FOR = 90.0  #: seconds for which such a write counts
 
 logger = logging.getLogger(__name__)
 

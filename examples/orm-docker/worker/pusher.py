@@ -20,7 +20,7 @@ from django_q.signing import SignedPackage
 from worker.delivery import MAX_DELIVERIES, SUSPECT_AFTER, Delivery, Leasing, Task, brief, failed, unreadable
 from worker.pipes import Board, Results, Tasks
 
-IDLE = 10.0  #: seconds after which an empty queue is looked at even if nothing has announced a task
+IDLE = 30.0  #: seconds after which an empty queue is looked at even if nothing has announced a task
 UNSAVED = 500  #: tasks that may run or be done, and not be reported as saved: what a `kill -9` may have run twice
 SOONEST = 0.005  #: seconds after which a full queue is looked at again; twice as many each time that nobody took a task
 LONGEST_PAUSE = 5.0  #: seconds between two tries while the broker is away
