@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 
@@ -38,11 +38,8 @@ def figure(values: list[float]) -> str:
 
 
 def ratio(ours: list[float], theirs: list[float]) -> str:
-    """Return the median of the ratios of rounds, and the spread."""
-    values = [one / other for one, other in zip(ours, theirs, strict=True)]
-    if len(values) == 1:
-        return f"{values[0]:.1f}x"
-    return f"{statistics.median(values):.1f}x ({min(values):.1f}-{max(values):.1f})"
+    """Return the ratio of the medians."""
+    return f"{statistics.median(ours) / statistics.median(theirs):.1f}x"
 
 
 def row(*cells: str) -> str:
@@ -84,7 +81,7 @@ def enqueued(figures: Figures) -> Iterator[str]:
             yield row(place, name, figure(figures[way][mine]), ratio(figures[way][mine], theirs))
 
 
-COSTS = ["latency p50, ms", "latency p99, ms", "transactions/s", "CPU, % of a core", "memory (PSS), MiB"]
+COSTS = ["latency p50, ms", "latency p99, ms", "CPU, % of a core", "memory (PSS), MiB"]
 
 
 def cost(figures: Figures) -> Iterator[str]:
@@ -178,7 +175,7 @@ def write(seen: Seen) -> None:
         measure: {key: [float(f"{value:.4g}") for value in values] for key, values in found.items()}
         for measure, found in seen.figures.items()
     }
-    DATA.write_text(json.dumps(asdict(seen) | {"figures": rounded}, indent=1) + "\n")
+    DATA.write_text(json.dumps(vars(seen) | {"figures": rounded}, indent=1) + "\n")
     PAGE.write_text(text(kept(), PAGE.read_text()))
     for name, svg in charts(kept()).items():
         (DOCS / name).write_text(svg)

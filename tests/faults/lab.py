@@ -382,7 +382,13 @@ class Lab:
     def schedule(self, name: str, seconds_ago: float) -> float:
         """Schedule a task for each minute, the first time so long ago, and return that time."""
         due: float = self.call(
-            "schedule", name=name, func="lab_tasks.work", args=f"'{name}',", seconds_ago=seconds_ago, schedule_type="I"
+            "schedule",
+            name=name,
+            func="lab_tasks.work_when_due",
+            args=f"'{name}',",
+            intended_date_kwarg="due",
+            seconds_ago=seconds_ago,
+            schedule_type="I",
         )
         return due
 
@@ -402,10 +408,6 @@ class Lab:
     def pids(self) -> set[int]:
         """Return the processes that have run a task."""
         return {int(line[2]) for line in self.entries()}
-
-    def times(self, event: str) -> list[tuple[str, float]]:
-        """Return the keys of all events of this kind, and when they came."""
-        return [(line[1], float(line[3])) for line in self.entries() if line[0] == event]
 
     def starts(self) -> Counter[str]:
         """Return how often each task has started."""

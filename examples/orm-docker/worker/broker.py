@@ -18,6 +18,12 @@ from worker.delivery import Delivery
 
 FREE = datetime(1970, 1, 1, tzinfo=UTC)  #: the lock of a task that was never taken, or was given back
 
+# With one commit, where a notification of its own would take another.
+ENQUEUE = """
+WITH task AS (INSERT INTO django_q_ormq (key, payload, lock) VALUES (%s, %s, %s) RETURNING id)
+SELECT id, pg_notify(%s, '') FROM task
+"""
+
 # In order, past what other clusters are taking at this moment, and in one round trip.
 CLAIM = """
 UPDATE django_q_ormq AS task SET lock = statement_timestamp() + %s
@@ -69,9 +75,11 @@ class Broker(ORM):  # type: ignore[misc]
 
     def enqueue(self, task: str) -> int:
         """Add a task."""
-        row = self.get_connection().create(key=self.list_key, payload=task, lock=FREE)
-        self.notify()
-        return int(row.pk)
+        if self.database.vendor == "postgresql":
+            with self.database.cursor() as cursor:
+                cursor.execute(ENQUEUE, [self.list_key, task, FREE, self.channel])
+                return int(cursor.fetchone()[0])
+        return int(self.get_connection().create(key=self.list_key, payload=task, lock=FREE).pk)
 
     def enqueue_all(self, payloads: list[str]) -> None:
         """Add tasks, all or none."""

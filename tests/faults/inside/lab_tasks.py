@@ -25,6 +25,13 @@ def work(key: str, seconds: float = 0.0) -> str:
     return key
 
 
+def work_when_due(key: str, due: str) -> None:
+    """Note for which time a schedule has queued this."""
+    note("start", key)
+    note("due", f"{key}@{due}")
+    note("end", key)
+
+
 def write_a_row(key: str) -> str:
     """Write to the project's database."""
     from django.contrib.auth.models import Group
