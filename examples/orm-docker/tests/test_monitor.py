@@ -119,7 +119,7 @@ def test_nothing_is_acknowledged_before_the_database_is_back_and_has_it(
         outage.close()
 
     task, outage = cluster.ended("task"), ExitStack()
-    monkeypatch.setattr(time, "sleep", pause)
+    monkeypatch.setattr("worker.monitor.time.sleep", pause)
     with outage:
         outage.enter_context(connection.execute_wrapper(refuse))
         cluster.settle(task)
