@@ -1,12 +1,12 @@
 """What is Redis's alone: the URL, and what others have left on the server."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
 import redis
 from django.core.exceptions import ImproperlyConfigured
 
+from tests.broker_server import PROGRAM
 from tests.processes import free_port
 from tests.test_broker import ask
 from worker.broker import connection_options, usable
@@ -125,7 +125,7 @@ answer(nothing, lost, empty, texts(take(broker, 1)))
     assert ask(code, environment) == [[], True, [0, 0], ["another"]]
 
 
-@pytest.mark.skipif("REDIS_URL" in os.environ, reason="the server may be somebody's")
+@pytest.mark.skipif(PROGRAM is None, reason="the server may be somebody's")
 def test_a_server_that_may_drop_tasks_is_named(environment: dict[str, str], server: redis.Redis) -> None:
     code = """
 import logging
