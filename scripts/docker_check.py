@@ -1,4 +1,4 @@
-"""Deploy projects with Docker, as their users would: build, start, run tasks, stop in the middle of one, look after it.
+"""Deploy projects with Docker, as their users would: build, start, run tasks, deploy a second version, stop, look back.
 
     python scripts/docker_check.py [BROKER ...] [--with KEY=VALUE ...]
 
@@ -25,9 +25,13 @@ from urllib.request import Request, urlopen
 ROOT = Path(__file__).resolve().parent.parent
 SLUG = "docker_check"
 HOST = "www.example.com"
-NAP = 15  #: seconds of the task that is under way when all is stopped
+NAP = 30  #: seconds of the task that is under way when all is replaced or stopped
+WAITING = 40  #: tasks behind it
+LARGEST = 200  #: MB, uncompressed, that the project may add to the image that it is built from
+SECRET = "k" * 25 + "0123456789" * 3
+STRANGER = 54321  #: a user of whom the image knows nothing, as OpenShift has it
 INSIDE = """
-import os, re, tomllib
+import os, re, shutil, tomllib
 from importlib.metadata import distributions
 from django.conf import settings
 files = {".venv", "__pycache__", "config", "core", "manage.py", "pyproject.toml", "staticfiles", "uv.lock", "worker"}
@@ -38,6 +42,32 @@ unwanted = wanted & {distribution.name.lower() for distribution in distributions
 assert not unwanted, f"packages for development in the image: {unwanted}"
 assert not settings.DEBUG, "DEBUG=true of a developer's .env reached the container"
 assert os.getuid() != 0, "root"
+builders = [name for name in ("cc", "gcc", "git", "make", "uv") if shutil.which(name)]
+assert not builders, f"programs in the image that only a build needs: {builders}"
+try:
+    open("/tmp/written", "w").close()
+    open("written", "w").close()
+except OSError as error:
+    assert error.filename == "written", error
+else:
+    raise AssertionError("the project's folder can be written")
+"""
+OCCUPY = """
+import time
+from django_q.tasks import async_task
+for cluster in {clusters}:
+    async_task("time.sleep", {nap}, cluster=cluster, group={group!r})
+time.sleep(4)  # for each worker to have taken its task
+for cluster in {clusters} * {waiting}:
+    async_task("time.sleep", 0, cluster=cluster, group={group!r})
+"""
+DONE = """
+import time
+from django_q.models import Task
+tasks, end = Task.objects.filter(group={group!r}), time.monotonic() + 60
+while tasks.count() < {count} and time.monotonic() < end:
+    time.sleep(0.2)
+print([tasks.filter(success=True, attempt_count=1).count(), tasks.count()])
 """
 
 
@@ -54,7 +84,7 @@ class Deployment:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         tests = {service["name"]: service for service in row["test_services"]}
-        variables = {"SECRET_KEY": "k" * 25 + "0123456789" * 3, "POSTGRES_PASSWORD": "p", "ALLOWED_HOSTS": HOST}
+        variables = {"SECRET_KEY": SECRET, "POSTGRES_PASSWORD": "p", "ALLOWED_HOSTS": HOST}
         variables |= {"PORT": str(self.port)}
         for service in tests.values():
             variables |= service["variables"]
@@ -71,9 +101,15 @@ class Deployment:
             for name, service in tests.items()
         }
         services["migrate"] = {"depends_on": {name: {"condition": "service_healthy"} for name in tests}}
-        (folder / "compose.override.yaml").write_text(json.dumps({"services": services}))
+        self.override({"services": services})
         self.services = [name for name in self.compose("config", "--services").split() if name not in tests]
         self.workers = [name for name in self.services if name.startswith("worker")]
+        self.processes = ["web", *self.workers]
+
+    def override(self, content: dict[str, Any]) -> None:
+        """Write compose.override.yaml."""
+        self.overridden = content
+        (self.folder / "compose.override.yaml").write_text(json.dumps(content))
 
     def compose(self, *arguments: str) -> str:
         """Run docker compose, and return what it printed."""
@@ -123,26 +159,62 @@ class Deployment:
             if not re.match("Result: 3", state["text"]):
                 raise ProblemError(f"the task {offer!r} ended with {state}")
 
-    def check_stop(self) -> None:
-        """Stop all while each worker is in the middle of a task: it must end it, and then itself, without a kill."""
+    def check_image(self) -> float:
+        """Make sure that the image is small and its history tells no secret; return the MB of the project in it."""
+        self.shell(INSIDE)
+        base = re.findall("^FROM (.+)", (self.folder / "Dockerfile").read_text(), re.MULTILINE)[-1]
+        image = self.compose("images", "--quiet", "web").strip()
+        if SECRET in run("docker", "history", "--no-trunc", image) + run("docker", "inspect", image):
+            raise ProblemError("the image tells SECRET_KEY")
+        if run("docker", "images", "--quiet", base) == "":
+            run("docker", "pull", "--quiet", base)
+        own, below = (int(run("docker", "inspect", "--format", "{{.Size}}", name)) for name in (image, base))
+        if (added := (own - below) / 1e6) > LARGEST:
+            raise ProblemError(f"the project adds {added:.0f} MB to {base}")
+        return added
+
+    def occupy(self, group: str) -> int:
+        """Give each worker a long task and others behind it; return how many tasks these are."""
         begun = time.monotonic()
         clusters = [name.removeprefix("worker").removeprefix("-") or None for name in self.workers]
-        queue = f"[async_task('time.sleep', {NAP}, cluster=name) for name in {clusters}]"
-        self.shell(f"from django_q.tasks import async_task; {queue}")
-        time.sleep(4)  # for each worker to have taken its task
+        self.shell(OCCUPY.format(group=group, clusters=clusters, nap=NAP, waiting=WAITING))
         if time.monotonic() - begun > NAP:
-            raise ProblemError("this machine is too busy: the task could have ended before the stop")
+            raise ProblemError("this machine is too busy: the long tasks could have ended already")
+        return (1 + WAITING) * len(clusters)
+
+    def check_done(self, group: str, count: int, *how: str) -> None:
+        """Wait until these tasks are done: each with success, and at its first start."""
+        if (seen := self.shell(DONE.format(group=group, count=count), *how)) != str([count, count]):
+            raise ProblemError(f"of {count} tasks, [done at the first start, done] are {seen}")
+
+    def check_deploy(self) -> None:
+        """Deploy a second version with the line of DEPLOY.md in the middle of tasks, as some other user."""
+        count = self.occupy("deploy")
+        (self.folder / "core" / "second.py").touch()
+        services = self.overridden["services"]
+        self.override({"services": services | {name: {"user": f"{STRANGER}:{STRANGER}"} for name in self.processes}})
+        (line,) = re.findall("^docker compose run --build .*", (self.folder / "DEPLOY.md").read_text(), re.MULTILINE)
+        run("sh", "-c", line, folder=self.folder)
+        for name in self.processes:
+            self.shell(f"import core.second, os; assert os.getuid() == {STRANGER}", "exec", "-T", name)
+        self.check_done("deploy", count)
+        self.check_health()
+
+    def check_stop(self) -> None:
+        """Stop all in the middle of tasks: each worker must end its own, give back the others, and need no kill."""
+        count = self.occupy("stop")
+        self.compose("stop", *self.processes)
+        self.check_exit_codes()
+        self.compose("start", *self.processes)
+        self.check_done("stop", count)
         self.compose("stop")
+        self.check_exit_codes()
+
+    def check_exit_codes(self) -> None:
+        """Make sure that all has ended well."""
         codes = {name: row["ExitCode"] for name, row in self.states().items()}
         if any(codes.values()):
             raise ProblemError(f"exit codes: {codes}")
-
-    def check_results(self) -> None:
-        """Look for the results of those tasks."""
-        self.compose("up", "--detach", "--wait", "db")
-        code = "from django_q.models import Success; print(Success.objects.filter(func='time.sleep').count())"
-        if (count := self.shell(code, "run", "--rm", "-T", "--no-deps", "web")) != str(len(self.workers)):
-            raise ProblemError(f"{count} results of {len(self.workers)} tasks")
 
 
 def run(*command: str, folder: Path = ROOT) -> str:
@@ -175,14 +247,15 @@ def check(broker: str, row: dict[str, Any], answers: list[str]) -> None:
             with step(broker, "up and healthy"):
                 deployment.compose("up", "--detach", "--build", "--wait")
                 deployment.check_health()
-            with step(broker, "nothing in the image that is not needed"):
-                deployment.shell(INSIDE)
+            with step(broker, "image looked into"):
+                added = deployment.check_image()
+            print(f"{broker:8} {'the project is, of the image':40} {added:6.0f} MB")
             with step(broker, "tasks of the start page done"):
                 deployment.check_tasks()
-            with step(broker, f"stopped during tasks of {NAP} s, all with 0"):
+            with step(broker, "second version deployed during tasks"):
+                deployment.check_deploy()
+            with step(broker, "stopped during tasks, started, all done"):
                 deployment.check_stop()
-            with step(broker, "their results found"):
-                deployment.check_results()
         except Exception:
             print(deployment.compose("logs", "--timestamps", "--tail", "50"))
             raise
