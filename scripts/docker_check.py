@@ -205,7 +205,7 @@ class Deployment:
         count = self.occupy("stop")
         self.compose("stop", *self.processes)
         self.check_exit_codes()
-        self.compose("start", *self.processes)
+        self.compose("up", "--detach", "--wait")
         self.check_done("stop", count)
         self.compose("stop")
         self.check_exit_codes()

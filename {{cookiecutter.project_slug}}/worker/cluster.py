@@ -13,17 +13,19 @@ prefetched tasks along. Here:
 
 import ctypes
 import os
+import pydoc
 import signal
 import sys
 import threading
 import time
+from functools import cache
 from multiprocessing.connection import wait
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any, NoReturn
 
 from django import db
 from django.conf import settings
-from django_q import cluster
+from django_q import cluster, worker
 from django_q.conf import Conf, logger
 from django_q.humanhash import humanize
 from django_q.scheduler import scheduler
@@ -68,6 +70,32 @@ def run_child(parent: int, target: Any, *args: Any) -> None:
     die_with(parent)
     signal.signal(signal.SIGTERM, leave_to_main)
     target(*args)
+
+
+@cache
+def found(path: str) -> Any:
+    """Return what a task names as its function.
+
+    Raises:
+        LookupError: If there is none.
+    """
+    if (function := pydoc.locate(path)) is None:
+        raise LookupError(path)
+    return function
+
+
+def locate(path: str) -> Any:
+    """Return what a task names as its function, None if there is none."""
+    try:
+        return found(path)
+    except LookupError:
+        return None
+
+
+def work(*args: Any) -> None:
+    """Run django-q2's worker. 1.11.1's goes through the import system for each task, here once for each function."""
+    worker.pydoc = SimpleNamespace(locate=locate)
+    worker.worker(*args)
 
 
 class Cluster(cluster.Cluster):  # type: ignore[misc]
@@ -160,7 +188,7 @@ class Sentinel(cluster.Sentinel):  # type: ignore[misc]
         self.board.vacate(seat)
         timer = Timer()
         inbox = Inbox(self.task_queue, self.board, seat)
-        process = self.spawn_process(cluster.worker, inbox, self.result_queue, timer, self.timeout)
+        process = self.spawn_process(work, inbox, self.result_queue, timer, self.timeout)
         process.daemon = Conf.DAEMONIZE_WORKERS
         process.timer, process.seat = timer, seat
         self.pool.append(process)

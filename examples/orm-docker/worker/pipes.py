@@ -16,6 +16,7 @@ import select
 import struct
 import threading
 import time
+from datetime import datetime
 from functools import partial
 from multiprocessing.sharedctypes import RawArray, RawValue
 from typing import Any
@@ -24,6 +25,7 @@ from worker.delivery import Task, brief, failed
 
 CONTEXT = multiprocessing.get_context("fork")  # as django-q2; the start method of Python 3.14 would pickle brokers
 STOP = "STOP"  #: what ends the monitor and, as django-q2 has it, a worker
+TIMES = ("started", "stopped")  #: of a task
 
 
 class Flag:
@@ -108,12 +110,17 @@ class Board:
 
 def pack(task: Any) -> bytes:
     """Return a task as it goes through a pipe; raises what pickling raises."""
+    if task != STOP:  # pickle imports the class of a time for each, which takes longer than all else
+        task = task | {key: task[key].isoformat() for key in TIMES if key in task}
     return pickle.dumps(task, pickle.HIGHEST_PROTOCOL)
 
 
 def unpack(data: bytes) -> Any:
     """Return what was packed; raises what unpickling raises."""
-    return pickle.loads(data)  # noqa: S301 (a process of this cluster has packed it)
+    task = pickle.loads(data)  # noqa: S301 (a process of this cluster has packed it)
+    if task != STOP:
+        task.update((key, datetime.fromisoformat(task[key])) for key in TIMES if key in task)
+    return task
 
 
 class Pipe:
