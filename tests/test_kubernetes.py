@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -24,13 +23,13 @@ from pytest_cookies.plugin import Cookies
 from tests import servers
 from tests.browser import status
 from tests.combinations import CHOICES, COMBINATIONS, CONTEXT, TEMPLATE, Combination, each
+from tests.hostings import kustomize
 from tests.processes import free_port, run, started, succeeds
 from tests.projects import PRODUCTION, Workplace
 
 Object = dict[str, Any]
 Objects = list[Object]
 
-KUBECTL = Path(sys.executable).with_name("kubectl")
 VERSION = kubernetes_validate.latest_version()
 KEDA = json.loads((Path(__file__).parent / "schemas" / "keda.schema.json").read_text())
 WINDOW: int = CONTEXT["_hostings"]["kubernetes"]["stop_window"]
@@ -41,11 +40,6 @@ COMPONENTS = ["autoscale-web", "autoscale-workers", "servers"]
 SCALED_BY = {"autoscale-web": "web", "autoscale-workers": "worker.*", "servers": "nothing"}
 
 each_rendered = each("", lambda combination: iter([()]), RENDERED)
-
-
-def kustomize(folder: Path, expect: int = 0) -> str:
-    """Return what kubectl makes of a folder."""
-    return run([KUBECTL, "kustomize", folder], folder, {"HOME": str(folder), "PATH": os.defpath}, expect)
 
 
 def render(folder: Path) -> Objects:
