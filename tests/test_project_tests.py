@@ -33,7 +33,7 @@ def test_its_workflow_passes(combination: Combination, workplace: Workplace, int
         servers.broker(combination, workplace) as queue,
     ):
         # In the place of containers; where the workflow has none for the broker, the tests start their own server.
-        services = database | (queue if combination.row["services"] else {})
+        services = {**database, **(queue if combination.row["services"] else {})}
         assert job["env"].keys() == addresses(job).keys() == services.keys()
         environment = {**uv_environment(interpreter), **services, "TMPDIR": str(workplace.temporary)}
         printed = run_steps(job, workplace.path, environment, workplace.temporary)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.combinations import COMBINATIONS, TEMPLATE, Combination
-from tests.processes import run
+from tests.processes import Command, run
 
 PROGRAMS = Path(sys.executable).parent
 WORKFLOW = ".github/workflows/ci.yml"
@@ -16,7 +16,7 @@ WORKFLOW = ".github/workflows/ci.yml"
 
 def judge(workflows: Iterable[Path], folder: Path, expect: int = 0) -> str:
     """Have actionlint judge workflows, and shellcheck the scripts in them."""
-    command = [PROGRAMS / "actionlint", "-shellcheck", PROGRAMS / "shellcheck", *workflows]
+    command: Command = [PROGRAMS / "actionlint", "-shellcheck", PROGRAMS / "shellcheck", *workflows]
     return run(command, folder, {"PATH": os.defpath}, expect)
 
 
