@@ -22,9 +22,9 @@ from pytest_cookies.plugin import Cookies
 from tests import servers
 from tests.browser import status
 from tests.combinations import CHOICES, COMBINATIONS, CONTEXT, TEMPLATE, Combination, each
-from tests.hostings import kustomize
+from tests.hostings import KUBECTL, kustomize
 from tests.platforms.platform import WORK, Ledger, wait_until
-from tests.processes import free_port, run, started, succeeds
+from tests.processes import Command, free_port, run, started, succeeds
 from tests.projects import PRODUCTION, Workplace
 
 Object = dict[str, Any]
@@ -572,6 +572,16 @@ def test_a_deploy_migrates_before_it_changes_web_and_workers(combination: Combin
         "rollout status deployment.apps/web --timeout=10m",
         "rollout status deployment.apps/worker --timeout=10m",
     ]
+
+
+def test_shellcheck_has_no_objection_to_the_script(bake: Callable[[Combination], Path], tmp_path: Path) -> None:
+    shellcheck: Command = [KUBECTL.with_name("shellcheck"), "deploy"]
+    for combination in RENDERED:
+        if combination.broker == CHOICES["broker"][0]:
+            run(shellcheck, bake(combination) / "kubernetes", {})
+    text = (bake(RENDERED[0]) / "kubernetes" / "deploy").read_text()
+    (tmp_path / "deploy").write_text(text.replace('"$statefulset"', "$statefulset"))
+    assert "SC2086" in run(shellcheck, tmp_path, {}, expect=1)
 
 
 @pytest.mark.parametrize("variables", [{"JOB": "failed"}, {"JOB": "complete", "NO_SECRET": "1"}], ids=str)
