@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import signal
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,13 +22,14 @@ from pytest_cookies.plugin import Cookies
 from tests import servers
 from tests.browser import status
 from tests.combinations import CHOICES, COMBINATIONS, CONTEXT, TEMPLATE, Combination, each
-from tests.processes import free_port, run, started, succeeds
+from tests.hostings import KUBECTL, kustomize
+from tests.platforms.platform import WORK, Ledger, wait_until
+from tests.processes import Command, free_port, run, started, succeeds
 from tests.projects import PRODUCTION, Workplace
 
 Object = dict[str, Any]
 Objects = list[Object]
 
-KUBECTL = Path(sys.executable).with_name("kubectl")
 VERSION = kubernetes_validate.latest_version()
 KEDA = json.loads((Path(__file__).parent / "schemas" / "keda.schema.json").read_text())
 WINDOW: int = CONTEXT["_hostings"]["kubernetes"]["stop_window"]
@@ -41,11 +40,6 @@ COMPONENTS = ["autoscale-web", "autoscale-workers", "servers"]
 SCALED_BY = {"autoscale-web": "web", "autoscale-workers": "worker.*", "servers": "nothing"}
 
 each_rendered = each("", lambda combination: iter([()]), RENDERED)
-
-
-def kustomize(folder: Path, expect: int = 0) -> str:
-    """Return what kubectl makes of a folder."""
-    return run([KUBECTL, "kustomize", folder], folder, {"HOME": str(folder), "PATH": os.defpath}, expect)
 
 
 def render(folder: Path) -> Objects:
@@ -580,6 +574,16 @@ def test_a_deploy_migrates_before_it_changes_web_and_workers(combination: Combin
     ]
 
 
+def test_shellcheck_has_no_objection_to_the_script(bake: Callable[[Combination], Path], tmp_path: Path) -> None:
+    shellcheck: Command = [KUBECTL.with_name("shellcheck"), "deploy"]
+    for combination in RENDERED:
+        if combination.broker == CHOICES["broker"][0]:
+            run(shellcheck, bake(combination) / "kubernetes", {})
+    text = (bake(RENDERED[0]) / "kubernetes" / "deploy").read_text()
+    (tmp_path / "deploy").write_text(text.replace('"$statefulset"', "$statefulset"))
+    assert "SC2086" in run(shellcheck, tmp_path, {}, expect=1)
+
+
 @pytest.mark.parametrize("variables", [{"JOB": "failed"}, {"JOB": "complete", "NO_SECRET": "1"}], ids=str)
 def test_a_deploy_changes_no_pod_if_the_release_fails(
     variables: dict[str, str], bake: Callable[[Combination], Path], tmp_path: Path
@@ -687,15 +691,15 @@ def test_the_triggers_see_all_tasks_that_are_not_done(
 
 # The pods' processes, run here as the rendered files say
 
-NAP = 6  #: seconds of the task that each worker is in the middle of when its pod is told to go
-QUEUE_NAPS = f"""
+LONG_TASKS = ("long-None", "long-slow")  #: each worker is in the middle of one when its pod is told to go
+QUEUE_LONG_TASKS = """
 from django_q.tasks import async_task
 for name in (None, "slow"):
-    async_task("time.sleep", {NAP}, cluster=name)
+    async_task("work.work", f"long-{name}", cluster=name)
 """
-COUNT_NAPS = """
+COUNT_TASKS = """
 from django_q.models import Success
-print(Success.objects.filter(func="time.sleep", attempt_count=1).count())
+print(Success.objects.filter(func="work.work", attempt_count=1).count())
 """
 
 
@@ -729,8 +733,10 @@ class Pod:
 
 @each("", lambda combination: iter([()]), [it for it in RENDERED if it.queues == "fast_and_slow"][:1])
 def test_what_its_pods_run_passes_the_probes_and_ends_its_tasks_in_time(
-    combination: Combination, everything: Objects, workplace: Workplace
+    combination: Combination, everything: Objects, workplace: Workplace, tmp_path: Path
 ) -> None:
+    ledger = Ledger(tmp_path / "work")
+    (workplace.path / "work.py").write_text(WORK.format(folder=str(ledger.folder)))
     with (
         servers.database("postgresql", workplace.temporary) as database,
         servers.broker(combination, workplace) as queue,
@@ -761,10 +767,14 @@ def test_what_its_pods_run_passes_the_probes_and_ends_its_tasks_in_time(
             for probe in ("startupProbe", "livenessProbe"):
                 processes[name].wait_until(partial(pod.passes, probe), f"the {probe} of {name}")
         assert pods["web"].passes("readinessProbe")
-        workplace.manage("shell", "-v0", "-c", QUEUE_NAPS, environment=variables)
-        time.sleep(NAP / 2)
+        workplace.manage("shell", "-v0", "-c", QUEUE_LONG_TASKS, environment=variables)
+        wait_until(lambda: len(ledger.count("begin")) == len(LONG_TASKS), "the begin of both tasks")
         for process in processes.values():
             process.popen.send_signal(signal.SIGTERM)
+        for name in workers(everything):
+            wait_until(lambda it=processes[name]: "stopping" in it.log(), f"the stop of {name}")  # type: ignore[misc]
+        for task in LONG_TASKS:
+            ledger.let_go(task)
         for name, process in processes.items():
             assert process.popen.wait(seconds(everything, "worker")["window"]) == 0, f"{name}\n{process.log()}"
-        assert workplace.manage("shell", "-v0", "-c", COUNT_NAPS, environment=variables).split()[-1] == "2"
+        assert workplace.manage("shell", "-v0", "-c", COUNT_TASKS, environment=variables).split()[-1] == "2"

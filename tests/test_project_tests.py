@@ -1,4 +1,4 @@
-"""The project's own tests pass, by the command that its README names."""
+"""The project's own tests pass: by the steps of its GitHub workflow, and by the command that its README names."""
 
 import os
 import re
@@ -9,8 +9,9 @@ from uv import find_uv_bin
 
 from tests import servers
 from tests.combinations import CHOICES, COMBINATIONS, Combination, each, version
-from tests.processes import run
+from tests.processes import Environment, run
 from tests.projects import Workplace, uv_environment
+from tests.workflows import addresses, only_job, run_steps
 
 
 def newest(broker: str) -> Combination:
@@ -19,11 +20,33 @@ def newest(broker: str) -> Combination:
     return max(usable, key=lambda combination: version(combination.django_version))
 
 
+def all_passed(printed: str) -> bool:
+    """Say whether pytest has passed tests, and skipped none."""
+    return bool(re.search(r"\b[1-9]\d* passed", printed)) and not re.search(r"\b[1-9]\d* skipped", printed)
+
+
 @each("", lambda combination: iter([()]), [newest(broker) for broker in CHOICES["broker"]])
-def test_make_test_passes(combination: Combination, workplace: Workplace, interpreter: Path) -> None:
-    with servers.broker(combination, workplace) as found:
-        uv = os.pathsep.join([str(Path(find_uv_bin()).parent), os.environ["PATH"]])
-        environment = {**uv_environment(interpreter), **found, "PATH": uv, "TMPDIR": str(workplace.temporary)}
-        printed = run(["make", "test"], workplace.path, environment)
-    assert re.search(r"\b[1-9]\d* passed", printed), printed
-    assert not re.search(r"\b[1-9]\d* skipped", printed), printed
+def test_its_workflow_passes(combination: Combination, workplace: Workplace, interpreter: Path) -> None:
+    job = only_job(workplace.path)
+    with (
+        servers.database("postgresql", workplace.temporary) as database,
+        servers.broker(combination, workplace) as queue,
+    ):
+        # In the place of containers; where the workflow has none for the broker, the tests start their own server.
+        services = {**database, **(queue if combination.row["services"] else {})}
+        assert job["env"].keys() == addresses(job).keys() == services.keys()
+        environment = {**uv_environment(interpreter), **services, "TMPDIR": str(workplace.temporary)}
+        printed = run_steps(job, workplace.path, environment, workplace.temporary)
+    assert "make lint" in printed
+    assert all_passed(printed["make test"]), printed["make test"]
+
+
+@each("", lambda combination: iter([()]), [newest(CHOICES["broker"][0])])
+def test_make_test_passes_where_nothing_is_set(
+    combination: Combination, workplace: Workplace, interpreter: Path
+) -> None:
+    # On SQLite; of one project only, since it takes minutes.
+    uv = os.pathsep.join([str(Path(find_uv_bin()).parent), os.environ["PATH"]])
+    environment: Environment = {**uv_environment(interpreter), "PATH": uv, "TMPDIR": str(workplace.temporary)}
+    printed = run(["make", "test"], workplace.path, environment)
+    assert all_passed(printed), printed

@@ -113,7 +113,6 @@ PLATFORMS = {
         probe_host="10.244.0.17:8000",
         order=Order.START_FIRST,
         variables={"KUBERNETES_SERVICE_HOST": "10.96.0.1"},
-        given={"ALLOWED_HOSTS": "www.example.com"},
         runs_commands=True,
     ),
 }

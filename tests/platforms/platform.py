@@ -136,7 +136,7 @@ class Machine:
     name: str
     process: Process
     port: int
-    window: int
+    window: int  #: seconds between SIGTERM and SIGKILL
     environment: Mapping[str, str]
     stopped: float = 0.0
 
@@ -172,7 +172,7 @@ class Platform:
         environment = self.workplace.environment(variables)
         command, logs = described.command.split(), self.workplace.temporary
         process = self.stack.enter_context(started(f"{name}-{number}", command, self.workplace.path, environment, logs))
-        machine = Machine(name, process, port, described.window, environment)
+        machine = Machine(name, process, port, described.window - described.pause, environment)
         self.machines.append(machine)
         return machine
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests import servers
-from tests.combinations import CHOICES, CONTEXT, Combination
-from tests.hostings import MARGIN, READERS, Deployment, Described
+from tests.combinations import CHOICES, Combination
+from tests.hostings import MARGIN, READERS
 from tests.interpreters import for_combination
 from tests.platforms.facts import PLATFORMS
 from tests.platforms.platform import URLS, WORK, Ledger, Platform, Visitors, wait_until
@@ -22,17 +22,6 @@ PROCESSES_OF_A_WORKER = 6  #: main process, guard, pusher, monitor, and two work
 def combination_for(name: str) -> Combination:
     """Return the combination that is deployed there."""
     return Combination(PLATFORMS[name].broker, name, PLATFORMS[name].queues, CHOICES["django_version"][0])
-
-
-def deployment_of(name: str, project: Path, combination: Combination) -> Deployment:
-    """Return what the platform's files say; of Kubernetes', which kustomize reads, the row of the hosting says it."""
-    if name in READERS:
-        return READERS[name](project, combination)
-    window = CONTEXT["_hostings"][name]["stop_window"]
-    environment = {"Q_GRACE": str(window - MARGIN)}
-    commands = {each: f"python manage.py prodserver {each}" for each in ("web", "worker")}
-    processes = {each: Described(command, window, environment) for each, command in commands.items()}
-    return Deployment(processes, "python manage.py release", frozenset())
 
 
 @pytest.fixture
@@ -50,7 +39,7 @@ def running(
             (workplace.path / "work.py").write_text(WORK.format(folder=str(ledger.folder)))
             with (workplace.path / "config/urls.py").open("a") as urls:
                 urls.write(URLS)
-            deployment = deployment_of(name, project, combination)
+            deployment = READERS[name](project, combination)
             if overrides:
                 deployment = replace(
                     deployment,

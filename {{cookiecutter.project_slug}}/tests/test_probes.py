@@ -63,7 +63,7 @@ def test_readyz_says_that_the_database_does_not_answer(
     assert (response.status_code, response.content) == (503, b"the database does not answer\n")
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)  # it closes its connection
 def test_a_worker_waits_for_its_servers(broker: Mock, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     monkeypatch.setattr(time, "sleep", Mock())
     broker.ping.side_effect = [OSError("refused"), OSError("refused"), None]
@@ -73,7 +73,7 @@ def test_a_worker_waits_for_its_servers(broker: Mock, monkeypatch: pytest.Monkey
     ] * 2
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_a_worker_gives_up_when_its_servers_stay_away(broker: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "START_WITHIN", 0)
     broker.ping.side_effect = OSError("refused")

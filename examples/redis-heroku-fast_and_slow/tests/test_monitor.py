@@ -29,6 +29,8 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> MemoryBroker:
     """Provide the monitor's broker; few tries follow, at once."""
     broker = MemoryBroker()
     monkeypatch.setattr("worker.monitor.get_broker", lambda: broker)
+    # Django takes the connection of a test for unusable, since it is in the middle of a transaction, and closes it.
+    monkeypatch.setattr("worker.monitor.close_old_connections", lambda: None)
     # In this module alone: clients of brokers have threads, which sleep too.
     monkeypatch.setattr("worker.monitor.time", Mock(wraps=time, sleep=Mock(side_effect=[None] * 5)))
     return broker
