@@ -49,17 +49,24 @@ class Monitor:
         self.inbox: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
         self.is_busy = False
         self.pruned = time.monotonic()
+        self.has_saved = False  #: since then
         self.to_prune: set[tuple[str, Any]] = set()
 
     def run(self) -> None:
         """Work until the guard says stop, and all results before it are saved."""
         threading.Thread(target=self.read, daemon=True).start()
-        running = True
-        while running:
-            batch = self.gather()
-            running = STOP not in batch
-            self.settle([task for task in batch if task != STOP])
+        while self.turn():
+            pass
         self.prune()
+
+    def turn(self) -> bool:
+        """Wait for results and settle them, and prune now and then; say whether more may come."""
+        batch = self.gather()
+        if tasks := [task for task in batch if task != STOP]:
+            self.settle(tasks)
+        if time.monotonic() - self.pruned > PRUNE_EVERY:
+            self.prune()
+        return STOP not in batch
 
     def read(self) -> None:
         """Keep the pipe empty: a worker could otherwise not hand on a result while a server is away."""
@@ -69,8 +76,12 @@ class Monitor:
                 self.inbox.put(result)
 
     def gather(self) -> list[Any]:
-        """Wait for a result, and return it with those that have come meanwhile."""
-        batch = [self.unpack(*self.inbox.get())]
+        """Wait for a result, and return it with those that have come meanwhile; none if it is time to prune."""
+        try:
+            first = self.inbox.get(timeout=PRUNE_EVERY if self.has_saved else None)
+        except queue.Empty:
+            return []
+        batch = [self.unpack(*first)]
         if self.is_busy:
             time.sleep(LINGER)
         while len(batch) < BATCH and not self.inbox.empty():
@@ -102,8 +113,6 @@ class Monitor:
         self.news.send([(task["ticket"], task.get("unreadable")) for task in batch])
         for task in tasks:
             self.announce(task)
-        if time.monotonic() - self.pruned > PRUNE_EVERY:
-            self.prune()
 
     def persevere(self, what: str, action: Callable[[], Any], away: Errors = (Exception,)) -> Any:
         """Do something until its server is there, while these errors say that it is away; a line a try."""
@@ -162,6 +171,7 @@ class Monitor:
                     row.attempt_count += 1
                     row.save_base(raw=True)  # without signals, which are sent once all is committed
             insert(new, using)
+        self.has_saved = True
         return [*known.values(), *new]
 
     def save_in_cache(self, task: Task) -> int:
@@ -197,7 +207,7 @@ class Monitor:
 
     def prune(self) -> None:
         """Delete the oldest successes above `save_limit`."""
-        self.pruned = time.monotonic()
+        self.pruned, self.has_saved = time.monotonic(), False
         if Conf.SAVE_LIMIT <= 0:
             return
         filters = [dict([pair]) for pair in self.to_prune] if Conf.SAVE_LIMIT_PER else [{}]
@@ -234,7 +244,6 @@ def insert(rows: list[Row], using: str) -> None:
         for row in rows:
             lines.write_row([field.get_db_prep_save(field.pre_save(row, True), connection) for field in fields])
             row._state.adding, row._state.db = False, using  # noqa: SLF001 (as bulk_create() leaves it)
-
 
 
 def monitor(results: Results, board: Board, news: Connection) -> None:
