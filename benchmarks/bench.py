@@ -23,6 +23,14 @@ from tests.projects import PRODUCTION, Environments, Workplace, uv_environment
 INSIDE = Path(__file__).parent / "inside"
 PEERS = TEMPLATE / "build" / "benchmarks" / "peers"
 MIGRATED = "peers_migrated"  #: a database with the tables of the other queues
+LOG_LINES = "%d %v "  #: how PostgreSQL begins those of its log: with the database and the transaction
+MANY = 10  #: databases, of which PostgreSQL looks at each for what to vacuum
+STATEMENTS = """
+import os, sys, psycopg
+with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+    for statement in sys.argv[1:]:
+        connection.execute(statement)
+"""
 
 
 @dataclass
@@ -32,6 +40,7 @@ class Bench:
     folder: Path
     stack: ExitStack
     bases: dict[str, Base] = field(default_factory=dict)
+    left: dict[str, list[str]] = field(default_factory=dict)  #: by broker, the databases of runs that have ended
     runs: int = 0
 
     def base(self, broker: str) -> Base:
@@ -42,8 +51,14 @@ class Bench:
             project = bake(combination.answers, folder / "baked")
             workplace = Workplace.of(project, for_combination(combination), environments, folder)
             self.bases[broker] = base = self.stack.enter_context(Base.of(combination, workplace))
-            base.sql(f"CREATE DATABASE {MIGRATED}")
+            logged = f"ALTER SYSTEM SET log_line_prefix = '{LOG_LINES}'"
+            self.execute(broker, f"CREATE DATABASE {MIGRATED}", logged, "SELECT pg_reload_conf()")
         return self.bases[broker]
+
+    def execute(self, broker: str, *statements: str) -> None:
+        """Run statements outside of any project's database."""
+        base = self.bases[broker]
+        base.workplace.run("python", "-c", STATEMENTS, *statements, environment=base.database)
 
     def python(self, system: System) -> Path:
         """Return the Python that has the packages of a system; those of the other queues are installed at once."""
@@ -94,7 +109,19 @@ class Bench:
         self.runs += 1
         folder = self.folder / f"run{self.runs}"
         folder.mkdir()
-        return Run(self, system, folder, self.environment(system, folder, self.database(system, folder)))
+        database = self.database(system, folder)
+        name = database["DATABASE_URL"].rpartition("/")[2] if system.database == "postgresql" else ""
+        if name:
+            self.forget(system.broker, name)
+        return Run(self, system, folder, self.environment(system, folder, database), name)
+
+    def forget(self, broker: str, name: str) -> None:
+        """Drop the databases of runs before, except for the last few, once there are many."""
+        names = self.left.setdefault(broker, [])
+        if len(names) >= MANY:
+            self.execute(broker, *(f"DROP DATABASE {old} WITH (FORCE)" for old in names[:-2]))
+            del names[:-2]
+        names.append(name)
 
 
 @dataclass
@@ -105,29 +132,29 @@ class Run:
     system: System
     folder: Path
     environment: Mapping[str, str]
+    database: str  #: its name in PostgreSQL, "" elsewhere
 
     @property
     def place(self) -> Path:
         """Where its commands run."""
         return INSIDE if self.system.is_peer else self.bench.base(self.system.broker).workplace.path
 
-    def call(self, *arguments: str) -> str:
+    def call(self, *arguments: str, **variables: str) -> str:
         """Run a program of Python's, and return what it printed."""
         command: Command = [self.bench.python(self.system), *arguments]
-        done = subprocess.run(
-            command, cwd=self.place, env=self.environment, capture_output=True, text=True, check=False
-        )
+        environment = {**self.environment, **variables}
+        done = subprocess.run(command, cwd=self.place, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{self.system.key}: {done.stdout}{done.stderr}")
         return done.stdout
 
     @contextmanager
-    def workers(self) -> Iterator[list[Process]]:
+    def workers(self, clusters: int = 1) -> Iterator[list[Process]]:
         """Run its workers until the block ends."""
         python = self.bench.python(self.system)
         started: list[Process] = []
         try:
-            for number, arguments in enumerate(self.system.workers):
+            for number, arguments in enumerate(self.system.workers * clusters):
                 command: Command = [python, *arguments]
                 started.append(Process(f"worker{number}", command, self.place, self.environment, self.folder))
             yield started
@@ -135,13 +162,13 @@ class Run:
             for process in started:
                 process.kill()  # some would wait
 
-    def ask(self, sql: str) -> int:
+    def ask(self, sql: str, **variables: str) -> int:
         """Return the number that a query of its database gives."""
         code = (
             "import os, psycopg, sys; connection = psycopg.connect(os.environ['DATABASE_URL'], autocommit=True); "
             "print(connection.execute(sys.argv[1]).fetchone()[0])"
         )
-        return int(self.call("-c", code, sql))
+        return int(self.call("-c", code, sql, **variables))
 
     def times(self, name: str, number: int = 1) -> tuple[float, ...]:
         """Return the times that were noted under a name once there are so many, () before."""
