@@ -42,6 +42,7 @@ class Bench:
     bases: dict[str, Base] = field(default_factory=dict)
     left: dict[str, list[str]] = field(default_factory=dict)  #: by broker, the databases of runs that have ended
     runs: int = 0
+    has_peers: bool = False
 
     def base(self, broker: str) -> Base:
         """Return the servers and the project of a broker."""
@@ -65,11 +66,13 @@ class Bench:
         if not system.is_peer:
             return self.base(system.broker).workplace.python
         python = PEERS / "bin" / "python"
-        if not python.exists():
+        if not self.has_peers:
             environment = uv_environment(Path(sys.executable))
-            subprocess.run([find_uv_bin(), "venv", "--quiet", PEERS], env=environment, check=True)
+            if not python.exists():
+                subprocess.run([find_uv_bin(), "venv", "--quiet", PEERS], env=environment, check=True)
             install: Command = [find_uv_bin(), "pip", "install", "--quiet", "--python", python, "--group", "peers"]
             subprocess.run(install, env=environment, cwd=TEMPLATE, check=True)
+            self.has_peers = True
         return python
 
     def database(self, system: System, folder: Path) -> Mapping[str, str]:
