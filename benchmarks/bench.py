@@ -51,7 +51,7 @@ class Bench:
             environments = Environments(self.folder / "environments")
             project = bake(combination.answers, folder / "baked")
             workplace = Workplace.of(project, for_combination(combination), environments, folder)
-            self.bases[broker] = base = self.stack.enter_context(Base.of(combination, workplace))
+            self.bases[broker] = self.stack.enter_context(Base.of(combination, workplace))
             logged = f"ALTER SYSTEM SET log_line_prefix = '{LOG_LINES}'"
             self.execute(broker, f"CREATE DATABASE {MIGRATED}", logged, "SELECT pg_reload_conf()")
         return self.bases[broker]

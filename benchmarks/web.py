@@ -76,7 +76,9 @@ def web(bench: Bench, system: System, arguments: Arguments, seconds: int) -> dic
         server.wait_until(lambda: listens(port), "gunicorn's port")
         time.sleep(SETTLE)
         for view in VIEWS:
-            found[f"{view}, requests/s"], found[f"{view}, p99, ms"] = asked(f"http://127.0.0.1:{port}/bench/{view}", seconds)
+            found[f"{view}, requests/s"], found[f"{view}, p99, ms"] = asked(
+                f"http://127.0.0.1:{port}/bench/{view}", seconds
+            )
         found["memory (PSS), MiB"] = sum(map(memory, server.session())) / 1024
     finally:
         server.kill()
