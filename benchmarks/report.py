@@ -135,17 +135,26 @@ def grown(seen: Seen) -> Iterator[str]:
             yield row(place, name.removeprefix(GROWTH), *(f"{value:,.1f}" for value in seen.figures[name][system.key]))
 
 
+#: What a reader must know of a table.
 NOTES = {
-    "Start and stop of a worker": "From the start of its process until a task begins that waits for it; and from SIGTERM "
-    "to an idle worker until all of its processes have ended.",
-    "What one task asks": "A task that does nothing, from a full queue until its result is saved and it is acknowledged, "
-    "with its part of what the start asks. PostgreSQL's log and Redis count; BEGIN and COMMIT are queries, too. The CPU "
-    "is that of the worker's processes.",
-    "Tasks that do nothing, a second, by clusters": "The clusters, of two processes each, share this machine's cores with "
-    "the servers, and the queue is filled while they take from it: this shows whether they are in each other's way.",
-    "Requests to the web process": "wrk asks over 16 connections that it keeps, two seconds each time, for a view that "
-    "does nothing but goes through all of the project's middleware (trivial), and for one that waits 50 ms (waiting). "
-    "Ratios are to gunicorn's defaults with two workers.",
+    "Start and stop of a worker": (
+        "From the start of its process until a task begins that waits for it; and from SIGTERM to an idle "
+        "worker until all of its processes have ended."
+    ),
+    "What one task asks": (
+        "A task that does nothing, from a full queue until its result is saved and it is acknowledged, with "
+        "its part of what the start asks. PostgreSQL's log and Redis count; BEGIN and COMMIT are queries, "
+        "too. The CPU is that of the worker's processes."
+    ),
+    "Tasks that do nothing, a second, by clusters": (
+        "The clusters, of two processes each, share this machine's cores with the servers, and the queue is "
+        "filled while they take from it: this shows whether they are in each other's way."
+    ),
+    "Requests to the web process": (
+        "wrk asks over 16 connections that it keeps, two seconds each time, for a view that does nothing but "
+        "goes through all of the project's middleware (trivial), and for one that waits 50 ms (waiting). "
+        "Ratios are to gunicorn's defaults with two workers."
+    ),
 }
 
 
