@@ -1,6 +1,7 @@
 """What the measures share: servers, projects, and processes of a system."""
 
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -24,7 +25,8 @@ INSIDE = Path(__file__).parent / "inside"
 PEERS = TEMPLATE / "build" / "benchmarks" / "peers"
 MIGRATED = "peers_migrated"  #: a database with the tables of the other queues
 LOG_LINES = "%d %v "  #: how PostgreSQL begins those of its log: with the database and the transaction
-MANY = 10  #: databases, of which PostgreSQL looks at each for what to vacuum
+TEMPLATE_DATABASE = "migrated"  #: the one that a base has made
+MANY = 10  #: databases that are made at a time; the old ones go, for PostgreSQL looks at each for what to vacuum
 STATEMENTS = """
 import os, sys, psycopg
 with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
@@ -40,7 +42,8 @@ class Bench:
     folder: Path
     stack: ExitStack
     bases: dict[str, Base] = field(default_factory=dict)
-    left: dict[str, list[str]] = field(default_factory=dict)  #: by broker, the databases of runs that have ended
+    spare: dict[tuple[str, str], list[str]] = field(default_factory=dict)  #: databases, by broker and template
+    used: dict[str, list[str]] = field(default_factory=dict)  #: those of runs, by broker
     runs: int = 0
     has_peers: bool = False
 
@@ -78,17 +81,36 @@ class Bench:
     def database(self, system: System, folder: Path) -> Mapping[str, str]:
         """Return the variables for a database of its own, migrated."""
         base = self.base(system.broker)
+        if system.database == "sqlite":
+            return self.file(base, folder)
         if not system.is_peer:
-            return base.new_database(system.database, folder)
-        migrated = base.at(MIGRATED)
+            return base.at(self.fresh(system.broker, TEMPLATE_DATABASE))
         if not (mark := self.folder / system.broker / MIGRATED).exists():
-            environment = self.environment(system, folder, migrated)
+            environment = self.environment(system, folder, base.at(MIGRATED))
             migrate: Command = [self.python(system), "-m", "django", "migrate", "--verbosity=0"]
             subprocess.run(migrate, env=environment, check=True)
             mark.touch()
-        base.made += 1
-        base.sql(f"CREATE DATABASE lab{base.made} TEMPLATE {MIGRATED}")
-        return base.at(f"lab{base.made}")
+        return base.at(self.fresh(system.broker, MIGRATED))
+
+    def fresh(self, broker: str, template: str) -> str:
+        """Return the name of a database that is a copy of a template."""
+        spare, used = self.spare.setdefault((broker, template), []), self.used.setdefault(broker, [])
+        if not spare:
+            spare += [f"{template}_{self.runs}_{number}" for number in range(MANY)]
+            dropped = [f"DROP DATABASE {name} WITH (FORCE)" for name in used]
+            used.clear()
+            self.execute(broker, *dropped, *(f"CREATE DATABASE {name} TEMPLATE {template}" for name in spare))
+        used.append(spare.pop())
+        return used[-1]
+
+    def file(self, base: Base, folder: Path) -> Mapping[str, str]:
+        """Return the variables for a SQLite database, a copy of the first."""
+        first = self.folder / "migrated.sqlite3"
+        if not first.exists():
+            made = base.new_database("sqlite", folder)["DATABASE_URL"].removeprefix("sqlite:///")
+            shutil.copy(made, first)
+        shutil.copy(first, folder / "database.sqlite3")
+        return {"DATABASE_URL": f"sqlite:///{folder / 'database.sqlite3'}"}
 
     def environment(self, system: System, folder: Path, database: Mapping[str, str]) -> Mapping[str, str]:
         """Return the environment of a system's processes."""
@@ -114,17 +136,7 @@ class Bench:
         folder.mkdir()
         database = self.database(system, folder)
         name = database["DATABASE_URL"].rpartition("/")[2] if system.database == "postgresql" else ""
-        if name:
-            self.forget(system.broker, name)
         return Run(self, system, folder, self.environment(system, folder, database), name)
-
-    def forget(self, broker: str, name: str) -> None:
-        """Drop the databases of runs before, except for the last few, once there are many."""
-        names = self.left.setdefault(broker, [])
-        if len(names) >= MANY:
-            self.execute(broker, *(f"DROP DATABASE {old} WITH (FORCE)" for old in names[:-2]))
-            del names[:-2]
-        names.append(name)
 
 
 @dataclass

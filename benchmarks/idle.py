@@ -11,12 +11,11 @@ from benchmarks.bench import Bench, Run
 from benchmarks.systems import System
 from tests.processes import Process
 
-SETTLE = 10.0  #: seconds after which a worker is idle
 
-
-def idle(bench: Bench, systems: list[System], seconds: float, tasks: int) -> dict[str, dict[str, float]]:
+def idle(bench: Bench, systems: list[System], seconds: float, tasks: int, settle: float) -> dict[str, dict[str, float]]:
     """Return costs by system and name: of a worker with two processes, all of which are counted.
 
+    It is looked at so many seconds after it has had something to do, and for so many seconds.
     The systems, each with servers of its own, idle at the same time: so it takes no longer with more of them.
     """
     with ExitStack() as stack:
@@ -27,9 +26,9 @@ def idle(bench: Bench, systems: list[System], seconds: float, tasks: int) -> dic
             (workers[key],) = stack.enter_context(run.workers())
         for worker in workers.values():
             worker.wait_until(lambda worker=worker: len(worker.session()) >= 6, "all processes")  # type: ignore[misc]
-        time.sleep(SETTLE)
+        time.sleep(settle)
         found = {key: late(latency(run, tasks, workers[key])) for key, run in runs.items()}
-        time.sleep(SETTLE)
+        time.sleep(settle)
         before = {key: (asked(run), cpu(workers[key].session()), time.monotonic()) for key, run in runs.items()}
         time.sleep(seconds)
         for key, run in runs.items():

@@ -24,7 +24,8 @@ IDLE = [["ours-redis", "ours-postgresql"], ["django-q2-best-redis", "django-q2-b
 OURS = ["ours-redis", "ours-postgresql"]
 SIZES = [1_000, 100_000, 1_000_000]
 CLUSTERS = [1, 2, 4, 8]
-PAYLOADS = {"1 kB": (1_000, 2), "100 kB": (100_000, 10)}  #: bytes, and the share of the tasks that is enough
+PAYLOADS = {"1 kB": (1_000, 4_000), "100 kB": (100_000, 300)}  #: bytes, and how many tasks are enough
+IDLE_SECONDS = 45
 FEW = 2  #: rounds of what no ratio is promised of
 
 
@@ -70,7 +71,7 @@ class Measures:
     def worked(self) -> None:
         """Take tasks that wait and write a row: those of ours in all rounds, as their ratio is to a ceiling."""
         for number in range(self.rounds):
-            for system in self.chosen(REALISTIC if number < FEW + 1 else OURS):
+            for system in self.chosen(REALISTIC if number < FEW else OURS):
                 self.keep(system.key, {"work": drain(self.bench, system, "work", 400 // self.share)})
 
     def enqueued(self) -> None:
@@ -84,14 +85,15 @@ class Measures:
 
     def idled(self) -> None:
         """Let workers idle."""
+        tasks, settle = (100, 10.0) if self.share == 1 else (20, 3.0)
         for keys in IDLE:
             if systems := self.chosen(keys):
-                for key, found in idle(self.bench, systems, 60 / self.share, 100 // self.share).items():
+                for key, found in idle(self.bench, systems, IDLE_SECONDS / self.share, tasks, settle).items():
                     self.keep(key, found)
 
     def started(self) -> None:
         """Start and stop workers."""
-        self.turns(PAIR, min(3, self.rounds), lambda system: start(self.bench, system))
+        self.turns(PAIR, min(FEW, self.rounds), lambda system: start(self.bench, system))
 
     def counted(self) -> None:
         """Count what a task costs."""
@@ -107,24 +109,17 @@ class Measures:
 
     def clustered(self) -> None:
         """Take tasks with several clusters."""
-        for _ in range(min(FEW, self.rounds) if self.share == 1 else 1):
-            for system in self.chosen(OURS):
-                for count in CLUSTERS:
-                    rate = clusters(self.bench, system, count, 12_000 // self.share)
-                    self.keep(system.key, {f"{report.CLUSTERS}{count}": rate})
+        for system in self.chosen(OURS):
+            for count in CLUSTERS:
+                rate = clusters(self.bench, system, count, 12_000 // self.share)
+                self.keep(system.key, {f"{report.CLUSTERS}{count}": rate})
 
     def loaded(self) -> None:
         """Take tasks with much in them."""
-        for title, (size, share) in PAYLOADS.items():
-            self.turns(
-                PAIR,
-                min(FEW, self.rounds) if self.share == 1 else 1,
-                lambda system, title=title, size=size, share=share: {  # type: ignore[misc]
-                    f"{report.PAYLOAD}{title}": drain(
-                        self.bench, system, "nothing", max(system.tasks // share // self.share, 40), size
-                    )
-                },
-            )
+        for title, (size, most) in PAYLOADS.items():
+            for system in self.chosen(PAIR):
+                rate = drain(self.bench, system, "nothing", max(min(system.tasks, most) // self.share, 40), size)
+                self.keep(system.key, {f"{report.PAYLOAD}{title}": rate})
 
     def served(self) -> None:
         """Answer requests: with those arguments that are compared in all rounds, with the others once."""
@@ -134,7 +129,7 @@ class Measures:
             return
         for number in range(self.rounds):
             for key, arguments in GUNICORN.items():
-                if key in COMPARED or not number:
+                if key in COMPARED or (not number and self.share == 1):
                     self.keep(key, web(self.bench, systems[0], arguments, 2), report.WEB)
 
     def run(self, names: list[str]) -> None:
