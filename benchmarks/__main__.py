@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.bench import Bench
-from benchmarks.parts import SIZES, Measures
+from benchmarks.parts import Measures
 from benchmarks.systems import SYSTEMS
 from tests.combinations import CHOICES
 
@@ -30,9 +30,8 @@ def main() -> None:
         measures = Measures(bench, systems, rounds, share)
         measures.run(options.part)
         versions = {name: value for base in bench.bases.values() for name, value in base.versions.items()}
-    sizes = [number // (10 if options.quick else 1) for number in SIZES]
     day = f"{datetime.now(UTC):%Y-%m-%d}"
-    seen = report.Seen(day, rounds, os.cpu_count() or 0, sizes, versions, measures.figures)
+    seen = report.Seen(day, rounds, os.cpu_count() or 0, measures.sizes, versions, measures.figures)
     print(report.tables(seen))
     if options.data:
         options.data.write_text(report.data(seen))

@@ -23,9 +23,10 @@ PAIR = ["ours-redis", "django-q2-best-redis", "ours-postgresql", "django-q2-best
 IDLE = [["ours-redis", "ours-postgresql"], ["django-q2-best-redis", "django-q2-best-postgresql"]]  #: at a time
 OURS = ["ours-redis", "ours-postgresql"]
 SIZES = [1_000, 100_000, 1_000_000]
+FEWER = [1_000, 10_000, 100_000]
 CLUSTERS = [1, 2, 4, 8]
 PAYLOADS = {"1 kB": (1_000, 4_000), "100 kB": (100_000, 300)}  #: bytes, and how many tasks are enough
-IDLE_SECONDS = 45
+IDLE_SECONDS = 60  #: a cluster does some things every 20 seconds and some every 30
 FEW = 2  #: rounds of what no ratio is promised of
 
 
@@ -38,6 +39,11 @@ class Measures:
     rounds: int
     share: int  #: of the tasks and seconds: 1 for all, 3 for a third
     figures: report.Figures = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many tasks wait, and how many results are kept, where it is asked what grows."""
+        return SIZES if self.share == 1 else FEWER
 
     def keep(self, key: str, found: dict[str, float], prefix: str = "") -> None:
         """Add figures to those of other rounds."""
@@ -85,10 +91,10 @@ class Measures:
 
     def idled(self) -> None:
         """Let workers idle."""
-        tasks, settle = (100, 10.0) if self.share == 1 else (20, 3.0)
+        seconds, tasks, settle = (IDLE_SECONDS, 100, 10.0) if self.share == 1 else (IDLE_SECONDS // 2, 20, 3.0)
         for keys in IDLE:
             if systems := self.chosen(keys):
-                for key, found in idle(self.bench, systems, IDLE_SECONDS / self.share, tasks, settle).items():
+                for key, found in idle(self.bench, systems, seconds, tasks, settle).items():
                     self.keep(key, found)
 
     def started(self) -> None:
@@ -103,8 +109,7 @@ class Measures:
     def grew(self) -> None:
         """Look at long queues."""
         for system in self.chosen(OURS):
-            sizes = [size // (10 if self.share > 1 else 1) for size in SIZES]
-            for name, values in growth(self.bench, system, sizes).items():
+            for name, values in growth(self.bench, system, self.sizes).items():
                 self.figures[f"{report.GROWTH}{name}"][system.key] = values
 
     def clustered(self) -> None:
