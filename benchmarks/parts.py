@@ -12,7 +12,7 @@ from benchmarks import report
 from benchmarks.bench import Bench
 from benchmarks.drain import clusters, drain
 from benchmarks.each import each
-from benchmarks.enqueue import enqueue
+from benchmarks.enqueue import ceiling, enqueue
 from benchmarks.growth import growth
 from benchmarks.idle import idle
 from benchmarks.start import start
@@ -79,6 +79,8 @@ class Measures:
         for number in range(self.rounds):
             for system in self.chosen(REALISTIC if number < FEW else OURS):
                 self.keep(system.key, {"work": drain(self.bench, system, "work", 400 // self.share)})
+            for system in self.chosen(OURS)[:1]:
+                self.keep(report.CEILING, {report.CEILING: ceiling(self.bench, system, 400 // self.share)})
 
     def enqueued(self) -> None:
         """Queue tasks."""

@@ -70,6 +70,18 @@ def drained(found: dict[str, list[float]]) -> Iterator[str]:
             yield row(place, system.title, system.settings, figure(found[system.key]), times)
 
 
+CEILING = "ceiling"  #: the measure of two processes that call the task themselves
+
+
+def worked(figures: Figures) -> Iterator[str]:
+    """Yield the lines of the table of the realistic task, with what no two workers can exceed."""
+    found = figures["work"]
+    yield from drained(found)
+    if most := figures.get(CEILING, {}).get(CEILING):
+        ratios = [f"{ratio(found[key], most, 2)} ({BY_KEY[key].place})" for key in found if key.startswith("ours")]
+        yield row("nowhere", "none: two processes that call the task", "", figure(most), ", ".join(ratios))
+
+
 def enqueued(figures: Figures) -> Iterator[str]:
     """Yield the lines of the table of tasks queued a second."""
     yield row("tasks wait in", "way", "tasks/s", "of django-q2's own")
@@ -167,7 +179,7 @@ def tables(seen: Seen) -> str:
     growth, web = beginning(figures, GROWTH), beginning(figures, WEB)
     sections: dict[str, tuple[list[str], Callable[[], Iterable[str]]]] = {
         "Tasks that do nothing": (["drain"], lambda: drained(figures["drain"])),
-        "Tasks that wait 5 ms and write a row": (["work"], lambda: drained(figures["work"])),
+        "Tasks that wait 5 ms and write a row": (["work"], lambda: worked(figures)),
         "Queuing from one process": (["one", "thousand"], lambda: enqueued(figures)),
         "An idle worker": (COSTS, lambda: cost(figures, COSTS)),
         "Start and stop of a worker": (STARTS, lambda: cost(figures, STARTS)),

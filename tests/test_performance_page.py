@@ -41,7 +41,10 @@ def test_a_table_shows_each_measure_that_was_taken() -> None:
     for name in (*report.STARTS, f"{report.EACH}Redis commands", f"{report.CLUSTERS}8", f"{report.PAYLOAD}1 kB"):
         seen.figures[name] = {key: [1.5] for key in keys}
     seen.figures[f"{report.WEB}trivial, requests/s"] = {"generated": [23.0, 24.0, 25.0], "sync": [10.0, 20.0, 30.0]}
+    seen.figures[report.CEILING] = {report.CEILING: [570.0]}
+    seen.figures["work"] = {"ours-redis": [513.0]}
     written = report.tables(seen)
+    assert "| 570 | 0.90x (Redis) |" in written
     for head in ("start to first task, s | stop, s", "| Redis commands |", "| worker | 8 |", "| worker | 1 kB |"):
         assert head in written, head
     assert "| 24.0 (23.0-25.0), 1.20x |" in written
