@@ -94,7 +94,7 @@ class Measures:
     def idled(self) -> None:
         """Let workers idle."""
         seconds, tasks, settle = (IDLE_SECONDS, 100, 10.0) if self.share == 1 else (IDLE_SECONDS // 2, 20, 3.0)
-        for keys in IDLE:
+        for keys in IDLE if self.share == 1 else IDLE[:1]:
             if systems := self.chosen(keys):
                 for key, found in idle(self.bench, systems, seconds, tasks, settle).items():
                     self.keep(key, found)
@@ -117,7 +117,7 @@ class Measures:
     def clustered(self) -> None:
         """Take tasks with several clusters."""
         for system in self.chosen(OURS):
-            for count in CLUSTERS:
+            for count in CLUSTERS if self.share == 1 else CLUSTERS[:2]:
                 rate = clusters(self.bench, system, count, 12_000 // self.share)
                 self.keep(system.key, {f"{report.CLUSTERS}{count}": rate})
 
