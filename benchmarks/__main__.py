@@ -28,13 +28,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary, ExitStack() as stack:
         bench = Bench(Path(temporary), stack)
         measures = Measures(bench, systems, rounds, share)
-        measures.run(options.part)
-        versions = {name: value for base in bench.bases.values() for name, value in base.versions.items()}
-    day = f"{datetime.now(UTC):%Y-%m-%d}"
-    seen = report.Seen(day, rounds, os.cpu_count() or 0, measures.sizes, versions, measures.figures)
+        try:
+            measures.run(options.part)
+        finally:  # what was found before a part has failed is not to be lost
+            versions = {name: value for base in bench.bases.values() for name, value in base.versions.items()}
+            day = f"{datetime.now(UTC):%Y-%m-%d}"
+            seen = report.Seen(day, rounds, os.cpu_count() or 0, measures.sizes, versions, measures.figures)
+            if options.data:
+                options.data.write_text(report.data(seen))
     print(report.tables(seen))
-    if options.data:
-        options.data.write_text(report.data(seen))
     if options.brokers == CHOICES["broker"] and not options.quick and not options.part:
         report.write(seen)
 
