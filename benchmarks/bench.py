@@ -1,6 +1,7 @@
 """What the measures share: servers, projects, and processes of a system."""
 
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -23,6 +24,15 @@ from tests.projects import PRODUCTION, Environments, Workplace, uv_environment
 INSIDE = Path(__file__).parent / "inside"
 PEERS = TEMPLATE / "build" / "benchmarks" / "peers"
 MIGRATED = "peers_migrated"  #: a database with the tables of the other queues
+LOG_LINES = "%d %v "  #: how PostgreSQL begins those of its log: with the database and the transaction
+TEMPLATE_DATABASE = "migrated"  #: the one that a base has made
+MANY = 10  #: databases that are made at a time; the old ones go, for PostgreSQL looks at each for what to vacuum
+STATEMENTS = """
+import os, sys, psycopg
+with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+    for statement in sys.argv[1:]:
+        connection.execute(statement)
+"""
 
 
 @dataclass
@@ -32,7 +42,10 @@ class Bench:
     folder: Path
     stack: ExitStack
     bases: dict[str, Base] = field(default_factory=dict)
+    spare: dict[tuple[str, str], list[str]] = field(default_factory=dict)  #: databases, by broker and template
+    used: dict[str, list[str]] = field(default_factory=dict)  #: those of runs, by broker
     runs: int = 0
+    has_peers: bool = False
 
     def base(self, broker: str) -> Base:
         """Return the servers and the project of a broker."""
@@ -41,36 +54,63 @@ class Bench:
             environments = Environments(self.folder / "environments")
             project = bake(combination.answers, folder / "baked")
             workplace = Workplace.of(project, for_combination(combination), environments, folder)
-            self.bases[broker] = base = self.stack.enter_context(Base.of(combination, workplace))
-            base.sql(f"CREATE DATABASE {MIGRATED}")
+            self.bases[broker] = self.stack.enter_context(Base.of(combination, workplace))
+            logged = f"ALTER SYSTEM SET log_line_prefix = '{LOG_LINES}'"
+            self.execute(broker, f"CREATE DATABASE {MIGRATED}", logged, "SELECT pg_reload_conf()")
         return self.bases[broker]
+
+    def execute(self, broker: str, *statements: str) -> None:
+        """Run statements outside of any project's database."""
+        base = self.bases[broker]
+        base.workplace.run("python", "-c", STATEMENTS, *statements, environment=base.database)
 
     def python(self, system: System) -> Path:
         """Return the Python that has the packages of a system; those of the other queues are installed at once."""
         if not system.is_peer:
             return self.base(system.broker).workplace.python
         python = PEERS / "bin" / "python"
-        if not python.exists():
+        if not self.has_peers:
             environment = uv_environment(Path(sys.executable))
-            subprocess.run([find_uv_bin(), "venv", "--quiet", PEERS], env=environment, check=True)
+            if not python.exists():
+                subprocess.run([find_uv_bin(), "venv", "--quiet", PEERS], env=environment, check=True)
             install: Command = [find_uv_bin(), "pip", "install", "--quiet", "--python", python, "--group", "peers"]
             subprocess.run(install, env=environment, cwd=TEMPLATE, check=True)
+            self.has_peers = True
         return python
 
     def database(self, system: System, folder: Path) -> Mapping[str, str]:
         """Return the variables for a database of its own, migrated."""
         base = self.base(system.broker)
+        if system.database == "sqlite":
+            return self.file(base, folder)
         if not system.is_peer:
-            return base.new_database(system.database, folder)
-        migrated = base.at(MIGRATED)
+            return base.at(self.fresh(system.broker, TEMPLATE_DATABASE))
         if not (mark := self.folder / system.broker / MIGRATED).exists():
-            environment = self.environment(system, folder, migrated)
+            environment = self.environment(system, folder, base.at(MIGRATED))
             migrate: Command = [self.python(system), "-m", "django", "migrate", "--verbosity=0"]
             subprocess.run(migrate, env=environment, check=True)
             mark.touch()
-        base.made += 1
-        base.sql(f"CREATE DATABASE lab{base.made} TEMPLATE {MIGRATED}")
-        return base.at(f"lab{base.made}")
+        return base.at(self.fresh(system.broker, MIGRATED))
+
+    def fresh(self, broker: str, template: str) -> str:
+        """Return the name of a database that is a copy of a template."""
+        spare, used = self.spare.setdefault((broker, template), []), self.used.setdefault(broker, [])
+        if not spare:
+            spare += [f"{template}_{self.runs}_{number}" for number in range(MANY)]
+            dropped = [f"DROP DATABASE {name} WITH (FORCE)" for name in used]
+            used.clear()
+            self.execute(broker, *dropped, *(f"CREATE DATABASE {name} TEMPLATE {template}" for name in spare))
+        used.append(spare.pop())
+        return used[-1]
+
+    def file(self, base: Base, folder: Path) -> Mapping[str, str]:
+        """Return the variables for a SQLite database, a copy of the first."""
+        first = self.folder / "migrated.sqlite3"
+        if not first.exists():
+            made = base.new_database("sqlite", folder)["DATABASE_URL"].removeprefix("sqlite:///")
+            shutil.copy(made, first)
+        shutil.copy(first, folder / "database.sqlite3")
+        return {"DATABASE_URL": f"sqlite:///{folder / 'database.sqlite3'}"}
 
     def environment(self, system: System, folder: Path, database: Mapping[str, str]) -> Mapping[str, str]:
         """Return the environment of a system's processes."""
@@ -94,7 +134,9 @@ class Bench:
         self.runs += 1
         folder = self.folder / f"run{self.runs}"
         folder.mkdir()
-        return Run(self, system, folder, self.environment(system, folder, self.database(system, folder)))
+        database = self.database(system, folder)
+        name = database["DATABASE_URL"].rpartition("/")[2] if system.database == "postgresql" else ""
+        return Run(self, system, folder, self.environment(system, folder, database), name)
 
 
 @dataclass
@@ -105,29 +147,29 @@ class Run:
     system: System
     folder: Path
     environment: Mapping[str, str]
+    database: str  #: its name in PostgreSQL, "" elsewhere
 
     @property
     def place(self) -> Path:
         """Where its commands run."""
         return INSIDE if self.system.is_peer else self.bench.base(self.system.broker).workplace.path
 
-    def call(self, *arguments: str) -> str:
+    def call(self, *arguments: str, **variables: str) -> str:
         """Run a program of Python's, and return what it printed."""
         command: Command = [self.bench.python(self.system), *arguments]
-        done = subprocess.run(
-            command, cwd=self.place, env=self.environment, capture_output=True, text=True, check=False
-        )
+        environment = {**self.environment, **variables}
+        done = subprocess.run(command, cwd=self.place, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{self.system.key}: {done.stdout}{done.stderr}")
         return done.stdout
 
     @contextmanager
-    def workers(self) -> Iterator[list[Process]]:
+    def workers(self, clusters: int = 1) -> Iterator[list[Process]]:
         """Run its workers until the block ends."""
         python = self.bench.python(self.system)
         started: list[Process] = []
         try:
-            for number, arguments in enumerate(self.system.workers):
+            for number, arguments in enumerate(self.system.workers * clusters):
                 command: Command = [python, *arguments]
                 started.append(Process(f"worker{number}", command, self.place, self.environment, self.folder))
             yield started
@@ -135,13 +177,13 @@ class Run:
             for process in started:
                 process.kill()  # some would wait
 
-    def ask(self, sql: str) -> int:
+    def ask(self, sql: str, **variables: str) -> int:
         """Return the number that a query of its database gives."""
         code = (
             "import os, psycopg, sys; connection = psycopg.connect(os.environ['DATABASE_URL'], autocommit=True); "
             "print(connection.execute(sys.argv[1]).fetchone()[0])"
         )
-        return int(self.call("-c", code, sql))
+        return int(self.call("-c", code, sql, **variables))
 
     def times(self, name: str, number: int = 1) -> tuple[float, ...]:
         """Return the times that were noted under a name once there are so many, () before."""

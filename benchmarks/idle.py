@@ -3,36 +3,56 @@
 import os
 import statistics
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks.asked import Asked, asked, watch
 from benchmarks.bench import Bench, Run
 from benchmarks.systems import System
 from tests.processes import Process
 
-TRANSACTIONS = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
-SETTLE = 12.0  #: seconds after which a worker is idle; PostgreSQL counts what came before within ten
 
+def idle(bench: Bench, systems: list[System], seconds: float, tasks: int, settle: float) -> dict[str, dict[str, float]]:
+    """Return costs by system and name: of a worker with two processes, all of which are counted.
 
-def idle(bench: Bench, system: System, seconds: float, tasks: int) -> dict[str, float]:
-    """Return costs by name: of a worker with two processes, all of which are counted."""
-    run = bench.run(system)
-    with run.workers() as (worker,):
-        worker.wait_until(lambda: len(worker.session()) >= 6, "all processes")
-        time.sleep(SETTLE)
-        latencies = latency(run, tasks, worker)
-        time.sleep(SETTLE)
-        pids = worker.session()
-        before, spent, begin = run.ask(TRANSACTIONS), cpu(pids), time.monotonic()
+    It is looked at so many seconds after it has had something to do, and for so many seconds.
+    The systems, each with servers of its own, idle at the same time: so it takes no longer with more of them.
+    """
+    with ExitStack() as stack:
+        runs = {system.key: bench.run(system) for system in systems}
+        workers: dict[str, Process] = {}
+        for key, run in runs.items():
+            watch(run)
+            (workers[key],) = stack.enter_context(run.workers())
+        for worker in workers.values():
+            worker.wait_until(lambda worker=worker: len(worker.session()) >= 6, "all processes")  # type: ignore[misc]
+        time.sleep(settle)
+        found = {key: late(latency(run, tasks, workers[key])) for key, run in runs.items()}
+        time.sleep(settle)
+        before = {key: (asked(run), cpu(workers[key].session()), time.monotonic()) for key, run in runs.items()}
         time.sleep(seconds)
-        passed = time.monotonic() - begin
-        transactions = run.ask(TRANSACTIONS) - before - 1  # the look itself
-        return {
-            "latency p50, ms": statistics.median(latencies) * 1000,
-            "latency p99, ms": statistics.quantiles(latencies, n=100)[98] * 1000,
-            "transactions/s": transactions / passed,
-            "CPU, % of a core": (cpu(pids) - spent) / passed * 100,
-            "memory (PSS), MiB": sum(map(memory, pids)) / 1024,
-        }
+        for key, run in runs.items():
+            found[key] |= cost(run, workers[key].session(), *before[key])
+    return found
+
+
+def cost(run: Run, pids: list[int], before: Asked, spent: float, begin: float) -> dict[str, float]:
+    """Return what has been spent since a beginning."""
+    passed, found = time.monotonic() - begin, asked(run).since(before)
+    return {
+        "transactions/s": found.transactions / passed,
+        "Redis commands/s": max(found.commands - 1, 0) / passed,  # the look before
+        "CPU, % of a core": (cpu(pids) - spent) / passed * 100,
+        "memory (PSS), MiB": sum(map(memory, pids)) / 1024,
+    }
+
+
+def late(latencies: list[float]) -> dict[str, float]:
+    """Return the usual and the worst of them."""
+    return {
+        "latency p50, ms": statistics.median(latencies) * 1000,
+        "latency p99, ms": statistics.quantiles(latencies, n=100)[98] * 1000,
+    }
 
 
 def latency(run: Run, tasks: int, worker: Process) -> list[float]:

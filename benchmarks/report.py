@@ -8,6 +8,7 @@ from html import escape
 from itertools import groupby
 
 from benchmarks.systems import SYSTEMS, System
+from benchmarks.web import GUNICORN
 from tests.combinations import TEMPLATE
 
 DOCS = TEMPLATE / "docs"
@@ -37,9 +38,9 @@ def figure(values: list[float]) -> str:
     return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
 
 
-def ratio(ours: list[float], theirs: list[float]) -> str:
+def ratio(ours: list[float], theirs: list[float], digits: int = 1) -> str:
     """Return the ratio of the medians."""
-    return f"{statistics.median(ours) / statistics.median(theirs):.1f}x"
+    return f"{statistics.median(ours) / statistics.median(theirs):.{digits}f}x"
 
 
 def row(*cells: str) -> str:
@@ -69,6 +70,18 @@ def drained(found: dict[str, list[float]]) -> Iterator[str]:
             yield row(place, system.title, system.settings, figure(found[system.key]), times)
 
 
+CEILING = "ceiling"  #: the measure of two processes that call the task themselves
+
+
+def worked(figures: Figures) -> Iterator[str]:
+    """Yield the lines of the table of the realistic task, with what no two workers can exceed."""
+    found = figures["work"]
+    yield from drained(found)
+    if most := figures.get(CEILING, {}).get(CEILING):
+        ratios = [f"{ratio(found[key], most, 2)} ({BY_KEY[key].place})" for key in found if key.startswith("ours")]
+        yield row("nowhere", "none: two processes that call the task", "", figure(most), ", ".join(ratios))
+
+
 def enqueued(figures: Figures) -> Iterator[str]:
     """Yield the lines of the table of tasks queued a second."""
     yield row("tasks wait in", "way", "tasks/s", "of django-q2's own")
@@ -81,16 +94,42 @@ def enqueued(figures: Figures) -> Iterator[str]:
             yield row(place, name, figure(figures[way][mine]), ratio(figures[way][mine], theirs))
 
 
-COSTS = ["latency p50, ms", "latency p99, ms", "CPU, % of a core", "memory (PSS), MiB"]
+COSTS = ["latency p50, ms", "latency p99, ms", "transactions/s", "Redis commands/s", "CPU, % of a core"]
+COSTS += ["memory (PSS), MiB"]
+STARTS = ["start to first task, s", "stop, s"]
+EACH = "each: "  #: how the measures of one task's costs begin
+CLUSTERS = "clusters: "  #: how those begin that have a number of clusters
+PAYLOAD = "payload: "  #: how those begin that have a size
+WEB = "web: "  #: how those of requests begin
 
 
-def cost(figures: Figures) -> Iterator[str]:
-    """Yield the lines of the table of what an idle worker costs."""
-    yield row("tasks wait in", "worker", *COSTS)
-    yield row(*["---"] * (2 + len(COSTS)))
-    for place, systems in by_place(figures[COSTS[0]]):
+def cost(figures: Figures, names: list[str]) -> Iterator[str]:
+    """Yield the lines of a table with a column for each measure that was taken."""
+    taken = [name for name in names if figures.get(name)]
+    yield row("tasks wait in", "worker", *(name.partition(": ")[2] or name for name in taken))
+    yield row(*["---"] * (2 + len(taken)))
+    for place, systems in by_place(figures[taken[0]]):
         for system in systems:
-            yield row(place, system.title, *(figure(figures[name][system.key]) for name in COSTS))
+            yield row(place, system.title, *(figure(figures[name][system.key]) for name in taken))
+
+
+def beginning(figures: Figures, prefix: str) -> list[str]:
+    """Return the measures whose names begin so."""
+    return [name for name in figures if name.startswith(prefix)]
+
+
+def served(figures: Figures) -> Iterator[str]:
+    """Yield the lines of the table of requests, with ratios to gunicorn's defaults."""
+    names = beginning(figures, WEB)
+    yield row("gunicorn", *(name.removeprefix(WEB) for name in names))
+    yield row(*["---"] * (1 + len(names)))
+    for key in (key for key in GUNICORN if key in figures[names[0]]):
+        cells = []
+        for name in names:
+            found, defaults = figures[name][key], figures[name].get("sync")
+            is_ratio = name.endswith("requests/s") and key != "sync" and defaults
+            cells.append(f"{figure(found)}{f', {ratio(found, defaults, 2)}' if is_ratio and defaults else ''}")
+        yield row(GUNICORN[key].title, *cells)
 
 
 GROWTH = "ms to "  #: how the measures begin that have a figure for each size
@@ -108,21 +147,64 @@ def grown(seen: Seen) -> Iterator[str]:
             yield row(place, name.removeprefix(GROWTH), *(f"{value:,.1f}" for value in seen.figures[name][system.key]))
 
 
+#: What a reader must know of a table.
+NOTES = {
+    "Start and stop of a worker": (
+        "From the start of its process until a task begins that waits for it; and from SIGTERM to an idle "
+        "worker until all of its processes have ended."
+    ),
+    "What one task asks": (
+        "A task that does nothing, from a full queue until its result is saved and it is acknowledged, with "
+        "its part of what the start asks. PostgreSQL's log and Redis count; BEGIN and COMMIT are queries, "
+        "too. The CPU is that of the worker's processes."
+    ),
+    "Tasks that do nothing, a second, by clusters": (
+        "The clusters, of two processes each, share this machine's cores with the servers, and the queue is "
+        "filled while they take from it: this shows whether they are in each other's way."
+    ),
+    "Requests to the web process": (
+        "wrk asks over 16 connections that it keeps, two seconds each time, for a view that does nothing but "
+        "goes through all of the project's middleware (trivial), and for one that waits 50 ms (waiting). "
+        "Ratios are to gunicorn's defaults with two workers."
+    ),
+}
+
+
 def tables(seen: Seen) -> str:
     """Return what `make bench` writes into the page, without a section for what was not measured."""
     versions = ", ".join(f"{name} {value}" for name, value in sorted(seen.versions.items()))
     lines = [f"Measured on {seen.day}, on {seen.cores} cores, {seen.rounds} rounds by turns; {versions}."]
-    sections: dict[str, tuple[str, Callable[[], Iterable[str]]]] = {
-        "Tasks that do nothing": ("drain", lambda: drained(seen.figures["drain"])),
-        "Tasks that wait 5 ms and write a row": ("work", lambda: drained(seen.figures["work"])),
-        "Queuing from one process": ("one", lambda: enqueued(seen.figures)),
-        "An idle worker": (COSTS[0], lambda: cost(seen.figures)),
-        "What grows": (f"{GROWTH}claim 50 tasks and acknowledge them", lambda: grown(seen)),
+    figures = seen.figures
+    each, clusters, payload = (beginning(figures, prefix) for prefix in (EACH, CLUSTERS, PAYLOAD))
+    growth, web = beginning(figures, GROWTH), beginning(figures, WEB)
+    sections: dict[str, tuple[list[str], Callable[[], Iterable[str]]]] = {
+        "Tasks that do nothing": (["drain"], lambda: drained(figures["drain"])),
+        "Tasks that wait 5 ms and write a row": (["work"], lambda: worked(figures)),
+        "Queuing from one process": (["one", "thousand"], lambda: enqueued(figures)),
+        "An idle worker": (COSTS, lambda: cost(figures, COSTS)),
+        "Start and stop of a worker": (STARTS, lambda: cost(figures, STARTS)),
+        "What one task asks": (each, lambda: cost(figures, each)),
+        "Tasks that do nothing, a second, by clusters": (clusters, lambda: cost(figures, clusters)),
+        "Tasks that do nothing, a second, by the size of their argument": (payload, lambda: cost(figures, payload)),
+        "What grows": (growth, lambda: grown(seen)),
+        "Requests to the web process": (web, lambda: served(figures)),
     }
-    for title, (name, table) in sections.items():
-        if seen.figures.get(name):
-            lines += ["", f"### {title}", "", *table()]
+    for title, (names, table) in sections.items():
+        if any(figures.get(name) for name in names):
+            note = [NOTES[title], ""] if title in NOTES else []
+            lines += ["", f"### {title}", "", *note, *fewer(seen, [] if names == growth else names), *table()]
     return "\n".join(lines)
+
+
+def fewer(seen: Seen, names: list[str]) -> list[str]:
+    """Return a sentence on the rounds of some measures, if one has not taken all."""
+    taken = sorted({len(values) for name in names for values in seen.figures.get(name, {}).values()})
+    if not taken or taken == [seen.rounds]:
+        return []
+    if taken == [1]:
+        return ["Measured once.", ""]
+    numbers = " or ".join(str(number) for number in taken if number > 1)
+    return [f"Measured in {numbers} rounds; where no spread is given, once.", ""]
 
 
 def chart(found: dict[str, list[float]], place: str) -> str:
@@ -169,13 +251,18 @@ def kept() -> Seen:
     return Seen(**json.loads(DATA.read_text()))
 
 
-def write(seen: Seen) -> None:
-    """Keep what was found, and write the page and the charts."""
+def data(seen: Seen) -> str:
+    """Return what was found as JSON, with four digits."""
     rounded = {
         measure: {key: [float(f"{value:.4g}") for value in values] for key, values in found.items()}
         for measure, found in seen.figures.items()
     }
-    DATA.write_text(json.dumps(vars(seen) | {"figures": rounded}, indent=1) + "\n")
+    return json.dumps(vars(seen) | {"figures": rounded}, indent=1) + "\n"
+
+
+def write(seen: Seen) -> None:
+    """Keep what was found, and write the page and the charts."""
+    DATA.write_text(data(seen))
     PAGE.write_text(text(kept(), PAGE.read_text()))
     for name, svg in charts(kept()).items():
         (DOCS / name).write_text(svg)

@@ -60,17 +60,18 @@ def peer(
 
 
 CELERY = ("-m", "celery", "-A", "peers.celery_app", "worker", "--concurrency=2", "--loglevel=WARNING")
+RQ = ("-m", "django", "rqworker-pool", "default", "--num-workers=2", "--verbosity=0")
 SYSTEMS = [
     ours("redis", 8000),
     upstream("redis", 1500),
     upstream("redis", 200, "documented"),
-    peer("celery", "Celery 5.7, no results", "redis", "prefork, 2 processes, results ignored", 3000, CELERY),
+    peer("celery", "Celery 5.7, no results", "redis", "prefork, 2 processes, results ignored", 2000, CELERY),
     peer(
         "celery-db",
         "Celery 5.7, django-db results",
         "redis",
         "prefork, 2 processes, CELERY_DB_REUSE_MAX 1000",
-        1200,
+        1000,
         CELERY,
         saved="SELECT count(*) FROM django_celery_results_taskresult WHERE status = 'SUCCESS'",
     ),
@@ -79,10 +80,27 @@ SYSTEMS = [
         "huey 3.5, no results",
         "redis",
         "2 processes, results off",
-        6000,
+        8000,
         ("-m", "django", "run_huey", "--worker-type=process", "--workers=2", "--quiet"),
     ),
-    ours("orm", 6000),
+    peer(
+        "dramatiq",
+        "dramatiq 2.2, no results",
+        "redis",
+        "2 processes of 1 thread, its documentation's middleware without AdminMiddleware and Prometheus",
+        1500,
+        ("-m", "dramatiq", "django_dramatiq.setup", "peers.tasks", "--processes=2", "--threads=1", "--skip-logging"),
+    ),
+    peer("rq", "RQ 3.0, results in Redis", "redis", "worker-pool of 2, which fork for each task", 150, RQ),
+    peer(
+        "rq-simple",
+        "RQ 3.0, SimpleWorker",
+        "redis",
+        "worker-pool of 2 with SimpleWorker, results in Redis",
+        800,
+        (*RQ, "--worker-class=rq.worker.SimpleWorker"),
+    ),
+    ours("orm", 8000),
     upstream("orm", 1000),
     upstream("orm", 120, "documented"),
     peer(
@@ -90,7 +108,7 @@ SYSTEMS = [
         "procrastinate 3.10",
         "orm",
         "2 processes",
-        1000,
+        1500,
         *[("-m", "django", "procrastinate", "worker", "--concurrency=1")] * 2,
         saved="SELECT count(*) FROM procrastinate_jobs WHERE status = 'succeeded'",
     ),
@@ -99,15 +117,16 @@ SYSTEMS = [
         "django-tasks-db 0.13",
         "orm",
         "2 processes, connections kept",
-        1000,
+        1200,
         *[("-m", "django", "db_worker", "--no-startup-delay", "--interval=0.1", "--no-reload")] * 2,
         saved="SELECT count(*) FROM django_tasks_database_dbtaskresult WHERE status = 'SUCCESSFUL'",
     ),
-    ours("orm", 4000, "sqlite"),
-    upstream("orm", 1500, database="sqlite"),
-    ours("sqs", 300),  # django-q2's own had not drained a hundred in 90 s, in the one try; why was not looked into
-    ours("mongodb", 600),
-    upstream("mongodb", 600),
+    ours("orm", 6000, "sqlite"),
+    upstream("orm", 2000, database="sqlite"),
+    ours("sqs", 200),  # django-q2's own had not drained a hundred in 90 s, in the one try; why was not looked into
+    ours("mongodb", 1500),
+    upstream("mongodb", 150),
 ]
 #: Those that go through the realistic task: what waits in it is the same for all.
-REALISTIC = ["ours-redis", "ours-postgresql", "django-q2-best-redis", "celery", "celery-db", "huey", "procrastinate"]
+REALISTIC = ["ours-redis", "django-q2-best-redis", "celery", "celery-db", "huey", "dramatiq", "rq-simple"]
+REALISTIC += ["ours-postgresql", "procrastinate", "tasks-db"]

@@ -3,7 +3,7 @@
 import time
 
 
-def nothing() -> None:
+def nothing(payload: bytes = b"") -> None:
     """Do nothing: what is left is the queue's own cost."""
 
 

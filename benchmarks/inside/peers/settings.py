@@ -13,6 +13,8 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django_celery_results",
+    "django_dramatiq",
+    "django_rq",
     "django_tasks_db",
     "huey.contrib.djhuey",
     "peers",
@@ -28,4 +30,17 @@ else:
     CELERY_TASK_IGNORE_RESULT = True
 
 HUEY = {"huey_class": "huey.RedisHuey", "name": "bench", "url": f"{REDIS_URL}/2", "results": False, "immediate": False}
+# What its documentation has, without what keeps a row for each task and without figures for Prometheus: both cost.
+DRAMATIQ_BROKER = {
+    "BROKER": "dramatiq.brokers.redis.RedisBroker",
+    "OPTIONS": {"url": f"{REDIS_URL}/3"},
+    "MIDDLEWARE": [
+        "dramatiq.middleware.AgeLimit",
+        "dramatiq.middleware.TimeLimit",
+        "dramatiq.middleware.Callbacks",
+        "dramatiq.middleware.Retries",
+        "django_dramatiq.middleware.DbConnectionsMiddleware",
+    ],
+}
+RQ_QUEUES = {"default": {"URL": f"{REDIS_URL}/4", "DEFAULT_TIMEOUT": 360}}
 TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}

@@ -1,5 +1,9 @@
 """The tasks, as each queue knows them."""
 
+from typing import Any
+
+import django_rq
+import dramatiq
 from bench.apps import note
 from bench.tasks import nothing, work
 from django_tasks import task as database_task
@@ -22,14 +26,23 @@ def on_database(name: str) -> None:
     run(name)
 
 
+def on_rq(name: str) -> Any:
+    """Queue a task; this queue takes any function."""
+    return django_rq.get_queue("default").enqueue(run, name)
+
+
 on_celery = celery.task(name="run")(run)
+on_dramatiq = dramatiq.actor(run)
 on_huey = djhuey.db_task()(run)
 on_procrastinate = procrastinate.task(name="run")(run)
 
 QUEUE = {
     "celery": on_celery.delay,
     "celery-db": on_celery.delay,
+    "dramatiq": on_dramatiq.send,
     "huey": on_huey,
     "procrastinate": on_procrastinate.defer,
+    "rq": on_rq,
+    "rq-simple": on_rq,
     "tasks-db": on_database.enqueue,
 }

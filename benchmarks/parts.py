@@ -1,0 +1,163 @@
+"""The parts of a run: what each measures, of which systems, in how many rounds.
+
+Ratios that are promised are taken in all rounds, by turns; what is only told takes fewer: the whole is to stay short.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from benchmarks import report
+from benchmarks.bench import Bench
+from benchmarks.drain import clusters, drain
+from benchmarks.each import each
+from benchmarks.enqueue import ceiling, enqueue
+from benchmarks.growth import growth
+from benchmarks.idle import idle
+from benchmarks.start import start
+from benchmarks.systems import REALISTIC, SYSTEMS, System
+from benchmarks.web import COMPARED, GUNICORN, program, web
+
+PAIR = ["ours-redis", "django-q2-best-redis", "ours-postgresql", "django-q2-best-postgresql"]
+IDLE = [["ours-redis", "ours-postgresql"], ["django-q2-best-redis", "django-q2-best-postgresql"]]  #: at a time
+OURS = ["ours-redis", "ours-postgresql"]
+SIZES = [1_000, 100_000, 1_000_000]
+FEWER = [1_000, 10_000, 100_000]
+CLUSTERS = [1, 2, 4, 8]
+PAYLOADS = {"1 kB": (1_000, 4_000), "100 kB": (100_000, 300)}  #: bytes, and how many tasks are enough
+IDLE_SECONDS = 60  #: a cluster does some things every 20 seconds and some every 30
+FEW = 2  #: rounds of what no ratio is promised of
+
+
+@dataclass
+class Measures:
+    """Takes the measures, and keeps the figures."""
+
+    bench: Bench
+    systems: dict[str, System]
+    rounds: int
+    share: int  #: of the tasks and seconds: 1 for all, 3 for a third
+    figures: report.Figures = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many tasks wait, and how many results are kept, where it is asked what grows."""
+        return SIZES if self.share == 1 else FEWER
+
+    def keep(self, key: str, found: dict[str, float], prefix: str = "") -> None:
+        """Add figures to those of other rounds."""
+        for name, value in found.items():
+            self.figures[f"{prefix}{name}"][key].append(value)
+
+    def chosen(self, keys: Iterable[str]) -> list[System]:
+        """Return the systems of these keys whose brokers are asked for."""
+        return [self.systems[key] for key in keys if key in self.systems]
+
+    def turns(self, keys: Iterable[str], rounds: int, measure: Callable[[System], dict[str, float]]) -> None:
+        """Let the systems take turns."""
+        for _ in range(rounds):
+            for system in self.chosen(keys):
+                self.keep(system.key, measure(system))
+
+    def servers(self) -> None:
+        """Start all servers, and bake and install the projects: nothing of it is measured."""
+        for broker in dict.fromkeys(system.broker for system in self.systems.values()):
+            self.bench.base(broker)
+        for system in self.systems.values():
+            self.bench.python(system)
+
+    def drained(self) -> None:
+        """Take tasks that do nothing."""
+        keys = [system.key for system in SYSTEMS]
+        self.turns(
+            keys, self.rounds, lambda it: {"drain": drain(self.bench, it, "nothing", max(it.tasks // self.share, 40))}
+        )
+
+    def worked(self) -> None:
+        """Take tasks that wait and write a row: those of ours in all rounds, as their ratio is to a ceiling."""
+        for number in range(self.rounds):
+            for system in self.chosen(REALISTIC if number < FEW else OURS):
+                self.keep(system.key, {"work": drain(self.bench, system, "work", 400 // self.share)})
+            for system in self.chosen(OURS)[:1]:
+                self.keep(report.CEILING, {report.CEILING: ceiling(self.bench, system, 400 // self.share)})
+
+    def enqueued(self) -> None:
+        """Queue tasks."""
+        for _ in range(self.rounds):
+            for system in self.chosen(PAIR):
+                self.keep(system.key, {"one": enqueue(self.bench, system, "one", 1500 // self.share)})
+                if system.key in OURS:
+                    number = 6000 if self.share == 1 else 2000
+                    self.keep(system.key, {"thousand": enqueue(self.bench, system, "thousand", number)})
+
+    def idled(self) -> None:
+        """Let workers idle."""
+        seconds, tasks, settle = (IDLE_SECONDS, 100, 10.0) if self.share == 1 else (IDLE_SECONDS // 2, 20, 3.0)
+        for keys in IDLE if self.share == 1 else IDLE[:1]:
+            if systems := self.chosen(keys):
+                for key, found in idle(self.bench, systems, seconds, tasks, settle).items():
+                    self.keep(key, found)
+
+    def started(self) -> None:
+        """Start and stop workers."""
+        self.turns(PAIR, min(FEW, self.rounds), lambda system: start(self.bench, system))
+
+    def counted(self) -> None:
+        """Count what a task costs."""
+        for system in self.chosen(PAIR):
+            self.keep(system.key, each(self.bench, system, max(system.tasks // 2 // self.share, 200)), report.EACH)
+
+    def grew(self) -> None:
+        """Look at long queues."""
+        for system in self.chosen(OURS):
+            for name, values in growth(self.bench, system, self.sizes).items():
+                self.figures[f"{report.GROWTH}{name}"][system.key] = values
+
+    def clustered(self) -> None:
+        """Take tasks with several clusters."""
+        for system in self.chosen(OURS):
+            for count in CLUSTERS if self.share == 1 else CLUSTERS[:2]:
+                rate = clusters(self.bench, system, count, 12_000 // self.share)
+                self.keep(system.key, {f"{report.CLUSTERS}{count}": rate})
+
+    def loaded(self) -> None:
+        """Take tasks with much in them."""
+        for title, (size, most) in PAYLOADS.items():
+            for system in self.chosen(PAIR):
+                rate = drain(self.bench, system, "nothing", max(min(system.tasks, most) // self.share, 40), size)
+                self.keep(system.key, {f"{report.PAYLOAD}{title}": rate})
+
+    def served(self) -> None:
+        """Answer requests: with those arguments that are compared in all rounds, with the others once."""
+        systems = self.chosen(OURS)
+        if not systems or not program():
+            print("web is not measured: there is no wrk", flush=True)
+            return
+        for number in range(self.rounds):
+            for key, arguments in GUNICORN.items():
+                if key in COMPARED or (not number and self.share == 1):
+                    self.keep(key, web(self.bench, systems[0], arguments, 2), report.WEB)
+
+    def run(self, names: list[str]) -> None:
+        """Take the parts of these names, or all, and say how long each has taken."""
+        first = time.monotonic()
+        for part in (
+            self.servers,
+            self.drained,
+            self.worked,
+            self.enqueued,
+            self.served,
+            self.started,
+            self.counted,
+            self.clustered,
+            self.loaded,
+            self.idled,
+            self.grew,
+        ):
+            if names and part.__name__ not in {"servers", *names}:
+                continue
+            begin = time.monotonic()
+            part()
+            now = time.monotonic()
+            print(f"{part.__name__}: {now - begin:.0f} s, {now - first:.0f} s in all", flush=True)
