@@ -55,8 +55,9 @@ class Bench:
             project = bake(combination.answers, folder / "baked")
             workplace = Workplace.of(project, for_combination(combination), environments, folder)
             self.bases[broker] = self.stack.enter_context(Base.of(combination, workplace))
+            durable = "ALTER SYSTEM SET fsync = on"  # which the tests do without
             logged = f"ALTER SYSTEM SET log_line_prefix = '{LOG_LINES}'"
-            self.execute(broker, f"CREATE DATABASE {MIGRATED}", logged, "SELECT pg_reload_conf()")
+            self.execute(broker, f"CREATE DATABASE {MIGRATED}", durable, logged, "SELECT pg_reload_conf()")
         return self.bases[broker]
 
     def execute(self, broker: str, *statements: str) -> None:
