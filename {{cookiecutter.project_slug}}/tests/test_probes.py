@@ -99,6 +99,16 @@ def test_a_cluster_that_has_ceased_to_beat_is_not_healthy(host_folder: Path) -> 
     assert health.cluster("test") == "cluster test gave its last sign of life 100 s ago"
 
 
+@pytest.mark.django_db
+def test_a_heart_beats_into_the_cache_as_rarely_as_is_set(host_folder: Path, settings: Settings) -> None:
+    settings.Q_QUIET = 900
+    beating = Heartbeat("test")
+    assert [beating.beat(), beating.beat()] == [True, False]
+    settings.Q_QUIET = 0
+    assert beating.beat()
+    beating.stop()
+
+
 def test_a_heart_beats_on_without_a_database(host_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     beating = Heartbeat("test")
     assert not beating.beat()  # no database is allowed in this test

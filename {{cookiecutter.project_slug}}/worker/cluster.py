@@ -34,13 +34,12 @@ from django_q.status import Stat
 
 from worker.delivery import brief
 from worker.health import in_words, silent_servers
-from worker.heartbeat import SHARED_FOR, Heartbeat
+from worker.heartbeat import Heartbeat, shared_for
 from worker.monitor import monitor
 from worker.pipes import CONTEXT, STOP, Board, Flag, Inbox, Results, Tasks, Timer
 from worker.pusher import Death, pusher
 
 PR_SET_PDEATHSIG = 1  #: from linux/prctl.h
-SCHEDULE_EVERY = 30.0  #: seconds between two looks at the schedules
 STUCK_AFTER = 30.0  #: seconds without a sign of life of pusher or monitor, or of idle workers while tasks wait
 HAND_BACK = 5.0  #: seconds that pusher and monitor get to give back and to save at a stop
 
@@ -142,7 +141,7 @@ class State(Stat):  # type: ignore[misc]
 
     def save(self) -> None:
         """Show it as long as a sign of life counts."""
-        self.broker.set_stat(self.key, SignedPackage.dumps(self, True), int(SHARED_FOR))
+        self.broker.set_stat(self.key, SignedPackage.dumps(self, True), shared_for())
 
 
 class Sentinel(cluster.Sentinel):  # type: ignore[misc]
@@ -198,12 +197,12 @@ class Sentinel(cluster.Sentinel):  # type: ignore[misc]
         """Watch over the others until the main process says stop."""
         logger.info("Q Cluster %s [%s] running.", self.title, self.queue_name())
         self.start_event.set()
-        schedule = time.monotonic() + SCHEDULE_EVERY
+        schedule = time.monotonic()
         while not self.stop_event.is_set():
             self.replace_the_dead()
             self.look_for_stuck()
             if Conf.SCHEDULER and time.monotonic() > schedule:
-                schedule = time.monotonic() + SCHEDULE_EVERY
+                schedule = time.monotonic() + settings.Q_QUIET
                 self.look_at_schedules()
             db.close_old_connections()
             if self.heartbeat.beat():

@@ -196,6 +196,9 @@ Q_GRACE = env.int("Q_GRACE", 25, validate=validate.Range(min=1))
 Q_TIMEOUT = env.int("Q_TIMEOUT", Q_GRACE, validate=validate.Range(min=1))
 # MB of memory with which a worker is replaced once its task is done, in case tasks leak some; 0 for no limit.
 Q_MAX_MEMORY = env.int("Q_MAX_MEMORY", 0, validate=validate.Range(min=0))
+# Seconds for which an idle worker leaves the database alone: so late may a schedule begin, and three times as late the
+# start page show that a worker has died.
+Q_QUIET = env.int("Q_QUIET", 30, validate=validate.Range(min=1))
 
 Q_CLUSTER: dict[str, Any] = {
     "name": SITE_SLUG,  # it also salts the signature of tasks: web and all workers must agree on it

@@ -5,20 +5,20 @@ a probe that fails when the database is away would have the platform restart wor
 """
 
 import logging
+import math
 import os
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 
+from django.conf import settings
 from django.core.cache import caches
 from django_q.conf import Conf
 
 from worker.delivery import brief
 
 FRESH = 30.0  #: seconds for which the file counts; the guard may have to wait for an absent database
-SHARE_EVERY = 30.0  #: seconds between two writes to the cache, which may be in the database
-SHARED_FOR = 90.0  #: seconds for which such a write counts
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +32,19 @@ def _key(cluster: str) -> str:
     return f"heartbeat:{Conf.PREFIX}:{cluster}"
 
 
+def shared_for() -> int:
+    """Return the seconds for which a sign of life in the cache counts: of three in a row two may fail."""
+    quiet: int = settings.Q_QUIET
+    return 3 * quiet
+
+
 class Heartbeat:
     """The beating side, in the cluster's guard."""
 
     def __init__(self, cluster: str) -> None:
         """Beat for the cluster of this name."""
         self.cluster = cluster
-        self._tried = -SHARE_EVERY
+        self._tried = -math.inf
         self._refused = ""  #: why the last file could not be written
 
     def beat(self) -> bool:
@@ -54,9 +60,9 @@ class Heartbeat:
                 logger.warning("Cluster %s has nowhere to leave a sign of life for probes: %s", self.cluster, error)
             self._refused = str(error)
         try:
-            if time.monotonic() - self._tried >= SHARE_EVERY:
+            if time.monotonic() - self._tried >= settings.Q_QUIET:
                 self._tried = time.monotonic()
-                caches[Conf.CACHE].set(_key(self.cluster), time.time(), SHARED_FOR)
+                caches[Conf.CACHE].set(_key(self.cluster), time.time(), shared_for())
                 return True
         except Exception as error:  # each cache has exceptions of its own
             logger.warning("The sign of life of cluster %s could not be given: %s", self.cluster, brief(error))
