@@ -16,7 +16,7 @@ answer(int(policy["maxReceiveCount"]), policy["deadLetterTargetArn"] == dead.att
     assert ask(code, environment) == [100, True, [fortnight, fortnight]]
 
 
-@pytest.mark.parametrize(("receives", "named"), [(20, True), (21, False)])
+@pytest.mark.parametrize(("receives", "named"), [(50, True), (51, False)])
 def test_a_redrive_policy_that_takes_tasks_away_too_soon_is_named(
     receives: int, named: bool, environment: dict[str, str]
 ) -> None:
@@ -38,7 +38,7 @@ answer([record.getMessage() for record in log.buffer])
 """
     (log,) = ask(code, environment)
     assert len(log) == named
-    assert all("after 20 hand-outs, unrecorded: make its maxReceiveCount higher than 20." in line for line in log)
+    assert all("after 50 hand-outs, unrecorded: make its maxReceiveCount higher than 50." in line for line in log)
 
 
 def test_a_task_larger_than_sqs_takes_is_refused_with_its_size(environment: dict[str, str]) -> None:
