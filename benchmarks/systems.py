@@ -129,4 +129,4 @@ SYSTEMS = [
 ]
 #: Those that go through the realistic task: what waits in it is the same for all.
 REALISTIC = ["ours-redis", "django-q2-best-redis", "celery", "celery-db", "huey", "dramatiq", "rq-simple"]
-REALISTIC += ["ours-postgresql", "procrastinate", "tasks-db"]
+REALISTIC += ["ours-postgresql", "procrastinate"]

@@ -200,6 +200,15 @@ class Deployment:
         self.check_done("deploy", count)
         self.check_health()
 
+    def check_rollback(self) -> None:
+        """Go back to the first version, with what the page of this hosting says after the checkout."""
+        (self.folder / "core" / "second.py").unlink()
+        self.compose("up", "-d", "--build", "--wait", *self.processes)
+        for name in self.processes:
+            self.shell("import importlib.util; assert not importlib.util.find_spec('core.second')", "exec", "-T", name)
+        if "Clusters" not in (said := self.compose("exec", "-T", "web", "python", "manage.py", "qinfo")):
+            raise ProblemError(f"qinfo says: {said}")
+
     def check_stop(self) -> None:
         """Stop all in the middle of tasks: each worker must end its own, give back the others, and need no kill."""
         count = self.occupy("stop")
@@ -254,6 +263,8 @@ def check(broker: str, row: dict[str, Any], answers: list[str]) -> None:
                 deployment.check_tasks()
             with step(broker, "second version deployed during tasks"):
                 deployment.check_deploy()
+            with step(broker, "rolled back"):
+                deployment.check_rollback()
             with step(broker, "stopped during tasks, started, all done"):
                 deployment.check_stop()
         except Exception:

@@ -37,14 +37,17 @@ ELSEWHERE = {
     ),
     "docker compose logs -f worker": ("scripts/docker_check.py", '"logs", "web", *self.workers'),
     "docker compose exec web python manage.py shell": ("scripts/docker_check.py", '"python", "manage.py", "shell"'),
+    "docker compose exec web python manage.py qinfo": ("scripts/docker_check.py", '"manage.py", "qinfo")'),
+    "docker compose up -d --build --wait web worker": (
+        "scripts/docker_check.py",
+        '"up", "-d", "--build", "--wait", *self',
+    ),
     "from functools import partial": ("tests/test_docs.py", "def test_the_code_in_the_readme_queues_a_task"),
     "components:": ("tests/test_kubernetes.py", 'kustomization["components"] = '),
 }
-#: What nothing runs: it would need a proxy, a keyboard, or an engine with an older version.
+#: What nothing runs: it would need a proxy, or a keyboard.
 UNSEEN = {
     "docker compose exec web python manage.py createsuperuser",
-    "docker compose exec web python manage.py qinfo",
-    "docker compose up -d --build --wait web worker",
     "www.example.com {",
 }
 
