@@ -37,7 +37,10 @@ ELSEWHERE = {
     ),
     "docker compose logs -f worker": ("scripts/docker_check.py", '"logs", "web", *self.workers'),
     "docker compose exec web python manage.py shell": ("scripts/docker_check.py", '"python", "manage.py", "shell"'),
-    "docker compose exec web python manage.py qinfo": ("scripts/docker_check.py", '"manage.py", "qinfo")'),
+    "docker compose exec worker python manage.py health_check worker": (
+        "scripts/docker_check.py",
+        '"python", "manage.py", "health_check", "worker"',
+    ),
     "docker compose up -d --build --wait web worker": (
         "scripts/docker_check.py",
         '"up", "-d", "--build", "--wait", *self',
