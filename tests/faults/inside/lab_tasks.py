@@ -25,11 +25,12 @@ def work(key: str, seconds: float = 0.0) -> str:
     return key
 
 
-def work_when_due(key: str, due: str) -> None:
+def work_when_due(key: str, due: str) -> str:
     """Note for which time a schedule has queued this."""
     note("start", key)
     note("due", f"{key}@{due}")
     note("end", key)
+    return key
 
 
 def write_a_row(key: str) -> str:
