@@ -11,7 +11,7 @@ from django_q.signing import SignedPackage
 
 Task = dict[str, Any]  #: django-q2's package of a task: id, name, func, args, kwargs, started, …
 SUSPECT_AFTER = 5  #: hand-outs of which no attempt ended, after which a task is run alone
-MAX_DELIVERIES = 20  #: hand-outs of a task of which no attempt ended, after which it is set aside
+MAX_DELIVERIES = 50  #: hand-outs of a task of which no attempt ended, after which it is set aside
 
 
 @dataclass(frozen=True)
