@@ -7,6 +7,7 @@ from tests.faults.cells import SAME, each_broker, race
 from tests.faults.lab import Lab
 
 SHORT = 3  #: seconds of a lease
+ALL = {"LAB_AHEAD": "1000"}  #: lets a cluster fetch as many ahead as `queue_limit`, however long they will wait
 RUN_OUT = "tasks whose lease has run out run again"
 AGAIN = {"redis": SAME, "*": RUN_OUT}  # a task that has left the list in Redis does not come back: it can be lost only
 
@@ -24,7 +25,7 @@ def test_a_task_of_five_leases_runs_once(lab: Lab) -> None:
 def test_tasks_that_wait_for_leases_in_a_cluster_run_once(lab: Lab) -> None:
     lab.lease = SHORT
     keys = lab.enqueue_many("task", 24, 1.0)
-    greedy = lab.start(queue_limit=1000)
+    greedy = lab.start(queue_limit=1000, variables=ALL)
     lab.wait_started("task0")
     lab.wait_done(keys, greedy, lab.start())
     assert lab.starts() == dict.fromkeys(keys, 1), lab.report()
@@ -34,9 +35,9 @@ def run_fetched(lab: Lab, number: int) -> None:
     """One cluster fetches all, and another one watches for leases that run out."""
     lab.lease, lab.deadline = SHORT, 180
     keys = lab.enqueue_many("task", number, 0.02)
-    greedy = lab.start(queue_limit=1000)
+    greedy = lab.start(queue_limit=1000, variables=ALL)
     lab.wait_started("task0")
-    lab.wait_done(keys, greedy, lab.start(queue_limit=1000))
+    lab.wait_done(keys, greedy, lab.start(queue_limit=1000, variables=ALL))
     assert lab.starts() == dict.fromkeys(keys, 1), lab.report()
 
 
@@ -66,7 +67,7 @@ def test_a_dead_clusters_tasks_start_again_within_a_lease(lab: Lab) -> None:
 @each_broker(6, upstream={"redis": "results are lost", "*": SAME})
 def test_a_cluster_that_is_cut_off_leaves_its_waiting_tasks_to_others(lab: Lab) -> None:
     lab.lease = SHORT
-    cut_off = lab.start(queue_limit=100)
+    cut_off = lab.start(queue_limit=100, variables=ALL)
     keys = lab.enqueue_many("task", 30, 0.5)
     lab.wait(lambda: len(lab.ends()) >= 2, "the end of some tasks", cut_off)
     other = lab.start(past_links=True)
@@ -82,7 +83,7 @@ def test_a_cluster_that_is_cut_off_leaves_its_waiting_tasks_to_others(lab: Lab) 
 @each_broker(6, upstream={"*": SAME})
 def test_a_cluster_whose_pusher_was_frozen_loses_nothing(lab: Lab) -> None:
     lab.lease = SHORT
-    frozen = lab.start(queue_limit=100)
+    frozen = lab.start(queue_limit=100, variables=ALL)
     keys = lab.enqueue_many("task", 30, 0.5)
     lab.wait(lambda: len(lab.ends()) >= 2, "the end of some tasks", frozen)
     pusher = frozen.roles().of("pusher")
