@@ -30,7 +30,8 @@ Server = Callable[[Path], AbstractContextManager[Environment]]
 PACKAGES = {"initdb": "postgresql", "postgres": "postgresql", "redis-server": "redis-server"}  #: by program
 
 # moto's own server closes the connection after each answer, where Amazon keeps it open, and so would hide what goes
-# wrong when processes share one. And moto 5.2 hands a message out twice when two requests look for one at once.
+# wrong when processes share one. And moto 5.2 hands a message out twice when two requests look for one at once, and
+# counts all messages for each one whose age it looks at: with 2,000 of them, an answer took more than a second.
 MOTO = """
 import sys, threading, time
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -49,6 +50,7 @@ def receive(backend, queue, count, seconds, *args):
         time.sleep(0.02)
 
 SQSBackend.receive_message = receive
+SQSBackend.is_message_valid_based_on_retention_period = lambda backend, queue, message: True
 serve(DomainDispatcherApplication(create_backend_app), host="127.0.0.1", port=int(sys.argv[1]), threads=32)
 """
 
