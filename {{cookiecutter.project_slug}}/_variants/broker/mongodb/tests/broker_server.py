@@ -10,7 +10,7 @@ import pytest
 
 from tests.processes import free_port, wait_until_listening
 
-TASKS = 200  #: of the test with many clusters: some servers that speak its protocol are slow
+TASKS = 2000  #: of the test with many clusters
 
 
 def broker_server(folder: Path) -> Iterator[dict[str, str]]:
