@@ -5,7 +5,7 @@ import os
 from django.apps import AppConfig
 
 
-class Lab(AppConfig):
+class Lab(AppConfig):  # type: ignore[misc]
     """Lets a cluster fetch LAB_AHEAD tasks for each worker ahead, however long these are at one."""
 
     name = "lab_app"
