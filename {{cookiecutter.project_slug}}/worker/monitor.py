@@ -24,7 +24,6 @@ from django_q.monitor import save_cached
 from django_q.signals import post_execute
 from django_q.tasks import async_chain
 from django_q.utils import get_func_repr
-from picklefield import PickledObjectField
 
 from worker.delivery import Leasing, Task, brief
 from worker.pipes import STOP, Board, Results, unpack
@@ -257,7 +256,7 @@ def insert(rows: list[Row], using: str) -> None:
 
 def monitor(results: Results, board: Board, news: Connection) -> None:
     """Run a monitor, as a process of the cluster."""
-    for field in Row._meta.concrete_fields:  # noqa: SLF001 (a documented part of models)
-        if isinstance(field, PickledObjectField):
-            field.copy = False  # it would copy each value first, for those who look rows up by one
+    for name in ("args", "kwargs", "result"):
+        # It would copy each value before it pickles it, for those who look rows up by one.
+        Row._meta.get_field(name).copy = False  # noqa: SLF001 (a documented part of models)
     Monitor(results, board, news).run()

@@ -2,6 +2,7 @@
 
 import pytest
 from django.db import connections
+from django_q.brokers.orm import ORM
 from django_q.conf import Conf
 
 from tests.test_broker import ask
@@ -25,8 +26,8 @@ answer(counts)
 
 @pytest.mark.django_db
 def test_a_connection_is_looked_at_now_and_then_not_for_each_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = []
-    monkeypatch.setattr(broker.ORM, "get_connection", looks.append)
+    looks: list[str | None] = []
+    monkeypatch.setattr(ORM, "get_connection", looks.append)
     monkeypatch.setattr(broker.looked, "at", 0.0, raising=False)
     for expected in (1, 1):
         broker.Broker.get_connection()

@@ -74,7 +74,8 @@ class Broker(ORM):  # type: ignore[misc]
         if connections[Conf.ORM].errors_occurred or now - getattr(looked, "at", -math.inf) > LOOK_EVERY:
             looked.at = now
             ORM.get_connection(list_key)
-        return OrmQ.objects.using(Conf.ORM).order_by("id")
+        rows: QuerySet[OrmQ] = OrmQ.objects.using(Conf.ORM).order_by("id")
+        return rows
 
     def now(self) -> datetime:
         """Return the time of the database: clients' clocks differ, but that of a file is this host's."""
