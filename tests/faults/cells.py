@@ -40,6 +40,7 @@ def race(reason: str) -> Fault:
 
 
 SAME = None  #: upstream's worker passes too
+ASTRAY = race("its processes share one connection to SQS, and answers go astray")
 
 
 def each_broker(

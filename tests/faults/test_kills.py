@@ -3,7 +3,7 @@
 import signal
 from functools import partial
 
-from tests.faults.cells import SAME, each_broker
+from tests.faults.cells import ASTRAY, SAME, each_broker
 from tests.faults.lab import UPSTREAM, Cluster, Lab
 
 NOT_COUNTED = {"redis": "the running task is lost", "*": "the attempt is not counted"}
@@ -79,7 +79,7 @@ def kill_and_start_again(lab: Lab, role: str) -> None:
     check_all_done(lab, keys, lab.start())
 
 
-@each_broker(2, upstream={"redis": "a task between broker and workers is lost", "*": SAME})
+@each_broker(2, upstream={"redis": "a task between broker and workers is lost", "sqs": ASTRAY, "*": SAME})
 def test_a_worker_whose_pusher_is_killed_loses_nothing(lab: Lab) -> None:
     kill_and_start_again(lab, "pusher")
 
@@ -99,6 +99,6 @@ def test_a_worker_whose_main_process_is_killed_leaves_nobody(lab: Lab) -> None:
     kill_and_start_again(lab, "main")
 
 
-@each_broker(2, upstream={"redis": "what was fetched is lost", "*": SAME})
+@each_broker(2, upstream={"redis": "what was fetched is lost", "sqs": ASTRAY, "*": SAME})
 def test_a_worker_of_which_all_processes_are_killed_loses_nothing(lab: Lab) -> None:
     kill_and_start_again(lab, "all")
