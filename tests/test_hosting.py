@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.combinations import CHOICES, COMBINATIONS, CONTEXT, TEMPLATE, Combination, each
-from tests.hostings import FILES, READERS, load, objections
+from tests.hostings import FILES, READERS, load, objections, settings
 from tests.processes import Command, run
 from tests.projects import python_of
 
@@ -88,6 +88,7 @@ BROKEN = [
     Broken("docker", "compose.yaml", "restart: unless-stopped", "restart: on-failure"),
     Broken("heroku", "app.json", '"formation"', '"healthchecks": {}, "formation"'),
     Broken("heroku", "app.json", '"size": "basic"', '"size": "Basic"'),
+    Broken("heroku", "app.json", '"ALLOWED_HOSTS": {', '"CSRF_TRUSTED_ORIGINS": {"description": "x"}, "ALLOWED_HOSTS": {'),
     Broken("heroku", "app.json", '"generator": "secret"', '"value": "abc"'),
     Broken("heroku", "Procfile", "release: python manage.py release", "release: python manage.py migrate"),
     Broken("heroku", "config/settings.py", '"Q_GRACE", 25', '"Q_GRACE", 30'),
@@ -128,6 +129,8 @@ BROKEN = [
     Broken("digitalocean", ".do/app.yaml", "grace_period_seconds: 90", "grace_period_seconds: 60"),
     Broken("digitalocean", ".do/app.yaml", "http_port", "httpport"),
     Broken("digitalocean", ".do/app.yaml", "engine: VALKEY", "engine: REDIS"),
+    Broken("digitalocean", ".do/app.yaml", "production: true", "production: false"),
+    Broken("digitalocean", ".do/app.yaml", "cluster_name: my-project-broker", ""),
     Broken("digitalocean", ".do/app.yaml", "name: my-project", "name: my_project"),
     Broken("digitalocean", ".do/app.yaml", "type: SECRET", "value: abc"),
     Broken("kubernetes", f"{BASE}/worker.yaml", "PeriodSeconds: 90", "PeriodSeconds: 80"),
@@ -213,6 +216,26 @@ def test_secrets_are_added_to_the_app_of_digitalocean_on_their_way(bake: Bake) -
     variables = {entry["key"]: entry for entry in yaml.safe_load(printed)["envs"]}
     assert len(variables["SECRET_KEY"]["value"]) > 50
     assert variables["AWS_REGION"] == {"key": "AWS_REGION", "value": "eu-west-1", "scope": "RUN_TIME", "type": "SECRET"}
+
+
+@pytest.mark.parametrize("combination", chosen(hosting="digitalocean"), ids=str)
+def test_the_clusters_that_the_app_of_digitalocean_wants_are_created_before(
+    combination: Combination, bake: Bake
+) -> None:
+    project = bake(combination)
+    databases = load(project / ".do/app.yaml")["databases"]
+    wanted = {entry["cluster_name"]: entry["engine"] for entry in databases if "cluster_name" in entry}
+    typed = (project / "DEPLOY.md").read_text().partition("doctl apps create")[0]
+    created = re.findall(r"^doctl databases create (\S+) --engine (\S+) --region (\S+?)\d ", typed, re.MULTILINE)
+    assert {name: engine.upper() for name, engine, _ in created} == wanted
+    assert {region for *_, region in created} <= {load(project / ".do/app.yaml")["region"]}
+
+
+def test_the_service_of_dokku_gives_access_to_the_database_that_the_project_uses(bake: Bake) -> None:
+    # Its plugin makes a user who may use one database: that of the service's name, with its dashes made underscores.
+    project = bake(chosen(hosting="dokku", broker="mongodb")[0])
+    (name,) = re.findall(r"^dokku mongo:create (\S+)$", (project / "DEPLOY.md").read_text(), re.MULTILINE)
+    assert name.replace("-", "_") == settings(project, {})["Q_CLUSTER"]["mongo_db"]
 
 
 def headings(page: Path) -> list[str]:
