@@ -88,7 +88,9 @@ BROKEN = [
     Broken("docker", "compose.yaml", "restart: unless-stopped", "restart: on-failure"),
     Broken("heroku", "app.json", '"formation"', '"healthchecks": {}, "formation"'),
     Broken("heroku", "app.json", '"size": "basic"', '"size": "Basic"'),
-    Broken("heroku", "app.json", '"ALLOWED_HOSTS": {', '"CSRF_TRUSTED_ORIGINS": {"description": "x"}, "ALLOWED_HOSTS": {'),
+    Broken(
+        "heroku", "app.json", '"ALLOWED_HOSTS": {', '"CSRF_TRUSTED_ORIGINS": {"description": "x"}, "ALLOWED_HOSTS": {'
+    ),
     Broken("heroku", "app.json", '"generator": "secret"', '"value": "abc"'),
     Broken("heroku", "Procfile", "release: python manage.py release", "release: python manage.py migrate"),
     Broken("heroku", "config/settings.py", '"Q_GRACE", 25', '"Q_GRACE", 30'),

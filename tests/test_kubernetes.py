@@ -233,6 +233,71 @@ def unmatched(objects: Objects) -> list[str]:
     return problems
 
 
+def admits(rule: Object, labels: Object, port: int) -> bool:
+    """Say whether a rule of a network policy lets through to a pod of the same namespace, or from one.
+
+    Of the peers, pods by their labels count, and all namespaces; another namespace or an address is no such pod.
+    """
+    peers = rule.get("from") or rule.get("to") or []
+    ports = [it["port"] for it in rule.get("ports", [])]
+    found = [
+        it["podSelector"].get("matchLabels", {}).items() <= labels.items()
+        if set(it) == {"podSelector"}
+        else it == {"namespaceSelector": {}}
+        for it in peers
+    ]
+    return (not ports or port in ports) and (not peers or any(found))
+
+
+def reaches(objects: Objects, client: str, server: str, port: int) -> bool:
+    """Say whether the network policies let a pod talk to another: out of the one, and into the other."""
+    labels = {name: it["metadata"]["labels"] for name, it in templates(objects).items()}
+    ways = [("Egress", client, server), ("Ingress", server, client)]
+    policies = [it["spec"] for it in of_kind(objects, "NetworkPolicy")]
+    return all(
+        any(
+            admits(rule, labels[other], port)
+            for policy in policies
+            if way in policy["policyTypes"]
+            and policy["podSelector"].get("matchLabels", {}).items() <= labels[pod].items()
+            for rule in policy.get(way.lower(), [])
+        )
+        for way, pod, other in ways
+    )
+
+
+def unserved(objects: Objects) -> list[str]:
+    """Hold each server of the cluster against what it takes to be found, asked and probed, and to keep its data."""
+    problems = []
+    services = {it["metadata"]["name"]: it["spec"] for it in of_kind(objects, "Service")}
+    clients = [name for name, it in templates(objects).items() if "command" in it["spec"]["containers"][0]]
+    for it in of_kind(objects, "StatefulSet"):
+        name, pod = it["metadata"]["name"], it["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        service = services.get(it["spec"]["serviceName"], {})
+        ports = [port["containerPort"] for port in container["ports"]]
+        claims = {claim["metadata"]["name"]: claim["spec"] for claim in it["spec"]["volumeClaimTemplates"]}
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        variables = {variable["name"]: variable.get("value", "") for variable in container.get("env", [])}
+        facts = {
+            "a version": re.search(r":\d", container["image"]) is not None,
+            "a Service of its own": service.get("clusterIP") == "None",
+            "its port in the Service": [port["port"] for port in service.get("ports", [])] == ports,
+            "every client let in": all(reaches(objects, client, name, port) for client in clients for port in ports),
+            "a probe at the start": "exec" in container.get("startupProbe", {}),
+            "a probe ever after": "exec" in container.get("readinessProbe", {}),
+            "a volume that is mounted": bool(claims) and claims.keys() <= mounts.keys(),
+            "a volume for one": all(claim["accessModes"] == ["ReadWriteOnce"] for claim in claims.values()),
+            "a volume of some size": all("storage" in claim["resources"]["requests"] for claim in claims.values()),
+            "a volume to write to": pod["securityContext"].get("fsGroup") == pod["securityContext"]["runAsUser"],
+            "time to end": pod.get("terminationGracePeriodSeconds", 30) >= 60,
+        }
+        if "PGDATA" in variables:
+            facts["data on the volume"] = variables["PGDATA"].startswith(f"{mounts.get('data')}/")
+        problems += [f"{name} lacks {fact}" for fact, holds in facts.items() if not holds]
+    return problems
+
+
 def secret_keys(objects: Objects) -> set[str]:
     """Return the keys of the Secret that something reads by name."""
     found = set(re.findall(r'"secretKeyRef": {"key": "(\w+)", "name": "secrets"}', json.dumps(objects, sort_keys=True)))
@@ -250,7 +315,7 @@ def test_all_that_is_rendered_is_valid_restricted_and_holds_together(
 ) -> None:
     for title, objects in renderings(project).items():
         problems = [*invalid(objects), *unrestricted(objects), *too_short(objects)]
-        assert not [*problems, *unmatched(objects)], title
+        assert not [*problems, *unmatched(objects), *unserved(objects)], title
 
 
 @each_rendered
@@ -312,6 +377,25 @@ def test_only_web_takes_connections_and_only_the_projects_pods_and_keda_reach_it
 
 
 @each_rendered
+def test_the_addresses_that_the_page_gives_are_those_of_the_servers(
+    combination: Combination, project: Path, everything: Objects
+) -> None:
+    section = (project / "DEPLOY.md").read_text().partition("## Servers in the cluster")[2].partition("\n## ")[0]
+    found = set(re.findall(r"[@/](\w+):(\d+)", section))
+    servers_here = {
+        it["metadata"]["name"]: container_of(everything, it["metadata"]["name"])
+        for it in of_kind(everything, "StatefulSet")
+    }
+    assert found == {(name, str(it["ports"][0]["containerPort"])) for name, it in servers_here.items()}
+    for service in combination.row["services"]:
+        assert f"`{service['variable']}={service['url']}`" in section
+        mounts = {mount["name"]: mount["mountPath"] for mount in servers_here[service["name"]]["volumeMounts"]}
+        assert mounts["data"] == service["data"]
+    variables = {it["name"]: it.get("value") for it in servers_here["db"]["env"]}
+    assert f"postgres://{variables['POSTGRES_USER']}:PASSWORD@db:5432/{variables['POSTGRES_DB']}" in section
+
+
+@each_rendered
 def test_what_is_scaled_by_load_has_no_fixed_count(
     combination: Combination, project: Path, everything: Objects, renderings: Callable[[Path], dict[str, Objects]]
 ) -> None:
@@ -359,8 +443,15 @@ def test_the_base_names_no_namespace_and_the_overlay_names_that_of_the_namespace
     assert invalid([namespace]) == []
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     assert all("namespace" not in it["metadata"] for it in renderings(project)["base"])
-    names = {it["metadata"]["namespace"] for it in renderings(project)["overlay"]}
-    assert names == {namespace["metadata"]["name"]}
+    overlay = renderings(project)["overlay"]
+    assert {it["metadata"]["namespace"] for it in overlay} == {namespace["metadata"]["name"]}
+    # Nor any tag of an image, without which pods would run whatever is the latest.
+    images = {
+        title: {template["spec"]["containers"][0]["image"] for template in templates(objects).values()}
+        for title, objects in renderings(project).items()
+    }
+    assert images["base"] == {"my-project"}
+    assert images["overlay"] == {"registry.example.com/my-project:1"}
 
 
 @pytest.mark.parametrize("slug", ["null", "on", "true"])
@@ -489,6 +580,43 @@ SLIPS = [
         lambda them: find(them, "PodDisruptionBudget", "worker")["spec"].update(selector={"matchLabels": {"a": "b"}}),
         unmatched,
     ),
+    *(
+        Slip(f"{server} {title}", partial(change, server=server), unserved)
+        for server in ("db", "redis")
+        for title, change in {
+            "of any version": lambda them, server: container_of(them, server).update(image=server),
+            "of the latest version": lambda them, server: container_of(them, server).update(image=f"{server}:latest"),
+            "without a first probe": lambda them, server: container_of(them, server).pop("startupProbe"),
+            "without a probe": lambda them, server: container_of(them, server).pop("readinessProbe"),
+            "with its data in the container": lambda them, server: container_of(them, server)["volumeMounts"].pop(0),
+            "without a claim": lambda them, server: find(them, "StatefulSet", server)["spec"].update(
+                volumeClaimTemplates=[]
+            ),
+            "that may not write": lambda them, server: templates(them)[server]["spec"]["securityContext"].pop(
+                "fsGroup"
+            ),
+            "under another port": lambda them, server: find(them, "Service", server)["spec"]["ports"][0].update(port=1),
+            "under another name": lambda them, server: find(them, "StatefulSet", server)["spec"].update(
+                serviceName="web"
+            ),
+            "closed": lambda them, server: find(them, "NetworkPolicy", server)["spec"].update(ingress=[]),
+            "closed to pods": lambda them, server: find(them, "NetworkPolicy", server)["spec"]["ingress"][0][
+                "from"
+            ].pop(0),
+            "open at another port": lambda them, server: find(them, "NetworkPolicy", server)["spec"]["ingress"][
+                0
+            ].update(ports=[{"port": 1}]),
+            "killed at once": lambda them, server: templates(them)[server]["spec"].update(
+                terminationGracePeriodSeconds=1
+            ),
+        }.items()
+    ),
+    Slip("a way out for nobody", lambda them: find(them, "NetworkPolicy", "all")["spec"].update(egress=[]), unserved),
+    Slip(
+        "data beside the volume",
+        lambda them: container_of(them, "db")["env"][3].update(value="/var/lib/postgresql/17"),
+        unserved,
+    ),
     Slip(
         "an autoscaler of nothing",
         lambda them: find(them, "ScaledObject", "worker")["spec"]["scaleTargetRef"].update(name="workers"),
@@ -501,7 +629,7 @@ SLIPS = [
 def test_a_slip_is_noticed(
     slip: Slip, bake: Callable[[Combination], Path], renderings: Callable[[Path], dict[str, Objects]]
 ) -> None:
-    combination = next(it for it in RENDERED if it.queues == "fast_and_slow")
+    combination = next(it for it in RENDERED if it.queues == "fast_and_slow" and it.row["services"])
     objects = copy.deepcopy(renderings(bake(combination))["+".join(COMPONENTS)])
     assert slip.noticed(objects) == []
     slip.change(objects)
@@ -684,7 +812,7 @@ def test_the_triggers_see_all_tasks_that_are_not_done(
         ).splitlines()[-1]
     *seen, limits = json.loads(answer)
     assert seen == [[7, 3], [7, 3], [6, 3]]
-    # A pod is added where the others can hold no more: a cluster fetches so many ahead.
+    # A pod is added where the others can hold no more: a cluster fetches so many ahead at most.
     targets = [next(int(value) for value in it["metadata"].values() if value.isdigit()) for it in triggers]
     assert targets == limits
 
