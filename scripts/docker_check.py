@@ -9,13 +9,15 @@ Docker engine, and leaves nothing behind in it but the build cache.
 import argparse
 import json
 import os
+import pty
 import re
+import select
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,9 @@ WAITING = 40  #: tasks behind it
 LARGEST = 200  #: MB, uncompressed, that the project may add to the image that it is built from
 SECRET = "k" * 25 + "0123456789" * 3
 STRANGER = 54321  #: a user of whom the image knows nothing, as OpenShift has it
+PATIENCE = 60  #: seconds
+#: What somebody at a keyboard answers who makes the first user of the admin.
+FIRST_USER = {"Username": "ada", "Email address": "ada@example.com", "Password": SECRET, "Password (again)": SECRET}
 INSIDE = """
 import os, re, shutil, tomllib
 from importlib.metadata import distributions
@@ -52,19 +57,33 @@ except OSError as error:
 else:
     raise AssertionError("the project's folder can be written")
 """
+#: A module of the project: a task that says when it has begun, in the cache, which all processes share.
+NAPS = """
+import time
+from django.core.cache import cache
+
+def nap(mark: str, seconds: float) -> None:
+    cache.set(mark, True)
+    time.sleep(seconds)
+"""
 OCCUPY = """
 import time
+from django.core.cache import cache
 from django_q.tasks import async_task
-for cluster in {clusters}:
-    async_task("time.sleep", {nap}, cluster=cluster, group={group!r})
-time.sleep(4)  # for each worker to have taken its task
-for cluster in {clusters} * {waiting}:
+marks = {{f"{group}-{{cluster}}": cluster for cluster in {clusters}}}
+for mark, cluster in marks.items():
+    async_task("core.naps.nap", mark, {nap}, cluster=cluster, group={group!r})
+begun = time.monotonic()
+while len(cache.get_many(marks)) < len(marks) and time.monotonic() < begun + {patience}:
+    time.sleep(0.1)
+assert len(cache.get_many(marks)) == len(marks), "not every worker has taken its task"
+for cluster in [*marks.values()] * {waiting}:
     async_task("time.sleep", 0, cluster=cluster, group={group!r})
 """
 DONE = """
 import time
 from django_q.models import Task
-tasks, end = Task.objects.filter(group={group!r}), time.monotonic() + 60
+tasks, end = Task.objects.filter(group={group!r}), time.monotonic() + {patience}
 while tasks.count() < {count} and time.monotonic() < end:
     time.sleep(0.2)
 print([tasks.filter(success=True, attempt_count=1).count(), tasks.count()])
@@ -92,6 +111,7 @@ class Deployment:
             os.environ.pop(name, None)  # the shell would win over .env
         lines = [f"{name}={value}\n" for name, value in variables.items()]
         (folder / ".env").write_text((folder / ".env.example").read_text() + "".join(lines))
+        (folder / "core" / "naps.py").write_text(NAPS)
         services: dict[str, Any] = {
             name: {
                 "image": service["image"],
@@ -142,6 +162,17 @@ class Deployment:
         ]:
             raise ProblemError("\n".join(bad))
 
+    def line(self, begin: str) -> str:
+        """Return the only command of DEPLOY.md that begins so."""
+        (line,) = re.findall(f"^{begin}.*", (self.folder / "DEPLOY.md").read_text(), re.MULTILINE)
+        return str(line)
+
+    def check_user(self) -> None:
+        """Make the first user of the admin at a keyboard, with the line of DEPLOY.md."""
+        typed(self.line("docker compose exec web python manage.py createsuperuser").split(), FIRST_USER, self.folder)
+        user = f"authenticate(username={FIRST_USER['Username']!r}, password={SECRET!r})"
+        self.shell(f"from django.contrib.auth import authenticate; assert {user}.is_superuser")
+
     def check_tasks(self) -> None:
         """Run each task that the start page offers."""
         start = f"http://127.0.0.1:{self.port}/"
@@ -177,15 +208,19 @@ class Deployment:
         """Give each worker a long task and others behind it; return how many tasks these are."""
         begun = time.monotonic()
         clusters = [name.removeprefix("worker").removeprefix("-") or None for name in self.workers]
-        self.shell(OCCUPY.format(group=group, clusters=clusters, nap=NAP, waiting=WAITING))
+        self.shell(OCCUPY.format(group=group, clusters=clusters, nap=NAP, waiting=WAITING, patience=PATIENCE))
         if time.monotonic() - begun > NAP:
             raise ProblemError("this machine is too busy: the long tasks could have ended already")
         return (1 + WAITING) * len(clusters)
 
     def check_done(self, group: str, count: int, *how: str) -> None:
         """Wait until these tasks are done: each with success, and at its first start."""
-        if (seen := self.shell(DONE.format(group=group, count=count), *how)) != str([count, count]):
+        if (seen := self.shell(DONE.format(group=group, count=count, patience=PATIENCE), *how)) != str([count, count]):
             raise ProblemError(f"of {count} tasks, [done at the first start, done] are {seen}")
+
+    def deploy(self) -> None:
+        """Deploy with the line of DEPLOY.md."""
+        run("sh", "-c", self.line("docker compose run --build "), folder=self.folder)
 
     def check_deploy(self) -> None:
         """Deploy a second version with the line of DEPLOY.md in the middle of tasks, as some other user."""
@@ -193,17 +228,16 @@ class Deployment:
         (self.folder / "core" / "second.py").touch()
         services = self.overridden["services"]
         self.override({"services": services | {name: {"user": f"{STRANGER}:{STRANGER}"} for name in self.processes}})
-        (line,) = re.findall("^docker compose run --build .*", (self.folder / "DEPLOY.md").read_text(), re.MULTILINE)
-        run("sh", "-c", line, folder=self.folder)
+        self.deploy()
         for name in self.processes:
             self.shell(f"import core.second, os; assert os.getuid() == {STRANGER}", "exec", "-T", name)
         self.check_done("deploy", count)
         self.check_health()
 
     def check_rollback(self) -> None:
-        """Go back to the first version, with what the page of this hosting says after the checkout."""
+        """Go back to the first version, as the page of this hosting says after the checkout: it is a deploy, too."""
         (self.folder / "core" / "second.py").unlink()
-        self.compose("up", "-d", "--build", "--wait", *self.processes)
+        self.deploy()
         for name in self.processes:
             self.shell("import importlib.util; assert not importlib.util.find_spec('core.second')", "exec", "-T", name)
         self.compose("exec", "-T", "worker", "python", "manage.py", "health_check", "worker")
@@ -233,6 +267,35 @@ def run(*command: str, folder: Path = ROOT) -> str:
     return done.stdout
 
 
+def typed(
+    command: Sequence[str | Path],
+    answers: Mapping[str, str],
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Run a program at a terminal, where each question is answered in its turn; return what the screen has shown."""
+    keyboard, screen = pty.openpty()
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdin=screen, stdout=screen, stderr=screen, start_new_session=True
+    ) as process:
+        os.close(screen)
+        shown, questions = "", iter(answers.items())
+        question, answer = next(questions)
+        try:
+            while select.select([keyboard], [], [], PATIENCE)[0] and (read := os.read(keyboard, 4096)):
+                shown += read.decode(errors="replace")
+                if re.search(rf"^{re.escape(question)}( \(leave blank.*)?: $", shown, re.MULTILINE):
+                    os.write(keyboard, f"{answer}\n".encode())
+                    question, answer = next(questions, ("no further question", ""))
+        except OSError:
+            pass  # the program has left its terminal
+        finally:
+            os.close(keyboard)  # one that still asks gets a hangup
+    if process.returncode:
+        raise ProblemError(f"{command} ended with {process.returncode}; the screen:\n{shown}")
+    return shown
+
+
 @contextmanager
 def step(broker: str, name: str) -> Iterator[None]:
     """Print the time that a step took, once it is through."""
@@ -258,6 +321,8 @@ def check(broker: str, row: dict[str, Any], answers: list[str]) -> None:
             with step(broker, "image looked into"):
                 added = deployment.check_image()
             print(f"{broker:8} {'the project is, of the image':40} {added:6.0f} MB")
+            with step(broker, "first user made at a keyboard"):
+                deployment.check_user()
             with step(broker, "tasks of the start page done"):
                 deployment.check_tasks()
             with step(broker, "second version deployed during tasks"):

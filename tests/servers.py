@@ -27,7 +27,8 @@ from tests.projects import Workplace
 
 Server = Callable[[Path], AbstractContextManager[Environment]]
 
-PACKAGES = {"initdb": "postgresql", "postgres": "postgresql", "redis-server": "redis-server"}  #: by program
+#: By program.
+PACKAGES = {"caddy": "caddy", "initdb": "postgresql", "postgres": "postgresql", "redis-server": "redis-server"}
 
 # moto's own server closes the connection after each answer, where Amazon keeps it open, and so would hide what goes
 # wrong when processes share one. And moto 5.2 hands a message out twice when two requests look for one at once, and

@@ -1,19 +1,29 @@
 """Every command in the pages runs in a test, or is marked as needing more than a project and this machine."""
 
+import http.client
 import os
 import re
 import shutil
+import socket
+import ssl
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from uv import find_uv_bin
 
+from tests import servers
+from tests.browser import HOST, Browser, Response, ask
 from tests.combinations import CHOICES, COMBINATIONS, TEMPLATE, Combination, each
+from tests.hostings import KUBECTL
 from tests.interpreters import for_combination
-from tests.processes import run
+from tests.processes import Command, free_port, run, started
 from tests.projects import PRODUCTION, Workplace, uv_environment
+from tests.test_examples import load
+from tests.test_run import production
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CLOUD = "☁"  #: marks a line
@@ -33,7 +43,7 @@ ELSEWHERE = {
     "docker compose up -d --build --wait": ("scripts/docker_check.py", '"up", "--detach", "--build", "--wait"'),
     "docker compose run --build --rm migrate && docker compose up -d --wait web && docker compose up -d --wait": (
         "scripts/docker_check.py",
-        "^docker compose run --build .*",
+        'self.line("docker compose run --build ")',
     ),
     "docker compose logs -f worker": ("scripts/docker_check.py", '"logs", "web", *self.workers'),
     "docker compose exec web python manage.py shell": ("scripts/docker_check.py", '"python", "manage.py", "shell"'),
@@ -41,17 +51,82 @@ ELSEWHERE = {
         "scripts/docker_check.py",
         '"python", "manage.py", "health_check", "worker"',
     ),
-    "docker compose up -d --build --wait web worker": (
+    "docker compose exec web python manage.py createsuperuser": (
         "scripts/docker_check.py",
-        '"up", "-d", "--build", "--wait", *self',
+        'self.line("docker compose exec web python manage.py createsuperuser")',
     ),
+    "www.example.com {": ("tests/test_docs.py", "def test_the_first_user_comes_in_through_the_proxy_of_the_page"),
     "from functools import partial": ("tests/test_docs.py", "def test_the_code_in_the_readme_queues_a_task"),
     "components:": ("tests/test_kubernetes.py", 'kustomization["components"] = '),
 }
-#: What nothing runs: it would need a proxy, or a keyboard.
-UNSEEN = {
-    "docker compose exec web python manage.py createsuperuser",
-    "www.example.com {",
+#: What the programs are told in the pages, in blocks or within prose, as the reference of each has it. What is here of
+#: them is asked itself: the project, make, uv and kubectl.
+TOLD = {
+    "cat": {">"},
+    "cookiecutter": {"https://github.com/OWNER/cookiecutter-django-q2"},
+    "docker": {"build", "compose exec", "compose logs", "compose run", "compose up", "push", "run"},
+    "doctl": {
+        "apps console",
+        "apps create",
+        "apps list",
+        "apps logs",
+        "apps spec get",
+        "apps update",
+        "databases create",
+        "databases firewalls append",
+    },
+    "dokku": {
+        "apps:create",
+        "config:set",
+        "domains:set",
+        "letsencrypt:cron-job",
+        "letsencrypt:enable",
+        "letsencrypt:set",
+        "logs",
+        "mongo:create",
+        "mongo:link",
+        "postgres:backup",
+        "postgres:create",
+        "postgres:link",
+        "ps:scale",
+        "ps:set",
+        "ps:stop",
+        "redis:create",
+        "redis:link",
+        "run",
+    },
+    "fly": {
+        "apps create",
+        "deploy",
+        "launch",
+        "logs",
+        "mpg attach",
+        "mpg create",
+        "mpg list",
+        "redis create",
+        "releases",
+        "scale count",
+        "scale memory",
+        "secrets set",
+        "ssh console",
+    },
+    "git": {"add", "checkout", "commit", "pull", "push", "remote add"},
+    "heroku": {
+        "addons:create",
+        "config:set",
+        "create",
+        "logs",
+        "pg:info",
+        "ps:scale",
+        "rollback",
+        "run",
+    },
+    "kill": {"-9", "-TERM"},
+    "kubernetes/deploy": {""},
+    "python3": {"-c"},
+    "railway": {"config apply", "config plan", "domain", "init", "logs", "redeploy", "ssh"},
+    "render": {"logs", "ssh"},
+    "sed": {"-e", "-i"},
 }
 
 
@@ -104,7 +179,7 @@ def test_what_is_not_marked_runs(hosting: str, bake: Callable[[Combination], Pat
     upstream = "git init -q --bare -b main ../upstream.git && git remote add origin ../upstream.git"
     begin = ["git init -q -b main", upstream, "git add .", "git commit -q -m Begin", "git tag THE_LAST_GOOD_TAG"]
     typed = [command for page in pages_of(project, hosting) for command in unmarked(page)]
-    to_run = [*begin, "git push -q -u origin main", *(it for it in typed if it not in {*ELSEWHERE, *UNSEEN})]
+    to_run = [*begin, "git push -q -u origin main", *(it for it in typed if it not in ELSEWHERE)]
     environment = {
         **uv_environment(for_combination(combination)),
         **{f"GIT_{who}_{what}": "me@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
@@ -125,7 +200,7 @@ def test_what_is_seen_elsewhere_stands_in_a_page_and_is_seen(bake: Callable[[Com
     pages = readmes(bake(COMBINATIONS[0]))
     pages += [page for name in CHOICES["hosting"] for page in pages_of(bake(of_hosting(name)), name)]
     found = {command for page in pages for command in unmarked(page)}
-    assert {*ELSEWHERE, *UNSEEN} <= found
+    assert ELSEWHERE.keys() <= found
     for file, words in ELSEWHERE.values():
         assert words in (TEMPLATE / file).read_text(), f"{file} holds {words} no more"
     for page in pages:
@@ -136,6 +211,174 @@ def test_what_is_seen_elsewhere_stands_in_a_page_and_is_seen(bake: Callable[[Com
 def test_a_command_that_is_neither_marked_nor_seen_is_found() -> None:
     text = "a  # ☁\nb \\\n  c\ncat <<END\nd\nEND\n# e\nf\n# What follows needs an account.\ng\n"
     assert list(commands(text)) == ["b \\\n  c", "cat <<END\nd\nEND", "f"]
+
+
+# Commands that nothing here can run, and those within prose
+
+
+def all_commands(page: Path) -> Iterator[str]:
+    """Yield all commands of a page, marked or not: each line of a block, and what is one within prose."""
+    text = page.read_text()
+    lines = [line for kind, block in BLOCK.findall(text) if kind == "sh" for line in block.splitlines()]
+    spans = [" ".join(it.split()) for it in re.findall(r"(?<!`)`([^`]+)`(?!`)", BLOCK.sub("", text) + "\n".join(lines))]
+    for line in [*lines, *spans]:
+        for command in re.split(r" && | \| | (?=railway config )", re.sub(r"\s+#.*", "", line)):
+            if re.match(r"[a-z][\w./-]* [^=]|kubernetes/deploy$", command):
+                yield command
+
+
+class Judge:
+    """Knows what each program can be told."""
+
+    def __init__(self, workplace: Workplace) -> None:
+        """Ask the project for its commands, and the Makefiles for their targets."""
+        self.workplace = workplace
+        makefiles = [TEMPLATE / "Makefile", workplace.path / "Makefile"]
+        self.targets = {it for file in makefiles for it in re.findall(r"^([\w-]+):", file.read_text(), re.MULTILINE)}
+        self.manage = set(workplace.manage("help", "--commands").split())
+        self.used: set[tuple[str, str]] = set()
+
+    def objection(self, command: str) -> str:
+        """Return what is wrong with a command, if anything is."""
+        program, _, rest = command.partition(" ")
+        if unknown := set(re.findall(r"manage\.py (\w+)", command)) - self.manage:
+            return f"there is no manage.py {unknown}"
+        match program:
+            case "make":
+                return "" if rest.split()[0] in self.targets else "make has no such target"
+            case "uv" | "kubectl":
+                return "" if self.helps(program, rest.split()) else f"{program} knows no such command"
+            case "python" | "manage.py":
+                return "" if "manage.py" in command else "that is no command of the project"
+        if program in self.manage:
+            return ""
+        told = [it for it in TOLD.get(program, ()) if f"{rest} ".startswith(f"{it} ") or it == rest]
+        self.used |= {(program, it) for it in told}
+        return "" if told else "no program is told this"
+
+    def helps(self, program: str, words: list[str]) -> bool:
+        """Say whether a program has a help for a command."""
+        name = words[: 2 if words[0] in {"config", "create", "rollout"} else 1]
+        path = find_uv_bin() if program == "uv" else KUBECTL
+        done = subprocess.run([path, *name, "--help"], capture_output=True, text=True, check=False)
+        return done.returncode == 0 and f"{program} {' '.join(name)} " in done.stdout
+
+
+@each("", lambda combination: iter([()]), COMBINATIONS[:1])
+def test_every_command_is_one_that_its_program_knows(
+    combination: Combination, workplace: Workplace, bake: Callable[[Combination], Path]
+) -> None:
+    judge = Judge(workplace)
+    chosen = [it for it in COMBINATIONS if it.django_version == combination.django_version]
+    projects = {bake(it): it.hosting for it in chosen}
+    pages = {page for project, hosting in projects.items() for page in pages_of(project, hosting)}
+    pages |= {page for project in projects for page in readmes(project)}
+    wrong = {
+        f"{page.name}: {command}: {objection}"
+        for page in pages
+        for command in all_commands(page)
+        if (objection := judge.objection(command))
+    }
+    assert wrong == set()
+    assert judge.used == {(program, it) for program, told in TOLD.items() for it in told}
+    for slip in (
+        "python manage.py createsuperusr",
+        "make runn",
+        "uv rum pytest",
+        "kubectl rolout undo deployment/web",
+        "kubectl rollout undu deployment/web",
+        "dokku ps:start my-project",
+        "docker compose exec web python manage.py shel",
+        "flyctl deploy",
+    ):
+        assert judge.objection(slip), slip
+
+
+# The proxy of the page for Docker, and the first user
+
+
+class Visitor(Browser):
+    """A browser that comes to the proxy by HTTPS; it claims otherwise, which must not count."""
+
+    def __init__(self, port: int, authority: Path) -> None:
+        """Trust this authority, and no other."""
+        super().__init__(port)
+        self.context = ssl.create_default_context(cafile=authority)
+
+    def ask(self, method: str, path: str, headers: dict[str, str], body: str | None = None) -> Response:
+        """Send a request, and keep the cookies of the answer."""
+        cookies = "; ".join(f"{name}={morsel.value}" for name, morsel in self.cookies.items())
+        connection = http.client.HTTPSConnection(HOST, context=self.context)
+        here = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        connection.sock = self.context.wrap_socket(here, server_hostname=HOST)
+        try:
+            connection.request(method, path, body, {"X-Forwarded-Proto": "http", "Cookie": cookies, **headers})
+            answer = connection.getresponse()
+            for cookie in answer.headers.get_all("Set-Cookie", []):
+                self.cookies.load(cookie)
+            return Response(answer.status, answer.headers["Location"], answer.read().decode())
+        finally:
+            connection.close()
+
+
+@contextmanager
+def caddy(block: str, folder: Path) -> Iterator[tuple[Visitor, int]]:
+    """Start Caddy with a block of its configuration and certificates of its own; yield a visitor and the HTTP port."""
+    ports = {"https": free_port(), "http": free_port()}
+    data = folder / "caddy"
+    data.mkdir()
+    own = f"admin off\nlocal_certs\nskip_install_trust\nhttps_port {ports['https']}\nhttp_port {ports['http']}"
+    (data / "Caddyfile").write_text(f"{{\n{own}\nstorage file_system {data}\n}}\n{block}")
+    command: Command = [servers.program("caddy"), "run", "--config", "Caddyfile"]
+    with started("caddy", command, data, {"HOME": str(data), "PATH": os.defpath}) as process:
+        authority = data / "pki/authorities/local/root.crt"
+        process.wait_until(authority.exists, "the authority's certificate")
+
+        def visitor() -> Visitor | None:
+            with suppress(OSError):
+                it = Visitor(ports["https"], authority)
+                return it if it.get("/livez").status == 200 else None
+            return None
+
+        yield process.wait_until(visitor, "an answer through the proxy"), ports["http"]
+
+
+def caddyfile(project: Path) -> str:
+    """Return the block that the page of a project has for Caddy."""
+    (block,) = (text for kind, text in BLOCK.findall((project / "DEPLOY.md").read_text()) if kind == "caddyfile")
+    return str(block)
+
+
+@each("", lambda combination: iter([()]), [it for it in COMBINATIONS if it.hosting == "docker"][:1])
+def test_caddy_takes_the_block_of_the_page_as_it_is(combination: Combination, project: Path, tmp_path: Path) -> None:
+    command: Command = [servers.program("caddy"), "adapt", "--validate", "--config", "Caddyfile"]
+    for block, expect in ((caddyfile(project), 0), (caddyfile(project).replace("proxy", "proxi"), 1)):
+        (tmp_path / "Caddyfile").write_text(block)
+        run(command, tmp_path, {"HOME": str(tmp_path)}, expect)
+
+
+@each("", lambda combination: iter([()]), [it for it in COMBINATIONS if it.hosting == "docker"][:1])
+def test_the_first_user_comes_in_through_the_proxy_of_the_page(combination: Combination, workplace: Workplace) -> None:
+    servers.program("caddy")
+    docker = load(TEMPLATE / "scripts" / "docker_check.py")
+    ((_, command),) = (it.split(" web ") for it in ELSEWHERE if it.endswith("createsuperuser"))
+    block = caddyfile(workplace.path)
+    with (
+        servers.sqlite(workplace.temporary) as database,
+        production(workplace, dict(database)) as site,
+        caddy(block.replace("127.0.0.1:8000", f"127.0.0.1:{site.port}"), workplace.temporary) as (visitor, port),
+    ):
+        assert f":{site.port}" in (workplace.temporary / "caddy/Caddyfile").read_text()
+        screen = docker.typed(command.split(), docker.FIRST_USER, workplace.path, site.variables)
+        assert "Superuser created successfully." in screen
+        assert docker.SECRET not in screen
+        redirect = ask(port, "GET", "/admin/", {"Host": HOST, "X-Forwarded-Proto": "https"})
+        assert (redirect.status, redirect.location) == (308, f"https://{HOST}/admin/")
+        assert visitor.get("/admin/login/").status == 200
+        login = {"username": docker.FIRST_USER["Username"], "password": docker.SECRET, "next": "/admin/"}
+        login["csrfmiddlewaretoken"] = visitor.cookies["csrftoken"].value
+        assert visitor.post("/admin/login/", login).status == 302
+        assert "Site administration" in visitor.get("/admin/").text
 
 
 def test_the_template_is_used_as_the_readme_says(tmp_path: Path) -> None:
