@@ -256,8 +256,7 @@ def test_many_clusters_share_the_tasks(environment: dict[str, str]) -> None:
     code = f"""
 Conf.RETRY = 600
 (broker,) = brokers("many", 1)
-for number in range({TASKS}):
-    broker.enqueue(str(number))
+broker.enqueue_all([str(number) for number in range({TASKS})])
 connections.close_all()
 
 def work():

@@ -11,7 +11,7 @@ from tests.memory_broker import MemoryBroker, a_task
 from tests.processes import DEADLINE
 from worker.delivery import MAX_DELIVERIES, SUSPECT_AFTER, Delivery
 from worker.pipes import CONTEXT, Board, Inbox, Results, Tasks, unpack
-from worker.pusher import SOONEST, Death, Pusher
+from worker.pusher import AHEAD, LEAST_AHEAD, SOONEST, Death, Pusher
 
 pytestmark = pytest.mark.django_db  # the pusher looks after its connection
 
@@ -90,6 +90,22 @@ def test_after_an_outage_leases_are_renewed_before_anything_is_claimed(
     assert broker.calls == ["claim", "queue_size", "queue_size", "queue_size", "renew", "claim", "claim", "release"]
     assert caplog.text.count("The broker does not answer (ConnectionError: refused)") == 3
     assert caplog.text.count("The broker answers again") == 1
+
+
+def test_no_more_is_fetched_ahead_than_workers_take_in_a_second(
+    cluster: Cluster, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Conf, "QUEUE_LIMIT", 100)
+    monkeypatch.setattr(Conf, "WORKERS", 2)
+    few, taken = 2 * LEAST_AHEAD, cluster.board.taken
+    assert cluster.pusher.ahead() == few + taken
+    cluster.board.tickets[0] = taken + 30  # within the same second
+    assert cluster.pusher.ahead() == few + taken + 30
+    for passed, expected in ((2 * AHEAD, (taken + 30) // 2), (2 * AHEAD, 0)):
+        cluster.pusher.paced -= passed
+        assert few + expected - 1 <= cluster.pusher.ahead() <= few + expected
+    cluster.board.tickets[0] += 1000
+    assert cluster.pusher.ahead() == 100
 
 
 def test_a_full_queue_is_looked_at_again_at_once_while_workers_take_tasks(

@@ -20,6 +20,8 @@ from django_q.signing import SignedPackage
 from worker.delivery import MAX_DELIVERIES, SUSPECT_AFTER, Delivery, Leasing, Task, brief, failed, unreadable
 from worker.pipes import Board, Results, Tasks
 
+AHEAD = 1.0  #: seconds of the workers' work to fetch ahead: if the cluster is killed, this much waits for its leases
+LEAST_AHEAD = 5  #: tasks for each worker to fetch ahead, however long it is at one
 IDLE = 30.0  #: seconds after which an empty queue is looked at even if nothing has announced a task
 UNSAVED = 500  #: tasks that may run or be done, and not be reported as saved: what a `kill -9` may have run twice
 SOONEST = 0.005  #: seconds after which a full queue is looked at again; twice as many each time that nobody took a task
@@ -57,6 +59,8 @@ class Pusher:
         self.cut_off = 0.0  #: when the broker was found to be away, 0 if it is not
         self.pause = 0.0
         self.moment, self.seen = SOONEST, 0  #: how long to wait for room, and what workers had taken then
+        self.pace = 0  #: what workers took within AHEAD seconds
+        self.paced, self.taken_then = self.renewed, 0  #: since when what they take is counted anew, and what they had
 
     def run(self) -> None:
         """Work until the guard says quit; then give back all that is still held."""
@@ -113,8 +117,18 @@ class Pusher:
         if self.alone in self.held or self.suspects():
             return 0
         waiting = max(0, self.board.sent.value - self.board.taken)
-        room: int = min(Conf.BULK, Conf.QUEUE_LIMIT - waiting, UNSAVED + Conf.QUEUE_LIMIT - len(self.held))
+        room: int = min(Conf.BULK, self.ahead() - waiting, UNSAVED + Conf.QUEUE_LIMIT - len(self.held))
         return room
+
+    def ahead(self) -> int:
+        """Return how many tasks may wait here: a stop or a death costs each of them a hand-out, or a lease."""
+        now, taken = time.monotonic(), self.board.taken
+        if now - self.paced > AHEAD:
+            self.pace = int((taken - self.taken_then) * AHEAD / (now - self.paced))
+            self.paced, self.taken_then = now, taken
+        pace = max(self.pace, taken - self.taken_then)
+        ahead: int = min(Conf.QUEUE_LIMIT, LEAST_AHEAD * Conf.WORKERS + pace)
+        return ahead
 
     def wait_for_room(self) -> None:
         """Wait until there may be room: for a moment while workers take tasks, longer while they are long at them."""
