@@ -127,6 +127,8 @@ def render(project: Path, combination: Combination) -> Deployment:
 def fly(project: Path, combination: Combination) -> Deployment:
     """Read fly.toml."""
     app = load(project / "fly.toml")
+    patience = int(app["deploy"]["wait_timeout"].removesuffix("m")) * 60
+    assert patience > app["kill_timeout"], "a deploy fails that waits for a long task"
     restart = {name: entry["policy"] for entry in app["restart"] for name in entry["processes"]}
     return Deployment(
         {

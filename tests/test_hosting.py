@@ -110,6 +110,7 @@ BROKEN = [
     Broken("fly", "fly.toml", "kill_timeout = 300", "kill_timout = 300"),
     Broken("fly", "fly.toml", 'Q_GRACE = "295"', 'Q_GRACE = "310"'),
     Broken("fly", "fly.toml", 'policy = "always"', 'policy = "on-failure"'),
+    Broken("fly", "fly.toml", 'wait_timeout = "10m"', 'wait_timeout = "5m"'),
     Broken("fly", "fly.toml", 'auto_stop_machines = "off"', "auto_stop_machines = false"),
     Broken("fly", "fly.toml", 'PORT = "8000"', 'PORT = "8000"\nSECRET_KEY = "abc"'),
     Broken("fly", "fly.toml", 'path = "/livez"', 'path = "/readyz"'),
@@ -248,6 +249,16 @@ def headings(page: Path) -> list[str]:
 def test_every_hosting_has_a_page_with_the_same_headings() -> None:
     pages = {page.stem: headings(page) for page in (TEMPLATE / "docs/hosting").glob("*.md")}
     assert pages == dict.fromkeys(CHOICES["hosting"], HEADINGS)
+
+
+def test_every_page_tells_the_windows_of_its_row() -> None:
+    for hosting, row in CONTEXT["_hostings"].items():
+        page = (TEMPLATE / f"docs/hosting/{hosting}.md").read_text()
+        told = page.partition("## What a deploy does")[2].partition("\n## ")[0]
+        numbers = set(map(int, re.findall(r"\d+", told)))
+        for window in (row["stop_window"], row.get("slow_stop_window", row["stop_window"])):
+            minutes = window // 60 if window > 600 else window
+            assert numbers & {window, minutes}, f"{hosting}: {window}"
 
 
 def test_every_project_says_how_to_deploy_it_under_the_same_headings(bake: Bake) -> None:
