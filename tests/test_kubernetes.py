@@ -782,8 +782,6 @@ assert 0 < len(taken) <= 2
 seen.append(measure())
 broker.acknowledge_all([taken[0].receipt])
 seen.append(measure())
-cluster = settings.Q_CLUSTER
-seen.append([cluster["queue_limit"], cluster["ALT_CLUSTERS"]["slow"]["queue_limit"]])
 print(json.dumps(seen))
 """
 
@@ -810,11 +808,9 @@ def test_the_triggers_see_all_tasks_that_are_not_done(
         answer = workplace.manage(
             "shell", "-v0", "-c", MEASURE, environment={**variables, "GIVEN": json.dumps(given)}
         ).splitlines()[-1]
-    *seen, limits = json.loads(answer)
-    assert seen == [[7, 3], [7, 3], [6, 3]]
-    # A pod is added where the others can hold no more: a cluster fetches so many ahead at most.
+    assert json.loads(answer) == [[7, 3], [7, 3], [6, 3]]
     targets = [next(int(value) for value in it["metadata"].values() if value.isdigit()) for it in triggers]
-    assert targets == limits
+    assert targets == [100, 1]  # short tasks, and such as take minutes
 
 
 # The pods' processes, run here as the rendered files say

@@ -3,7 +3,7 @@
 import signal
 import time
 
-from tests.faults.cells import SAME, each_broker, race
+from tests.faults.cells import ASTRAY, SAME, each_broker, race
 from tests.faults.lab import Lab
 
 SHORT = 3  #: seconds of a lease
@@ -51,7 +51,7 @@ def test_a_thousand_fetched_tasks_run_once_each(lab: Lab) -> None:
     run_fetched(lab, 1000)
 
 
-@each_broker(6, upstream={"redis": "what was fetched is lost", "*": SAME})
+@each_broker(6, upstream={"redis": "what was fetched is lost", "sqs": ASTRAY, "*": SAME})
 def test_a_dead_clusters_tasks_start_again_within_a_lease(lab: Lab) -> None:
     lab.lease = 10
     dead = lab.start()
@@ -64,7 +64,7 @@ def test_a_dead_clusters_tasks_start_again_within_a_lease(lab: Lab) -> None:
     assert time.monotonic() - killed < 2 * lab.lease + 20, lab.report()
 
 
-@each_broker(6, upstream={"redis": "results are lost", "*": SAME})
+@each_broker(6, upstream={"redis": "results are lost", "sqs": ASTRAY, "*": SAME})
 def test_a_cluster_that_is_cut_off_leaves_its_waiting_tasks_to_others(lab: Lab) -> None:
     lab.lease = SHORT
     cut_off = lab.start(queue_limit=100, variables=ALL)
@@ -80,7 +80,7 @@ def test_a_cluster_that_is_cut_off_leaves_its_waiting_tasks_to_others(lab: Lab) 
     assert sum(lab.starts().values()) <= len(keys) + 2 * (2 * SHORT / 0.5), lab.report()
 
 
-@each_broker(6, upstream={"*": SAME})
+@each_broker(6, upstream={"sqs": ASTRAY, "*": SAME})
 def test_a_cluster_whose_pusher_was_frozen_loses_nothing(lab: Lab) -> None:
     lab.lease = SHORT
     frozen = lab.start(queue_limit=100, variables=ALL)

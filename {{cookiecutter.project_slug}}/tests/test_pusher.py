@@ -11,7 +11,7 @@ from tests.memory_broker import MemoryBroker, a_task
 from tests.processes import DEADLINE
 from worker.delivery import MAX_DELIVERIES, SUSPECT_AFTER, Delivery
 from worker.pipes import CONTEXT, Board, Inbox, Results, Tasks, unpack
-from worker.pusher import AHEAD, LEAST_AHEAD, SOONEST, Death, Pusher
+from worker.pusher import AHEAD, IDLE, LEAST_AHEAD, SOONEST, Death, Pusher
 
 pytestmark = pytest.mark.django_db  # the pusher looks after its connection
 
@@ -120,6 +120,16 @@ def test_a_full_queue_is_looked_at_again_at_once_while_workers_take_tasks(
         cluster.pusher.turn()
         moments.append(cluster.pusher.moment)
     assert moments == [SOONEST, 2 * SOONEST, 4 * SOONEST, SOONEST]
+
+
+def test_a_broker_that_is_away_keeps_nothing_back(broker: MemoryBroker) -> None:
+    cluster = Cluster()
+    cluster.pusher.looked -= 2 * IDLE
+    broker.add("a task")
+    cluster.pusher.look_for_waiting()
+    assert cluster.board.starving.value
+    cluster.pusher.wait_for_broker(ConnectionError("refused"))
+    assert not cluster.board.starving.value
 
 
 def test_a_long_outage_drops_what_is_not_begun(cluster: Cluster, broker: MemoryBroker) -> None:

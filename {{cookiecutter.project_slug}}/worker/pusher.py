@@ -275,6 +275,7 @@ class Pusher:
             for ticket in [*self.take_back(), *self.suspects()]:
                 del self.held[ticket]
         self.cut_off = self.cut_off or time.monotonic()
+        self.board.starving.value = 0.0  # what it said before it went away does not count
         wait([self.orders, self.news], self.pause)
 
     def reconnected(self) -> None:

@@ -1,6 +1,9 @@
 """The broker: tasks wait in the project's own database, in django-q2's table."""
 
 import logging
+import math
+import threading
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import wait
@@ -17,6 +20,9 @@ from django_q.signing import SignedPackage
 from worker.delivery import Delivery
 
 FREE = datetime(1970, 1, 1, tzinfo=UTC)  #: the lock of a task that was never taken, or was given back
+
+LOOK_EVERY = 1.0  #: seconds after which it is looked again whether this thread's connection can still be used
+looked = threading.local()
 
 # With one commit, where a notification of its own would take another.
 ENQUEUE = """
@@ -60,9 +66,16 @@ class Broker(ORM):  # type: ignore[misc]
 
     @staticmethod
     def get_connection(list_key: str | None = None) -> QuerySet[OrmQ]:
-        """Return the rows of all queues, the oldest first."""
-        rows: QuerySet[OrmQ] = ORM.get_connection(list_key)
-        return rows.order_by("id")
+        """Return the rows of all queues, the oldest first.
+
+        Upstream, 1.11.1, closes old connections each time: for CONN_HEALTH_CHECKS that is a query for each task queued.
+        """
+        now = time.monotonic()
+        if connections[Conf.ORM].errors_occurred or now - getattr(looked, "at", -math.inf) > LOOK_EVERY:
+            looked.at = now
+            ORM.get_connection(list_key)
+        rows: QuerySet[OrmQ] = OrmQ.objects.using(Conf.ORM).order_by("id")
+        return rows
 
     def now(self) -> datetime:
         """Return the time of the database: clients' clocks differ, but that of a file is this host's."""

@@ -12,6 +12,7 @@ prefetched tasks along. Here:
 """
 
 import ctypes
+import gc
 import os
 import pydoc
 import signal
@@ -112,6 +113,7 @@ class Cluster(cluster.Cluster):  # type: ignore[misc]
     def start(self) -> int:
         """Start the guard, which starts the others."""
         logger.info("Q Cluster %s starting.", self.name)
+        gc.freeze()  # what is here by now is shared by all processes: a look for garbage would copy its pages
         self.sentinel = CONTEXT.Process(
             target=Sentinel, args=(os.getpid(), self.stop_event, self.start_event, self.cluster_id, None, self.timeout)
         )

@@ -209,8 +209,8 @@ Q_CLUSTER: dict[str, Any] = {
     # Seconds of a lease. The cluster renews those of all tasks that it has fetched, however long they wait or run, so
     # this is how long tasks wait if the whole cluster dies, and how long a failed one waits for its next attempt.
     "retry": 60,
-    "queue_limit": 100,  # tasks fetched ahead, at most: what the workers take in a second, and five for each of them
-    "bulk": 50,  # tasks fetched at a time
+    "queue_limit": 500,  # tasks fetched ahead, at most: what the workers take in a second, and five for each of them
+    "bulk": 100,  # tasks fetched at a time, at most
     "max_attempts": 3,  # 0 would try a task that fails without end
     "ack_failures": False,  # True would take a failed task from the queue at once, without another attempt
     "catch_up": False,  # after a pause a schedule runs once, not once for each time that it missed

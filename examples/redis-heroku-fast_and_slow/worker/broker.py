@@ -222,10 +222,14 @@ class Broker(Redis):  # type: ignore[misc]
             self.run(RELEASE, RETURNED, max(0, self.lease - int(delay * 1000)), *receipts)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
-        """Remove tasks that are done."""
+        """Remove tasks that are done.
+
+        In no transaction: a server whose memory is full refuses any, and so would stay full. What is deleted and still
+        pending, since the connection broke between the two, is forgotten by reclaim().
+        """
         if receipts := list(receipts):
-            pipeline = self.connection.pipeline(transaction=True)
-            pipeline.xack(self.list_key, GROUP, *receipts).xdel(self.list_key, *receipts).execute()
+            pipeline = self.connection.pipeline(transaction=False)
+            pipeline.xdel(self.list_key, *receipts).xack(self.list_key, GROUP, *receipts).execute()
 
     def tidy(self) -> int:
         """Forget clusters that are gone, and return how many tasks came from the list of a plain django-q2.

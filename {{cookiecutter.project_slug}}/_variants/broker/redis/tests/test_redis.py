@@ -144,6 +144,31 @@ answer(log.getvalue())
     assert told == ["Redis drops tasks when its memory is full: its maxmemory-policy is allkeys-lru\n", "", ""]
 
 
+@pytest.mark.skipif(PROGRAM is None, reason="the server may be somebody's")
+def test_a_server_that_is_full_is_emptied(environment: dict[str, str], server: redis.Redis) -> None:
+    code = """
+(broker,) = brokers("full", 1)
+broker.claim(1)
+broker.connection.config_set("maxmemory", broker.connection.info("memory")["used_memory"] + 2_000_000)
+number, refused = 0, ""
+while not refused:
+    try:
+        broker.enqueue("x" * 10_000)
+        number += 1
+    except Exception as error:
+        refused = type(error).__name__
+while held := broker.claim(10):
+    broker.acknowledge_all(receipts(held))
+    number -= len(held)
+broker.enqueue("one more")
+answer(refused, number, sizes(broker))
+"""
+    try:
+        assert ask(code, environment) == ["OutOfMemoryError", 0, [1, 0]]
+    finally:
+        server.config_set("maxmemory", 0)
+
+
 def test_a_task_that_the_server_does_not_take_is_an_error(environment: dict[str, str]) -> None:
     code = """
 (broker,) = brokers("away", 1)
