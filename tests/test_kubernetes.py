@@ -737,7 +737,6 @@ def test_what_a_deploy_applies_ahead_is_neither_web_nor_a_worker(combination: Co
 
 MEASURE = """
 import json, os, sys
-from django.conf import settings
 from django_q.brokers import get_broker
 from django_q.tasks import async_task
 
