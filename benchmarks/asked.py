@@ -45,18 +45,16 @@ def asked(run: Run) -> Asked:
     log = (base.workplace.temporary / "postgresql.err").read_bytes()
     name = run.database.encode()
     transactions = [transaction for database, transaction in LINE.findall(log) if database == name]
-    redis = counts(base.broker["REDIS_URL"]) if "REDIS_URL" in base.broker else (0, 0, 0)
-    return Asked(len(transactions), len(set(transactions)), wal, *redis)
+    redis = info(base.broker["REDIS_URL"], "stats") if "REDIS_URL" in base.broker else dict.fromkeys(REDIS, 0)
+    return Asked(len(transactions), len(set(transactions)), wal, *(redis[name] for name in REDIS))
 
 
-def counts(url: str) -> tuple[int, int, int]:
-    """Return Redis' counts; by hand, since its client would say more than one command."""
+def info(url: str, section: str) -> dict[str, int]:
+    """Return Redis' numbers of a section; by hand, since its client would say more than one command."""
     address = urlsplit(url)
     with socket.create_connection((address.hostname, address.port)) as connection:
-        connection.sendall(b"INFO stats\r\n")
+        connection.sendall(f"INFO {section}\r\n".encode())
         answer = b""
         while not answer.endswith(b"\r\n") or answer.count(b"\r\n") < 3:
             answer += connection.recv(65536)
-    found = dict(re.findall(r"^(\w+):(\d+)\r$", answer.decode(), re.MULTILINE))
-    commands, bytes_in, bytes_out = (int(found[name]) for name in REDIS)
-    return commands, bytes_in, bytes_out
+    return {name: int(value) for name, value in re.findall(r"^(\w+):(\d+)\r$", answer.decode(), re.MULTILINE)}

@@ -1,6 +1,5 @@
 """What a worker costs that has nothing to do, and how soon it begins a task that comes then."""
 
-import os
 import statistics
 import time
 from contextlib import ExitStack
@@ -8,8 +7,11 @@ from pathlib import Path
 
 from benchmarks.asked import Asked, asked, watch
 from benchmarks.bench import Bench, Run
+from benchmarks.cpu import cpu
 from benchmarks.systems import System
 from tests.processes import Process
+
+WARM = 20  #: tasks before one counts: the first connects the process that queues it, and imports in a worker
 
 
 def idle(bench: Bench, systems: list[System], seconds: float, tasks: int, settle: float) -> dict[str, dict[str, float]]:
@@ -26,7 +28,6 @@ def idle(bench: Bench, systems: list[System], seconds: float, tasks: int, settle
             (workers[key],) = stack.enter_context(run.workers())
         for worker in workers.values():
             worker.wait_until(lambda worker=worker: len(worker.session()) >= 6, "all processes")  # type: ignore[misc]
-        time.sleep(settle)
         found = {key: late(latency(run, tasks, workers[key])) for key, run in runs.items()}
         time.sleep(settle)
         before = {key: (asked(run), cpu(workers[key].session()), time.monotonic()) for key, run in runs.items()}
@@ -57,18 +58,9 @@ def late(latencies: list[float]) -> dict[str, float]:
 
 def latency(run: Run, tasks: int, worker: Process) -> list[float]:
     """Queue tasks one at a time, and return the seconds after which each began."""
-    run.call("-m", "bench.one_by_one", str(tasks))
-    began = worker.wait_until(lambda: run.times("ran", tasks), "all tasks")
-    return [start - come for come, start in zip(run.times("queued"), began, strict=True)]
-
-
-def cpu(pids: list[int]) -> float:
-    """Return the seconds of CPU that processes have used."""
-    ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    run.call("-m", "bench.one_by_one", str(WARM + tasks))
+    began = worker.wait_until(lambda: run.times("ran", WARM + tasks), "all tasks")
+    return [start - come for come, start in zip(run.times("queued"), began, strict=True)][WARM:]
 
 
 def memory(pid: int) -> int:
