@@ -22,7 +22,8 @@ from tests.processes import Command, Process
 from tests.projects import PRODUCTION, Environments, Workplace, uv_environment
 
 INSIDE = Path(__file__).parent / "inside"
-PEERS = TEMPLATE / "build" / "benchmarks" / "peers"
+FOLDER = TEMPLATE / "build" / "benchmarks"  #: what stays from run to run
+PEERS = FOLDER / "peers"
 MIGRATED = "peers_migrated"  #: a database with the tables of the other queues
 LOG_LINES = "%d %v "  #: how PostgreSQL begins those of its log: with the database and the transaction
 TEMPLATE_DATABASE = "migrated"  #: the one that a base has made

@@ -1,10 +1,14 @@
 """How many tasks a second workers take from a full queue: from the first that begins to the last that is saved."""
 
 import subprocess
+import time
+from collections.abc import Callable
 
 from benchmarks.bench import Bench, Run
 from benchmarks.systems import System
-from tests.processes import Command, Process
+from tests.processes import Command, Process, T
+
+LIMIT = 45.0  #: seconds for tasks that take some five
 
 # It is there, and connected, before the workers: its own start is not to count as time that a result took. It asks the
 # database only once all tasks have ended.
@@ -18,6 +22,23 @@ with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
         time.sleep(0.02)
 print(time.time())
 """
+
+
+class NotEndedError(Exception):
+    """A system has not ended its tasks in its time: that is a finding, and no reason to end the run."""
+
+
+def wait(worker: Process, condition: Callable[[], T | None]) -> T:
+    """Return the first answer that is true."""
+    end = time.monotonic() + LIMIT
+
+    def answer() -> T | None:
+        found = condition()
+        if not found and time.monotonic() > end:
+            raise NotEndedError(worker.log())
+        return found
+
+    return worker.wait_until(answer, "all results")
 
 
 def drain(bench: Bench, system: System, task: str, number: int, size: int = 0) -> float:
@@ -34,7 +55,7 @@ def drain(bench: Bench, system: System, task: str, number: int, size: int = 0) -
     with subprocess.Popen(command, cwd=run.place, env=run.environment, stdout=subprocess.PIPE, text=True) as waiting:
         try:
             with run.workers() as workers:
-                workers[0].wait_until(lambda: waiting.poll() is not None, f"{number} results")
+                wait(workers[0], lambda: waiting.poll() is not None)
         finally:
             waiting.kill()
         end = float(waiting.stdout.read() if waiting.stdout else "")
@@ -44,7 +65,7 @@ def drain(bench: Bench, system: System, task: str, number: int, size: int = 0) -
 def rate(run: Run, worker: Process, number: int) -> float:
     """Wait for so many tasks, and return how many a second there were."""
     name = "ended" if run.system.is_peer else "saved"
-    end = max(worker.wait_until(lambda: run.times(name, number), f"{number} results"))
+    end = max(wait(worker, lambda: run.times(name, number)))
     return number / (end - min(run.times("ran" if run.system.is_peer else "began")))
 
 

@@ -3,20 +3,23 @@
 Ratios that are promised are taken in all rounds, by turns; what is only told takes fewer: the whole is to stay short.
 """
 
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 
 from benchmarks import report
 from benchmarks.bench import Bench
-from benchmarks.drain import clusters, drain
+from benchmarks.drain import LIMIT, NotEndedError, clusters, drain
 from benchmarks.each import each
 from benchmarks.enqueue import ceiling, enqueue
 from benchmarks.growth import growth
 from benchmarks.idle import idle
 from benchmarks.start import start
-from benchmarks.systems import REALISTIC, SYSTEMS, System
+from benchmarks.systems import REALISTIC, System
 from benchmarks.web import COMPARED, GUNICORN, program, web
 
 PAIR = ["ours-redis", "django-q2-best-redis", "ours-postgresql", "django-q2-best-postgresql"]
@@ -39,11 +42,20 @@ class Measures:
     rounds: int
     share: int  #: of the tasks and seconds: 1 for all, 3 for a third
     figures: report.Figures = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    late: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  #: who has not ended, by measure
 
     @property
     def sizes(self) -> list[int]:
         """How many tasks wait, and how many results are kept, where it is asked what grows."""
         return SIZES if self.share == 1 else FEWER
+
+    @property
+    def seen(self) -> report.Seen:
+        """What was found as yet."""
+        versions = {name: value for base in self.bench.bases.values() for name, value in base.versions.items()}
+        day = f"{datetime.now(UTC):%Y-%m-%d}"
+        late = {measure: keys for measure, keys in self.late.items() if keys}
+        return report.Seen(day, self.rounds, os.cpu_count() or 0, self.sizes, versions, self.figures, late)
 
     def keep(self, key: str, found: dict[str, float], prefix: str = "") -> None:
         """Add figures to those of other rounds."""
@@ -54,11 +66,20 @@ class Measures:
         """Return the systems of these keys whose brokers are asked for."""
         return [self.systems[key] for key in keys if key in self.systems]
 
-    def turns(self, keys: Iterable[str], rounds: int, measure: Callable[[System], dict[str, float]]) -> None:
-        """Let the systems take turns."""
-        for _ in range(rounds):
-            for system in self.chosen(keys):
-                self.keep(system.key, measure(system))
+    def rate(self, measure: str, system: System, take: Callable[[], float]) -> None:
+        """Take a rate, but none of a system that has not ended in its time: each time costs a minute."""
+        if system.key in self.late[measure]:
+            return
+        try:
+            self.keep(system.key, {measure: take()})
+        except NotEndedError as error:
+            self.late[measure].append(system.key)
+            print(f"{measure}: {system.key} has not ended in {LIMIT:.0f} s\n{error}", flush=True)
+
+    def drain(self, measure: str, system: System, task: str, number: int, size: int = 0) -> None:
+        """Take the rate at which a system drains a queue, of so many tasks in a run that is not quick."""
+        few = max(number // self.share, 40)
+        self.rate(measure, system, lambda: drain(self.bench, system, task, few, size))
 
     def servers(self) -> None:
         """Start all servers, and bake and install the projects: nothing of it is measured."""
@@ -69,16 +90,15 @@ class Measures:
 
     def drained(self) -> None:
         """Take tasks that do nothing."""
-        keys = [system.key for system in SYSTEMS]
-        self.turns(
-            keys, self.rounds, lambda it: {"drain": drain(self.bench, it, "nothing", max(it.tasks // self.share, 40))}
-        )
+        for _ in range(self.rounds):
+            for system in self.systems.values():
+                self.drain("drain", system, "nothing", system.tasks)
 
     def worked(self) -> None:
         """Take tasks that wait and write a row: those of ours in all rounds, as their ratio is to a ceiling."""
         for number in range(self.rounds):
             for system in self.chosen(REALISTIC if number < FEW else OURS):
-                self.keep(system.key, {"work": drain(self.bench, system, "work", 400 // self.share)})
+                self.drain("work", system, "work", 400)
             for system in self.chosen(OURS)[:1]:
                 self.keep(report.CEILING, {report.CEILING: ceiling(self.bench, system, 400 // self.share)})
 
@@ -93,7 +113,7 @@ class Measures:
 
     def idled(self) -> None:
         """Let workers idle."""
-        seconds, tasks, settle = (IDLE_SECONDS, 100, 10.0) if self.share == 1 else (IDLE_SECONDS // 2, 20, 3.0)
+        seconds, tasks, settle = (IDLE_SECONDS, 200, 10.0) if self.share == 1 else (IDLE_SECONDS // 2, 40, 3.0)
         for keys in IDLE if self.share == 1 else IDLE[:1]:
             if systems := self.chosen(keys):
                 for key, found in idle(self.bench, systems, seconds, tasks, settle).items():
@@ -101,7 +121,9 @@ class Measures:
 
     def started(self) -> None:
         """Start and stop workers."""
-        self.turns(PAIR, min(FEW, self.rounds), lambda system: start(self.bench, system))
+        for _ in range(min(FEW, self.rounds)):
+            for system in self.chosen(PAIR):
+                self.keep(system.key, start(self.bench, system))
 
     def counted(self) -> None:
         """Count what a task costs."""
@@ -116,17 +138,16 @@ class Measures:
 
     def clustered(self) -> None:
         """Take tasks with several clusters."""
-        for system in self.chosen(OURS):
-            for count in CLUSTERS if self.share == 1 else CLUSTERS[:2]:
-                rate = clusters(self.bench, system, count, 12_000 // self.share)
-                self.keep(system.key, {f"{report.CLUSTERS}{count}": rate})
+        for count in CLUSTERS if self.share == 1 else CLUSTERS[:2]:
+            for system in self.chosen(OURS):
+                take = partial(clusters, self.bench, system, count, 12_000 // self.share)
+                self.rate(f"{report.CLUSTERS}{count}", system, take)
 
     def loaded(self) -> None:
         """Take tasks with much in them."""
         for title, (size, most) in PAYLOADS.items():
             for system in self.chosen(PAIR):
-                rate = drain(self.bench, system, "nothing", max(min(system.tasks, most) // self.share, 40), size)
-                self.keep(system.key, {f"{report.PAYLOAD}{title}": rate})
+                self.drain(f"{report.PAYLOAD}{title}", system, "nothing", min(system.tasks, most), size)
 
     def served(self) -> None:
         """Answer requests: with those arguments that are compared in all rounds, with the others once."""
@@ -139,8 +160,8 @@ class Measures:
                 if key in COMPARED or (not number and self.share == 1):
                     self.keep(key, web(self.bench, systems[0], arguments, 2), report.WEB)
 
-    def run(self, names: list[str]) -> None:
-        """Take the parts of these names, or all, and say how long each has taken."""
+    def run(self, names: list[str], keep: Callable[[], object]) -> None:
+        """Take the parts of these names, or all; after each, also one that fails, keep what was found so far."""
         first = time.monotonic()
         for part in (
             self.servers,
@@ -158,6 +179,9 @@ class Measures:
             if names and part.__name__ not in {"servers", *names}:
                 continue
             begin = time.monotonic()
-            part()
-            now = time.monotonic()
-            print(f"{part.__name__}: {now - begin:.0f} s, {now - first:.0f} s in all", flush=True)
+            try:
+                part()
+            finally:
+                keep()
+                now = time.monotonic()
+                print(f"{part.__name__}: {now - begin:.0f} s, {now - first:.0f} s in all", flush=True)

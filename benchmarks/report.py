@@ -2,11 +2,13 @@
 
 import json
 import statistics
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from itertools import groupby
 
+from benchmarks import fit
+from benchmarks.drain import LIMIT
 from benchmarks.systems import SYSTEMS, System
 from benchmarks.web import GUNICORN
 from tests.combinations import TEMPLATE
@@ -28,6 +30,22 @@ class Seen:
     sizes: list[int]  #: of the queues and of the kept results whose growth was looked at
     versions: dict[str, str]
     figures: Figures
+    late: dict[str, list[str]] = field(default_factory=dict)  #: systems that have not ended, by measure
+
+    def of(self, measure: str, key: str) -> list[float]:
+        """Return the figures of a system, none if it has none."""
+        return self.figures.get(measure, {}).get(key, [])
+
+    def keys(self, measure: str) -> set[str]:
+        """Return the systems of which a measure was taken, or tried."""
+        return {*self.figures.get(measure, {}), *self.late.get(measure, [])}
+
+    def cell(self, measure: str, key: str) -> str:
+        """Return the median and the spread of a system, and whether it has not ended once."""
+        parts = [figure(values)] if (values := self.of(measure, key)) else ["-"]
+        if key in self.late.get(measure, []):
+            parts.append(f"not ended after {LIMIT:.0f} s" if not values else f"once not ended after {LIMIT:.0f} s")
+        return ", ".join(parts)
 
 
 def figure(values: list[float]) -> str:
@@ -39,7 +57,9 @@ def figure(values: list[float]) -> str:
 
 
 def ratio(ours: list[float], theirs: list[float], digits: int = 1) -> str:
-    """Return the ratio of the medians."""
+    """Return the ratio of the medians, "" where there is none."""
+    if not ours or not theirs:
+        return ""
     return f"{statistics.median(ours) / statistics.median(theirs):.{digits}f}x"
 
 
@@ -60,38 +80,40 @@ def ours(systems: list[System]) -> System:
     return next(system for system in systems if system.key.startswith("ours"))
 
 
-def drained(found: dict[str, list[float]]) -> Iterator[str]:
+def drained(seen: Seen, measure: str) -> Iterator[str]:
     """Yield the lines of a table of tasks a second."""
     yield row("tasks wait in", "worker", "settings", "tasks/s", "this worker is")
     yield row(*["---"] * 5)
-    for place, systems in by_place(found):
+    for place, systems in by_place(seen.keys(measure)):
+        mine = ours(systems)
         for system in systems:
-            times = "" if system is ours(systems) else ratio(found[ours(systems).key], found[system.key])
-            yield row(place, system.title, system.settings, figure(found[system.key]), times)
+            times = "" if system is mine else ratio(seen.of(measure, mine.key), seen.of(measure, system.key))
+            yield row(place, system.title, system.settings, seen.cell(measure, system.key), times)
 
 
+Fitted = Callable[[Sequence[float], Sequence[float]], str]  #: says how costs grow with numbers
 CEILING = "ceiling"  #: the measure of two processes that call the task themselves
 
 
-def worked(figures: Figures) -> Iterator[str]:
+def worked(seen: Seen) -> Iterator[str]:
     """Yield the lines of the table of the realistic task, with what no two workers can exceed."""
-    found = figures["work"]
-    yield from drained(found)
-    if most := figures.get(CEILING, {}).get(CEILING):
+    yield from drained(seen, "work")
+    if most := seen.of(CEILING, CEILING):
+        found = seen.figures["work"]
         ratios = [f"{ratio(found[key], most, 2)} ({BY_KEY[key].place})" for key in found if key.startswith("ours")]
         yield row("nowhere", "none: two processes that call the task", "", figure(most), ", ".join(ratios))
 
 
-def enqueued(figures: Figures) -> Iterator[str]:
+def enqueued(seen: Seen) -> Iterator[str]:
     """Yield the lines of the table of tasks queued a second."""
     yield row("tasks wait in", "way", "tasks/s", "of django-q2's own")
     yield row(*["---"] * 4)
-    for place, systems in by_place(figures["one"]):
+    for place, systems in by_place(seen.keys("one")):
         mine = ours(systems).key
-        (theirs,) = (figures["one"][system.key] for system in systems if system.key != mine)
-        yield row(place, "django-q2's own, one at a time", figure(theirs), "")
-        for way, name in (("one", "one at a time"), ("thousand", "a thousand in one call")):
-            yield row(place, name, figure(figures[way][mine]), ratio(figures[way][mine], theirs))
+        for theirs in (system.key for system in systems if system.key != mine):
+            yield row(place, "django-q2's own, one at a time", seen.cell("one", theirs), "")
+            for way, name in (("one", "one at a time"), ("thousand", "a thousand in one call")):
+                yield row(place, name, seen.cell(way, mine), ratio(seen.of(way, mine), seen.of("one", theirs)))
 
 
 COSTS = ["latency p50, ms", "latency p99, ms", "transactions/s", "Redis commands/s", "CPU, % of a core"]
@@ -103,14 +125,23 @@ PAYLOAD = "payload: "  #: how those begin that have a size
 WEB = "web: "  #: how those of requests begin
 
 
-def cost(figures: Figures, names: list[str]) -> Iterator[str]:
-    """Yield the lines of a table with a column for each measure that was taken."""
-    taken = [name for name in names if figures.get(name)]
-    yield row("tasks wait in", "worker", *(name.partition(": ")[2] or name for name in taken))
-    yield row(*["---"] * (2 + len(taken)))
-    for place, systems in by_place(figures[taken[0]]):
+def cost(seen: Seen, names: list[str], title: str = "", fitted: Fitted | None = None) -> Iterator[str]:
+    """Yield the lines of a table with a column for each measure that was taken, and one for how a task's cost grows."""
+    taken = [name for name in names if seen.keys(name)]
+    last = [title] if fitted else []
+    yield row("tasks wait in", "worker", *(name.partition(": ")[2] or name for name in taken), *last)
+    yield row(*["---"] * (2 + len(taken + last)))
+    for place, systems in by_place(set().union(*map(seen.keys, taken))):
         for system in systems:
-            yield row(place, system.title, *(figure(figures[name][system.key]) for name in taken))
+            words = [by_number(seen, taken, system.key, fitted)] if fitted else []
+            yield row(place, system.title, *[seen.cell(name, system.key) for name in taken], *words)
+
+
+def by_number(seen: Seen, names: list[str], key: str, fitted: Fitted) -> str:
+    """Say how a task's milliseconds grow with the number in the names of its rates, such as "payload: 1 kB"."""
+    rates = {name: statistics.median(values) for name in names if (values := seen.of(name, key))}
+    numbers = [float(name.partition(": ")[2].split()[0]) for name in rates]
+    return fitted(numbers, [1000 / rate for rate in rates.values()])
 
 
 def beginning(figures: Figures, prefix: str) -> list[str]:
@@ -138,13 +169,18 @@ GROWTH = "ms to "  #: how the measures begin that have a figure for each size
 def grown(seen: Seen) -> Iterator[str]:
     """Yield the lines of the table of what grows."""
     yield row(
-        "tasks wait in", "milliseconds to", *(f"{size:,} wait, and as many results are kept" for size in seen.sizes)
+        "tasks wait in",
+        "milliseconds to",
+        *(f"{size:,} wait, and as many results are kept" for size in seen.sizes),
+        "it",
     )
-    yield row(*["---"] * (2 + len(seen.sizes)))
+    yield row(*["---"] * (3 + len(seen.sizes)))
     measures = [name for name in seen.figures if name.startswith(GROWTH)]
     for place, (system, *_) in by_place(seen.figures[measures[0]]):
         for name in measures:
-            yield row(place, name.removeprefix(GROWTH), *(f"{value:,.1f}" for value in seen.figures[name][system.key]))
+            costs = seen.figures[name][system.key]
+            shown = [f"{value:,.1f}" for value in costs]
+            yield row(place, name.removeprefix(GROWTH), *shown, fit.power(seen.sizes, costs))
 
 
 #: What a reader must know of a table.
@@ -156,11 +192,19 @@ NOTES = {
     "What one task asks": (
         "A task that does nothing, from a full queue until its result is saved and it is acknowledged, with "
         "its part of what the start asks. PostgreSQL's log and Redis count; BEGIN and COMMIT are queries, "
-        "too. The CPU is that of the worker's processes."
+        "too. The CPU is that of all processes of the worker, and of each server's, without that log."
     ),
     "Tasks that do nothing, a second, by clusters": (
         "The clusters, of two processes each, share this machine's cores with the servers, and the queue is "
-        "filled while they take from it: this shows whether they are in each other's way."
+        "filled while they take from it: this shows whether they are in each other's way. The last column is "
+        "about the time that all of them take for a task, and fitted as in the table of what grows."
+    ),
+    "Tasks that do nothing, a second, by the size of their argument": (
+        "The last column is the line through the figures: what a task takes, and what each kB of it adds."
+    ),
+    "What grows": (
+        "The last column is fitted: the exponent of the power of the number that is nearest to the figures, by least "
+        "squares of the logarithms. With 0, a cost stays as it is; with 1, it grows as the number does."
     ),
     "Requests to the web process": (
         "wrk asks over 16 connections that it keeps, two seconds each time, for a view that does nothing but "
@@ -178,19 +222,25 @@ def tables(seen: Seen) -> str:
     each, clusters, payload = (beginning(figures, prefix) for prefix in (EACH, CLUSTERS, PAYLOAD))
     growth, web = beginning(figures, GROWTH), beginning(figures, WEB)
     sections: dict[str, tuple[list[str], Callable[[], Iterable[str]]]] = {
-        "Tasks that do nothing": (["drain"], lambda: drained(figures["drain"])),
-        "Tasks that wait 5 ms and write a row": (["work"], lambda: worked(figures)),
-        "Queuing from one process": (["one", "thousand"], lambda: enqueued(figures)),
-        "An idle worker": (COSTS, lambda: cost(figures, COSTS)),
-        "Start and stop of a worker": (STARTS, lambda: cost(figures, STARTS)),
-        "What one task asks": (each, lambda: cost(figures, each)),
-        "Tasks that do nothing, a second, by clusters": (clusters, lambda: cost(figures, clusters)),
-        "Tasks that do nothing, a second, by the size of their argument": (payload, lambda: cost(figures, payload)),
+        "Tasks that do nothing": (["drain"], lambda: drained(seen, "drain")),
+        "Tasks that wait 5 ms and write a row": (["work"], lambda: worked(seen)),
+        "Queuing from one process": (["one", "thousand"], lambda: enqueued(seen)),
+        "An idle worker": (COSTS, lambda: cost(seen, COSTS)),
+        "Start and stop of a worker": (STARTS, lambda: cost(seen, STARTS)),
+        "What one task asks": (each, lambda: cost(seen, each)),
+        "Tasks that do nothing, a second, by clusters": (
+            clusters,
+            lambda: cost(seen, clusters, "a task's time", fit.power),
+        ),
+        "Tasks that do nothing, a second, by the size of their argument": (
+            payload,
+            lambda: cost(seen, payload, "a task takes", fit.by_size),
+        ),
         "What grows": (growth, lambda: grown(seen)),
         "Requests to the web process": (web, lambda: served(figures)),
     }
     for title, (names, table) in sections.items():
-        if any(figures.get(name) for name in names):
+        if any(seen.keys(name) for name in names):
             note = [NOTES[title], ""] if title in NOTES else []
             lines += ["", f"### {title}", "", *note, *fewer(seen, [] if names == growth else names), *table()]
     return "\n".join(lines)
@@ -198,7 +248,8 @@ def tables(seen: Seen) -> str:
 
 def fewer(seen: Seen, names: list[str]) -> list[str]:
     """Return a sentence on the rounds of some measures, if one has not taken all."""
-    taken = sorted({len(values) for name in names for values in seen.figures.get(name, {}).values()})
+    ended = [(name, key) for name in names for key in seen.keys(name) if key not in seen.late.get(name, [])]
+    taken = sorted({len(seen.of(name, key)) for name, key in ended})
     if not taken or taken == [seen.rounds]:
         return []
     if taken == [1]:

@@ -1,7 +1,48 @@
-"""docs/performance.md says what the last run of `make bench` has found, and nothing else."""
+"""docs/performance.md says what the last run of `make bench` has found, and nothing else.
 
-from benchmarks import report
-from benchmarks.systems import REALISTIC, SYSTEMS
+And what the benchmark computes, it computes rightly; its measures themselves are not taken here.
+"""
+
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from benchmarks import drain, fit, report
+from benchmarks.bench import Bench
+from benchmarks.cpu import cpu, cpu_of_server
+from benchmarks.idle import WARM, latency
+from benchmarks.parts import Measures
+from benchmarks.systems import QUICK, REALISTIC, SYSTEMS
+from tests.processes import started
+
+KEYS = ["ours-redis", "django-q2-best-redis"]
+NOT_YET = {"drain": {"django-q2-best-sqs"}, "work": {"tasks-db"}}  #: what is measured since the last run
+# One child uses the CPU and ends, one uses it and stays.
+SERVER = """
+import os, time
+def child():
+    if not (pid := os.fork()):
+        while time.process_time() < 0.2:
+            pass
+        print("busy no more", flush=True)
+    return pid
+if (first := child()):
+    os.waitpid(first, 0)
+    if not child():
+        time.sleep(60)
+    os.wait()
+"""
+
+
+@pytest.fixture
+def measures(tmp_path: Path) -> Measures:
+    """Return what takes the measures of two systems, with nothing started as yet."""
+    systems = {system.key: system for system in SYSTEMS if system.key in KEYS}
+    return Measures(Bench(tmp_path, ExitStack()), systems, rounds=2, share=1)
 
 
 def test_the_page_and_its_charts_tell_of_the_last_run() -> None:
@@ -14,9 +55,12 @@ def test_the_page_and_its_charts_tell_of_the_last_run() -> None:
 
 def test_the_last_run_was_a_whole_one() -> None:
     seen = report.kept()
-    assert seen.figures["drain"].keys() == {system.key for system in SYSTEMS}
-    assert seen.figures["work"].keys() == set(REALISTIC)
-    assert all(len(values) == seen.rounds for values in seen.figures["drain"].values())
+    asked = {"drain": {system.key for system in SYSTEMS}, "work": set(REALISTIC)}
+    for measure, keys in asked.items():
+        assert keys - seen.keys(measure) <= NOT_YET[measure]
+        assert seen.keys(measure) <= keys
+    ended = seen.figures["drain"].keys() - seen.late.get("drain", [])
+    assert all(len(seen.of("drain", key)) == seen.rounds for key in ended)
 
 
 def test_a_table_that_says_something_else_is_noticed() -> None:
@@ -38,15 +82,115 @@ def test_a_table_of_what_was_not_measured_is_left_out() -> None:
 def test_a_table_shows_each_measure_that_was_taken() -> None:
     seen = report.kept()
     seen.figures.clear()
-    keys = ["ours-redis", "django-q2-best-redis"]
     for name in (*report.STARTS, f"{report.EACH}Redis commands", f"{report.CLUSTERS}8", f"{report.PAYLOAD}1 kB"):
-        seen.figures[name] = {key: [1.5] for key in keys}
+        seen.figures[name] = {key: [1.5] for key in KEYS}
     seen.figures[f"{report.WEB}trivial, requests/s"] = {"generated": [23.0, 24.0, 25.0], "sync": [10.0, 20.0, 30.0]}
     seen.figures[report.CEILING] = {report.CEILING: [570.0]}
     seen.figures["work"] = {"ours-redis": [513.0]}
     written = report.tables(seen)
     assert "| 570 | 0.90x (Redis) |" in written
-    for head in ("start to first task, s | stop, s", "| Redis commands |", "| worker | 8 |", "| worker | 1 kB |"):
+    for head in ("start to first task, s | stop, s", "| Redis commands |", "| worker | 8 | ", "| worker | 1 kB | "):
         assert head in written, head
     assert "| 24.0 (23.0-25.0), 1.20x |" in written
     assert "Measured once." in written
+
+
+def test_a_table_says_how_the_cost_of_a_task_grows_as_it_follows_from_its_figures() -> None:
+    seen = report.kept()
+    seen.figures.clear()
+    seen.sizes = [1_000, 100_000, 1_000_000]
+    for clusters in (1, 2, 4, 8):
+        seen.figures[f"{report.CLUSTERS}{clusters}"] = {"ours-redis": [4000 / clusters]}
+    seen.figures[f"{report.PAYLOAD}1 kB"] = {"ours-redis": [1000 / 0.27]}
+    seen.figures[f"{report.PAYLOAD}100 kB"] = {"ours-redis": [1000 / 2.25]}
+    seen.figures[f"{report.GROWTH}count"] = {"ours-redis": [0.1, 0.1, 0.1]}
+    written = report.tables(seen)
+    assert "| 4,000 | 2,000 | 1,000 | 500 | grows with the number (exponent 1.00) |" in written
+    assert "| 3,704 | 444 | 0.25 ms, and 0.0200 ms for each kB |" in written
+    assert "| count | 0.1 | 0.1 | 0.1 | does not grow (exponent 0.00) |" in written
+
+
+@pytest.mark.parametrize(
+    ("exponent", "words"),
+    [
+        (-0.3, "does not grow (exponent -0.30)"),
+        (-0.001, "does not grow (exponent 0.00)"),
+        (0.0, "does not grow (exponent 0.00)"),
+        (0.5, "grows less than the number (exponent 0.50)"),
+        (1.0, "grows with the number (exponent 1.00)"),
+    ],
+)
+def test_the_exponent_of_a_power_is_found(exponent: float, words: str) -> None:
+    numbers = [1_000, 100_000, 1_000_000]
+    costs = [3 * number**exponent for number in numbers]
+    assert fit.exponent(numbers, costs) == pytest.approx(exponent)
+    assert fit.power(numbers, costs) == words
+
+
+def test_a_line_lies_between_figures_that_scatter() -> None:
+    assert fit.line([0, 1, 2, 3], [1.0, 2.0, 4.0, 5.0]) == pytest.approx((0.9, 1.4))
+
+
+def test_of_one_figure_nothing_is_said() -> None:
+    assert fit.power([8], [1.5]) == fit.by_size([1], [1.5]) == ""
+
+
+def test_a_system_that_has_not_ended_is_a_dash_and_not_the_end_of_the_run(measures: Measures) -> None:
+    def never() -> float:
+        raise drain.NotEndedError
+
+    ours, theirs = measures.systems.values()
+    rates = iter([100.0, 200.0])
+    measures.rate("drain", ours, lambda: next(rates))
+    measures.rate("drain", theirs, never)
+    measures.rate("drain", ours, lambda: next(rates))
+    measures.rate("drain", theirs, lambda: pytest.fail("asked again"))
+    written = report.tables(measures.seen)
+    assert "| 150 (100-200) |" in written
+    assert "| -, not ended after 45 s |  |" in written
+    measures.rate("work", ours, lambda: 300.0)
+    measures.rate("work", theirs, lambda: 100.0)
+    measures.rate("work", theirs, never)
+    assert "| 100, once not ended after 45 s | 3.0x |" in report.tables(measures.seen)
+
+
+def test_tasks_that_do_not_end_in_their_time_are_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "LIMIT", 0.0)
+    with started("worker", ["sleep", "60"], tmp_path, os.environ) as worker, pytest.raises(drain.NotEndedError):
+        drain.wait(worker, lambda: None)
+
+
+def test_what_was_found_is_kept_when_a_part_fails(measures: Measures, monkeypatch: pytest.MonkeyPatch) -> None:
+    def servers(self: Measures) -> None:
+        pass
+
+    def drained(self: Measures) -> None:
+        self.keep("ours-redis", {"drain": 100.0})
+        raise RuntimeError
+
+    monkeypatch.setattr(Measures, "servers", servers)
+    monkeypatch.setattr(Measures, "drained", drained)
+    kept: list[str] = []
+    with pytest.raises(RuntimeError):
+        measures.run([], lambda: kept.append(report.data(measures.seen)))
+    assert '"ours-redis"' in kept[-1]
+
+
+def test_a_quick_run_compares_systems_that_there_are() -> None:
+    assert set(QUICK) <= {system.key for system in SYSTEMS}
+
+
+def test_the_cpu_of_a_server_is_that_of_its_children_too(tmp_path: Path) -> None:
+    with started("server", [sys.executable, "-c", SERVER], tmp_path, os.environ) as server:
+        server.wait_until(lambda: server.out.read_text().count("busy no more") == 2, "two busy children")
+        assert cpu_of_server(server.popen.pid) >= 0.38  # each is a tick less at times
+        assert cpu([server.popen.pid]) < 0.2
+
+
+def test_the_first_tasks_do_not_count_as_latency() -> None:
+    times = {"queued": (10.0,) * (WARM + 3), "ran": (11.0,) * WARM + (10.5,) * 3}
+    run = Mock(times=lambda name, number=0: times[name])
+    worker = Mock(wait_until=lambda condition, what: condition())
+    assert latency(run, 3, worker) == [0.5] * 3
