@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def idle(bench: Bench, systems: list[System], seconds: float, tasks: int, settle
             (workers[key],) = stack.enter_context(run.workers())
         for worker in workers.values():
             worker.wait_until(lambda worker=worker: len(worker.session()) >= 6, "all processes")  # type: ignore[misc]
-        found = {key: late(latency(run, tasks, workers[key])) for key, run in runs.items()}
+        with ThreadPoolExecutor() as pool:
+            latencies = pool.map(lambda key: latency(runs[key], tasks, workers[key], bench.folder / "turn"), runs)
+        found = {key: late(seconds) for key, seconds in zip(runs, latencies, strict=True)}
         time.sleep(settle)
         before = {key: (asked(run), cpu(workers[key].session()), time.monotonic()) for key, run in runs.items()}
         time.sleep(seconds)
@@ -49,16 +52,16 @@ def cost(run: Run, pids: list[int], before: Asked, spent: float, begin: float) -
 
 
 def late(latencies: list[float]) -> dict[str, float]:
-    """Return the usual and the worst of them."""
+    """Return the usual one and the worst hundredth."""
     return {
         "latency p50, ms": statistics.median(latencies) * 1000,
         "latency p99, ms": statistics.quantiles(latencies, n=100)[98] * 1000,
     }
 
 
-def latency(run: Run, tasks: int, worker: Process) -> list[float]:
-    """Queue tasks one at a time, and return the seconds after which each began."""
-    run.call("-m", "bench.one_by_one", str(WARM + tasks))
+def latency(run: Run, tasks: int, worker: Process, turn: Path) -> list[float]:
+    """Queue tasks one at a time, by turns with other systems, and return the seconds after which each began."""
+    run.call("-m", "bench.one_by_one", str(WARM + tasks), str(turn))
     began = worker.wait_until(lambda: run.times("ran", WARM + tasks), "all tasks")
     return [start - come for come, start in zip(run.times("queued"), began, strict=True)][WARM:]
 

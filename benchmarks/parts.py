@@ -23,13 +23,14 @@ from benchmarks.systems import REALISTIC, System
 from benchmarks.web import COMPARED, GUNICORN, program, web
 
 PAIR = ["ours-redis", "django-q2-best-redis", "ours-postgresql", "django-q2-best-postgresql"]
-IDLE = [["ours-redis", "ours-postgresql"], ["django-q2-best-redis", "django-q2-best-postgresql"]]  #: at a time
 OURS = ["ours-redis", "ours-postgresql"]
+#: Which idle at the same time, and for how many seconds: ours does some things every 20 and some every 30, django-q2's
+#: own worker every 30.
+IDLE = [(OURS, 60), (["django-q2-best-redis", "django-q2-best-postgresql"], 30)]
 SIZES = [1_000, 100_000, 1_000_000]
 FEWER = [1_000, 10_000, 100_000]
 CLUSTERS = [1, 2, 4, 8]
 PAYLOADS = {"1 kB": (1_000, 4_000), "100 kB": (100_000, 300)}  #: bytes, and how many tasks are enough
-IDLE_SECONDS = 60  #: a cluster does some things every 20 seconds and some every 30
 FEW = 2  #: rounds of what no ratio is promised of
 
 
@@ -98,25 +99,25 @@ class Measures:
         """Take tasks that wait and write a row: those of ours in all rounds, as their ratio is to a ceiling."""
         for number in range(self.rounds):
             for system in self.chosen(REALISTIC if number < FEW else OURS):
-                self.drain("work", system, "work", 400)
+                self.drain("work", system, "work", 300)
             for system in self.chosen(OURS)[:1]:
-                self.keep(report.CEILING, {report.CEILING: ceiling(self.bench, system, 400 // self.share)})
+                self.keep(report.CEILING, {report.CEILING: ceiling(self.bench, system, 300 // self.share)})
 
     def enqueued(self) -> None:
         """Queue tasks."""
         for _ in range(self.rounds):
             for system in self.chosen(PAIR):
-                self.keep(system.key, {"one": enqueue(self.bench, system, "one", 1500 // self.share)})
+                self.keep(system.key, {"one": enqueue(self.bench, system, "one", 1000 // self.share)})
                 if system.key in OURS:
                     number = 6000 if self.share == 1 else 2000
                     self.keep(system.key, {"thousand": enqueue(self.bench, system, "thousand", number)})
 
     def idled(self) -> None:
         """Let workers idle."""
-        seconds, tasks, settle = (IDLE_SECONDS, 200, 10.0) if self.share == 1 else (IDLE_SECONDS // 2, 40, 3.0)
-        for keys in IDLE if self.share == 1 else IDLE[:1]:
+        tasks, settle, part = (200, 5.0, 1) if self.share == 1 else (40, 3.0, 2)
+        for keys, seconds in IDLE if self.share == 1 else IDLE[:1]:
             if systems := self.chosen(keys):
-                for key, found in idle(self.bench, systems, seconds, tasks, settle).items():
+                for key, found in idle(self.bench, systems, seconds / part, tasks, settle).items():
                     self.keep(key, found)
 
     def started(self) -> None:
@@ -140,7 +141,7 @@ class Measures:
         """Take tasks with several clusters."""
         for count in CLUSTERS if self.share == 1 else CLUSTERS[:2]:
             for system in self.chosen(OURS):
-                take = partial(clusters, self.bench, system, count, 12_000 // self.share)
+                take = partial(clusters, self.bench, system, count, 9_000 // self.share)
                 self.rate(f"{report.CLUSTERS}{count}", system, take)
 
     def loaded(self) -> None:

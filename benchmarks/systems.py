@@ -16,7 +16,7 @@ class System:
     title: str
     broker: str  #: whose servers it needs
     settings: str
-    tasks: int  #: of a drain: some seconds of it
+    tasks: int  #: of a drain: two seconds of it, more of what is fast
     module: str  #: its DJANGO_SETTINGS_MODULE
     fill: str  #: the module that queues tasks
     workers: tuple[tuple[str, ...], ...]  #: arguments of Python
@@ -63,15 +63,15 @@ CELERY = ("-m", "celery", "-A", "peers.celery_app", "worker", "--concurrency=2",
 RQ = ("-m", "django", "rqworker-pool", "default", "--num-workers=2", "--verbosity=0")
 SYSTEMS = [
     ours("redis", 8000),
-    upstream("redis", 1500),
-    upstream("redis", 200, "documented"),
-    peer("celery", "Celery 5.7, no results", "redis", "prefork, 2 processes, results ignored", 2000, CELERY),
+    upstream("redis", 1000),
+    upstream("redis", 150, "documented"),
+    peer("celery", "Celery 5.7, no results", "redis", "prefork, 2 processes, results ignored", 1200, CELERY),
     peer(
         "celery-db",
         "Celery 5.7, django-db results",
         "redis",
         "prefork, 2 processes, CELERY_DB_REUSE_MAX 1000",
-        1000,
+        800,
         CELERY,
         saved="SELECT count(*) FROM django_celery_results_taskresult WHERE status = 'SUCCESS'",
     ),
@@ -80,7 +80,7 @@ SYSTEMS = [
         "huey 3.5, no results",
         "redis",
         "2 processes, results off",
-        8000,
+        6000,
         ("-m", "django", "run_huey", "--worker-type=process", "--workers=2", "--quiet"),
     ),
     peer(
@@ -88,27 +88,27 @@ SYSTEMS = [
         "dramatiq 2.2, no results",
         "redis",
         "2 processes of 1 thread, its documentation's middleware without AdminMiddleware and Prometheus",
-        1500,
+        1000,
         ("-m", "dramatiq", "django_dramatiq.setup", "peers.tasks", "--processes=2", "--threads=1", "--skip-logging"),
     ),
-    peer("rq", "RQ 3.0, results in Redis", "redis", "worker-pool of 2, which fork for each task", 150, RQ),
+    peer("rq", "RQ 3.0, results in Redis", "redis", "worker-pool of 2, which fork for each task", 100, RQ),
     peer(
         "rq-simple",
         "RQ 3.0, SimpleWorker",
         "redis",
         "worker-pool of 2 with SimpleWorker, results in Redis",
-        800,
+        600,
         (*RQ, "--worker-class=rq.worker.SimpleWorker"),
     ),
     ours("orm", 8000),
-    upstream("orm", 1000),
-    upstream("orm", 120, "documented"),
+    upstream("orm", 700),
+    upstream("orm", 100, "documented"),
     peer(
         "procrastinate",
         "procrastinate 3.10",
         "orm",
         "2 processes",
-        1500,
+        1000,
         *[("-m", "django", "procrastinate", "worker", "--concurrency=1")] * 2,
         saved="SELECT count(*) FROM procrastinate_jobs WHERE status = 'succeeded'",
     ),
@@ -117,15 +117,15 @@ SYSTEMS = [
         "django-tasks-db 0.13",
         "orm",
         "2 processes, connections kept",
-        1200,
+        800,
         *[("-m", "django", "db_worker", "--no-startup-delay", "--interval=0.1", "--no-reload")] * 2,
         saved="SELECT count(*) FROM django_tasks_database_dbtaskresult WHERE status = 'SUCCESSFUL'",
     ),
-    ours("orm", 6000, "sqlite"),
-    upstream("orm", 2000, database="sqlite"),
+    ours("orm", 5000, "sqlite"),
+    upstream("orm", 1500, database="sqlite"),
     ours("sqs", 300),
     upstream("sqs", 100),
-    ours("mongodb", 1500),
+    ours("mongodb", 1000),
     upstream("mongodb", 150),
 ]
 #: Those of a quick run: of each server the two workers that are compared everywhere, and the fastest other queue.

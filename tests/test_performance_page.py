@@ -189,8 +189,8 @@ def test_the_cpu_of_a_server_is_that_of_its_children_too(tmp_path: Path) -> None
         assert cpu([server.popen.pid]) < 0.2
 
 
-def test_the_first_tasks_do_not_count_as_latency() -> None:
+def test_the_first_tasks_do_not_count_as_latency(tmp_path: Path) -> None:
     times = {"queued": (10.0,) * (WARM + 3), "ran": (11.0,) * WARM + (10.5,) * 3}
     run = Mock(times=lambda name, number=0: times[name])
     worker = Mock(wait_until=lambda condition, what: condition())
-    assert latency(run, 3, worker) == [0.5] * 3
+    assert latency(run, 3, worker, tmp_path) == [0.5] * 3

@@ -1,9 +1,14 @@
-"""Queues tasks one at a time, each once the last has run, and notes when: `python -m bench.one_by_one NUMBER`."""
+"""Queues tasks one at a time, each once the last has run, and notes when: `python -m bench.one_by_one NUMBER TURN`.
+
+Those that do so at once for several systems share a file, whose lock is held while a task is under way: whoever is
+looked at has the machine for itself, and the pauses of one are the turns of others.
+"""
 
 import os
 import random
 import sys
 import time
+from fcntl import LOCK_EX, LOCK_UN, flock
 from pathlib import Path
 
 import django
@@ -22,12 +27,15 @@ def main() -> None:
 
     ran = Path(os.environ["BENCH_FOLDER"]) / "ran"
     pauses = random.Random(1)  # noqa: S311  # the same for all systems
-    for number in range(int(sys.argv[1])):
-        time.sleep(pauses.uniform(*PAUSE))
-        note("queued")
-        async_task("bench.tasks.note_the_time")
-        while not ran.exists() or ran.stat().st_size < 8 * (number + 1):
-            time.sleep(0.001)
+    with Path(sys.argv[2]).open("w") as turn:
+        for number in range(int(sys.argv[1])):
+            time.sleep(pauses.uniform(*PAUSE))
+            flock(turn, LOCK_EX)
+            note("queued")
+            async_task("bench.tasks.note_the_time")
+            while not ran.exists() or ran.stat().st_size < 8 * (number + 1):
+                time.sleep(0.001)
+            flock(turn, LOCK_UN)
 
 
 main()
