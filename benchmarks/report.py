@@ -50,10 +50,11 @@ class Seen:
 
 def figure(values: list[float]) -> str:
     """Return the median, and the spread."""
-    digits = 0 if statistics.median(values) >= 100 else 1 if statistics.median(values) >= 10 else 2
+    middle = statistics.median(values)
+    digits = 0 if middle >= 100 else 1 if middle >= 10 else 3 if 0 < middle < 0.1 else 2
     if len(values) == 1:
-        return f"{values[0]:,.{digits}f}"
-    return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
+        return f"{middle:,.{digits}f}"
+    return f"{middle:,.{digits}f} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
 
 
 def ratio(ours: list[float], theirs: list[float], digits: int = 1) -> str:
