@@ -1,6 +1,8 @@
 """`python -m benchmarks` measures by turns, and writes docs/performance.md; `--help` names the options."""
 
 import argparse
+import signal
+import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +28,7 @@ def main() -> None:
     is_part = options.brokers or options.quick or options.part
     keys = QUICK if options.quick and not options.brokers else [system.key for system in SYSTEMS]
     systems = {system.key: system for system in SYSTEMS if system.key in keys and system.broker in brokers}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or servers and workers would outlive it
     options.data.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary, ExitStack() as stack:
         measures = Measures(Bench(Path(temporary), stack), systems, rounds, share)
