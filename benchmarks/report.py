@@ -208,8 +208,8 @@ NOTES = {
         "squares of the logarithms. With 0, a cost stays as it is; with 1, it grows as the number does."
     ),
     "Requests to the web process": (
-        "wrk asks over 16 connections that it keeps, two seconds each time, for a view that does nothing but "
-        "goes through all of the project's middleware (trivial), and for one that waits 50 ms (waiting). "
+        "wrk asks over 16 connections that it keeps, two seconds each time, for what is answered before the project's "
+        "middleware (bare), for a view that does nothing behind it (trivial), and for one that waits 50 ms (waiting). "
         "Ratios are to gunicorn's defaults with two workers."
     ),
 }

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 PROJECT = ("manage.py", "prodserver", "worker")
-QCLUSTER = ("-m", "django", "qcluster", "--skip-checks")
+QCLUSTER = ("-m", "django", "qcluster")
 NO_LOOK = "2 processes, no look at the kept results for each result, connections kept, logs of warnings only"
 DOCUMENTED = "2 processes, else as its documentation begins"
 

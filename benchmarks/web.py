@@ -17,7 +17,7 @@ from tests.processes import Command, Process, free_port, listens
 
 CONNECTIONS = 16
 SETTLE = 1.5  #: seconds until all of gunicorn's workers accept: the first would else get all connections, and keep them
-VIEWS = ("trivial", "waiting")
+VIEWS = {"bare": "livez", "trivial": "bench/trivial", "waiting": "bench/waiting"}  #: paths, by name
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}  #: in which wrk writes times, in milliseconds
 ASKED = re.compile(r"Requests/sec: +([\d.]+)")
 SLOWEST = re.compile(r"99% +([\d.]+)(us|ms|s|m)\b")
@@ -75,10 +75,9 @@ def web(bench: Bench, system: System, arguments: Arguments, seconds: int) -> dic
     try:
         server.wait_until(lambda: listens(port), "gunicorn's port")
         time.sleep(SETTLE)
-        for view in VIEWS:
-            found[f"{view}, requests/s"], found[f"{view}, p99, ms"] = asked(
-                f"http://127.0.0.1:{port}/bench/{view}", seconds
-            )
+        for view, path in VIEWS.items():
+            rate, slowest = asked(f"http://127.0.0.1:{port}/{path}", seconds)
+            found |= {f"{view}, requests/s": rate, f"{view}, p99, ms": slowest}
         found["memory (PSS), MiB"] = sum(map(memory, server.session())) / 1024
     finally:
         server.kill()

@@ -123,10 +123,11 @@ TOLD = {
     },
     "kill": {"-9", "-TERM"},
     "kubernetes/deploy": {""},
+    "perl": {"-pi"},
     "python3": {"-c"},
     "railway": {"config apply", "config plan", "domain", "init", "logs", "redeploy", "ssh"},
     "render": {"logs", "ssh"},
-    "sed": {"-e", "-i"},
+    "sed": {"-e"},
 }
 
 
