@@ -80,6 +80,7 @@ def test_a_table_of_what_was_not_measured_is_left_out() -> None:
 def test_a_table_shows_each_measure_that_was_taken() -> None:
     seen = report.kept()
     seen.figures.clear()
+    seen.late.clear()
     for name in (*report.STARTS, f"{report.EACH}Redis commands", f"{report.CLUSTERS}8", f"{report.PAYLOAD}1 kB"):
         seen.figures[name] = {key: [1.5] for key in KEYS}
     seen.figures[f"{report.WEB}trivial, requests/s"] = {"generated": [23.0, 24.0, 25.0], "sync": [10.0, 20.0, 30.0]}
@@ -96,6 +97,7 @@ def test_a_table_shows_each_measure_that_was_taken() -> None:
 def test_a_table_says_how_the_cost_of_a_task_grows_as_it_follows_from_its_figures() -> None:
     seen = report.kept()
     seen.figures.clear()
+    seen.late.clear()
     seen.sizes = [1_000, 100_000, 1_000_000]
     for clusters in (1, 2, 4, 8):
         seen.figures[f"{report.CLUSTERS}{clusters}"] = {"ours-redis": [4000 / clusters]}
