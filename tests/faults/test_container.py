@@ -145,7 +145,7 @@ def test_a_task_that_takes_its_whole_container_along_is_set_aside_and_others_are
         lab.wait(lambda: container.ended() is not None or lab.failed(), "the end of the container")
         if container.ended() is not None:
             assert container.ended() == 1, lab.report()
-            assert starts < 30, lab.report()
+            assert starts < 60, lab.report()  # it is set aside after fifty hand-outs, some without a start
             container.start()
     lab.wait(lambda: keys <= lab.succeeded().keys(), "the results of the others", container)
     lab.wait(lambda: lab.call("queued") == 0, "an empty queue", container)
