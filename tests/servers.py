@@ -31,15 +31,16 @@ Server = Callable[[Path], AbstractContextManager[Environment]]
 PACKAGES = {"caddy": "caddy", "initdb": "postgresql", "postgres": "postgresql", "redis-server": "redis-server"}
 
 # moto's own server closes the connection after each answer, where Amazon keeps it open, and so would hide what goes
-# wrong when processes share one. And moto 5.2 hands a message out twice when two requests look for one at once, and
-# counts all messages for each one whose age it looks at: with 2,000 of them, an answer took more than a second.
+# wrong when processes share one. And moto 5.2 hands a message out twice when two requests look for one at once, forgets
+# one, or that it was deleted, when others are deleted at the same time, and counts all messages for each one whose age
+# it looks at: with 2,000 of them, an answer took more than a second.
 MOTO = """
 import sys, threading, time
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from moto.sqs.models import SQSBackend
+from moto.sqs.models import Queue, SQSBackend
 from waitress import serve
 
-look, turn = SQSBackend.receive_message, threading.Lock()
+look, turn = SQSBackend.receive_message, threading.RLock()
 
 def receive(backend, queue, count, seconds, *args):
     end = time.monotonic() + seconds
@@ -50,7 +51,14 @@ def receive(backend, queue, count, seconds, *args):
             return messages
         time.sleep(0.02)
 
+def in_turn(action):
+    def act(*args, **options):
+        with turn:
+            return action(*args, **options)
+    return act
+
 SQSBackend.receive_message = receive
+Queue.add_message, Queue.delete_message = in_turn(Queue.add_message), in_turn(Queue.delete_message)
 SQSBackend.is_message_valid_based_on_retention_period = lambda backend, queue, message: True
 serve(DomainDispatcherApplication(create_backend_app), host="127.0.0.1", port=int(sys.argv[1]), threads=32)
 """

@@ -8,24 +8,30 @@ from typing import Any
 
 import pytest
 from moto.server import ThreadedMotoServer
-from moto.sqs.models import SQSBackend
+from moto.sqs.models import Queue, SQSBackend
 from werkzeug.serving import WSGIRequestHandler
 
 TASKS = 500  #: of the test with many clusters: moto counts all messages for each one that is added
 
 
-def one_at_a_time(receive: Any) -> Any:
-    """Let two requests look for messages one after the other: moto 5.2 hands a message out to both."""
-    lock = threading.Lock()
+def in_turn(action: Any, turn: Any) -> Any:
+    """Let one request at a time change a queue: moto 5.2 would hand a message out twice, or forget a deletion."""
+
+    def act(*args: Any, **options: Any) -> Any:
+        with turn:
+            return action(*args, **options)
+
+    return act
+
+
+def patiently(look: Any) -> Any:
+    """Wait for a message without keeping others from their turn."""
 
     def receive_message(backend: Any, queue: str, count: int, seconds: int, *args: Any) -> Any:
         end = time.monotonic() + seconds
-        while True:
-            with lock:
-                messages = receive(backend, queue, count, 0, *args)
-            if messages or time.monotonic() >= end:
-                return messages
+        while not (messages := look(backend, queue, count, 0, *args)) and time.monotonic() < end:
             time.sleep(0.05)
+        return messages
 
     return receive_message
 
@@ -33,7 +39,10 @@ def one_at_a_time(receive: Any) -> Any:
 def broker_server(folder: Path) -> Iterator[dict[str, str]]:
     """Yield the variables that lead to the broker."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SQSBackend, "receive_message", one_at_a_time(SQSBackend.receive_message))
+        turn = threading.RLock()
+        patch.setattr(SQSBackend, "receive_message", patiently(in_turn(SQSBackend.receive_message, turn)))
+        for name in ("add_message", "delete_message"):
+            patch.setattr(Queue, name, in_turn(getattr(Queue, name), turn))
         # moto 5.2 counts all messages for each one whose age it looks at, which takes seconds.
         patch.setattr(SQSBackend, "is_message_valid_based_on_retention_period", lambda *_: True)
         # As Amazon does, keep connections: otherwise what goes wrong when processes share one would not show.
