@@ -191,6 +191,21 @@ def _check_cluster(where: str, cluster: Mapping[str, Any]) -> Iterator[CheckMess
 
 
 @register()
+def check_stop(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that a stop leaves tasks the time that they may run; those of ALT_CLUSTERS may be longer by design."""
+    timeout = settings.Q_CLUSTER.get("timeout")
+    if not isinstance(timeout, int) or timeout <= settings.Q_GRACE:
+        return []
+    return [
+        checks.Warning(
+            f"A task may run {timeout} s, and a stop leaves it {settings.Q_GRACE}: a deploy may cut it off.",
+            hint="Lower Q_TIMEOUT, raise Q_GRACE if the platform waits for longer, or give long tasks their own queue.",
+            id="worker.W039",
+        )
+    ]
+
+
+@register()
 def check_pool(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Check that no database has a pool: the cluster forks, and its processes would share the pool's connections."""
     return [
