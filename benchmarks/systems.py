@@ -16,7 +16,7 @@ class System:
     title: str
     broker: str  #: whose servers it needs
     settings: str
-    tasks: int  #: of a drain: two seconds of it, more of what is fast
+    tasks: int  #: of a drain: one or two seconds of it
     module: str  #: its DJANGO_SETTINGS_MODULE
     fill: str  #: the module that queues tasks
     workers: tuple[tuple[str, ...], ...]  #: arguments of Python
@@ -62,7 +62,7 @@ def peer(
 CELERY = ("-m", "celery", "-A", "peers.celery_app", "worker", "--concurrency=2", "--loglevel=WARNING")
 RQ = ("-m", "django", "rqworker-pool", "default", "--num-workers=2", "--verbosity=0")
 SYSTEMS = [
-    ours("redis", 8000),
+    ours("redis", 16_000),
     upstream("redis", 1000),
     upstream("redis", 150, "documented"),
     peer("celery", "Celery 5.7, no results", "redis", "prefork, 2 processes, results ignored", 1200, CELERY),
@@ -80,7 +80,7 @@ SYSTEMS = [
         "huey 3.5, no results",
         "redis",
         "2 processes, results off",
-        6000,
+        10_000,
         ("-m", "django", "run_huey", "--worker-type=process", "--workers=2", "--quiet"),
     ),
     peer(
@@ -100,7 +100,7 @@ SYSTEMS = [
         600,
         (*RQ, "--worker-class=rq.worker.SimpleWorker"),
     ),
-    ours("orm", 8000),
+    ours("orm", 12_000),
     upstream("orm", 700),
     upstream("orm", 100, "documented"),
     peer(
@@ -121,7 +121,7 @@ SYSTEMS = [
         *[("-m", "django", "db_worker", "--no-startup-delay", "--interval=0.1", "--no-reload")] * 2,
         saved="SELECT count(*) FROM django_tasks_database_dbtaskresult WHERE status = 'SUCCESSFUL'",
     ),
-    ours("orm", 5000, "sqlite"),
+    ours("orm", 8000, "sqlite"),
     upstream("orm", 1500, database="sqlite"),
     ours("sqs", 300),
     upstream("sqs", 100),

@@ -32,13 +32,17 @@ def main() -> None:
     """Fill the queue and the results step by step, and look at each."""
     django.setup()
     from django.db import connection
+    from django.test import RequestFactory
     from django.utils import timezone
     from django_q.brokers import get_broker
     from django_q.models import Success
     from django_q.models import Task as Row
     from django_q.signing import SignedPackage
 
+    from core.views import start
+
     broker: Any = get_broker()
+    request = RequestFactory().get("/")
     task = {"id": "0" * 32, "name": "task", "func": "bench.tasks.nothing", "args": (), "kwargs": {}}
     payload = SignedPackage.dumps(task | {"started": timezone.now()})
     found: dict[str, list[float]] = {}
@@ -66,6 +70,7 @@ def main() -> None:
             "claim 50 tasks and acknowledge them": claim,
             "count the waiting tasks": broker.queue_size,
             "save 100 results": save,
+            "show the start page": lambda: start(request),
             "list the newest 10 results": lambda: list(Success.objects.order_by("-stopped")[:10]),
         }
         for name, action in actions.items():

@@ -1,6 +1,7 @@
 """The tasks."""
 
 import time
+from uuid import uuid4
 
 
 def nothing(payload: bytes = b"") -> None:
@@ -12,7 +13,7 @@ def work() -> None:
     from django.contrib.auth.models import Group
 
     time.sleep(0.005)
-    Group.objects.create(name=str(time.perf_counter_ns()))
+    Group.objects.create(name=str(uuid4()))
 
 
 def note_the_time() -> None:

@@ -1,6 +1,7 @@
 """The monitor: what is saved, what is tried again, and what an absent server holds up."""
 
 import math
+import queue
 import threading
 import time
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from django_q.signing import SignedPackage
 from tests.memory_broker import MemoryBroker, a_task
 from worker.delivery import Task
 from worker.monitor import Monitor
-from worker.pipes import CONTEXT, Board, Results
+from worker.pipes import CONTEXT, Board, Results, pack
 
 pytestmark = pytest.mark.django_db
 
@@ -72,6 +73,32 @@ def saved() -> dict[str, Any]:
 def test_a_batch_is_saved_and_then_acknowledged(cluster: Cluster, broker: MemoryBroker) -> None:
     assert cluster.settle(cluster.ended("one", 1), cluster.ended("two", 2)) == [(1, None), (2, None)]
     assert (saved(), broker.taken, broker.waiting) == ({"one": 1, "two": 2}, {}, {})
+
+
+def test_a_busy_monitor_waits_for_more_results_until_a_batch_is_full(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.monitor.BATCH", 3)
+    monkeypatch.setattr("worker.monitor.BUSY", 2)
+    waits = []
+
+    class Inbox(queue.Queue[tuple[int, bytes]]):
+        def get(self, block: bool = True, timeout: float | None = None) -> tuple[int, bytes]:
+            waits.append(timeout is not None and timeout > 0)
+            return super().get(block=False)
+
+    def gather(came: int) -> tuple[int, bool]:
+        for number in range(came):
+            cluster.monitor.inbox.put((number, pack(a_task(f"{number}"))))
+        waits.clear()
+        return len(cluster.monitor.gather()), waits[-1]
+
+    monkeypatch.setattr(cluster.monitor, "inbox", Inbox())
+    assert gather(1) == (1, False)
+    assert gather(4) == (3, False)
+    assert gather(0) == (1, True)  # the one that was left: now it is busy
+    assert gather(3) == (3, False)
+    assert gather(3) == (3, True)
 
 
 def test_a_result_that_cannot_be_saved_becomes_a_failure_and_holds_up_no_other(

@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -30,7 +31,7 @@ from worker.pipes import STOP, Board, Results, unpack
 
 BATCH = 500  #: results saved in one transaction
 BUSY = 5  #: results in a batch from which on more of them are waited for
-LINGER = 0.02  #: seconds of that: a row of a hundred costs a third of one of twenty
+LINGER = 0.02  #: seconds of that, at most: a row of a hundred costs a third of one of twenty
 REMEMBER = 24 * 60 * 60  #: seconds for which the attempts of a task with a cached result are counted
 AWAY = (InterfaceError, OperationalError)  #: what says that the database is away; each broker has errors of its own
 PRUNE_EVERY = 5.0  #: seconds between two looks at `save_limit`
@@ -77,16 +78,19 @@ class Monitor:
                 self.inbox.put(result)
 
     def gather(self) -> list[Any]:
-        """Wait for a result, and return it with those that have come meanwhile; none if it is time to prune."""
+        """Wait for a result, and return it with those that have come meanwhile, a batch of them at most.
+
+        None if it is time to prune.
+        """
         try:
             first = self.inbox.get(timeout=PRUNE_EVERY if self.has_saved else None)
         except queue.Empty:
             return []
         batch = [self.unpack(*first)]
-        if self.is_busy:
-            time.sleep(LINGER)
-        while len(batch) < BATCH and not self.inbox.empty():
-            batch.append(self.unpack(*self.inbox.get()))
+        end = time.monotonic() + (LINGER if self.is_busy else 0.0)
+        with suppress(queue.Empty):
+            while len(batch) < BATCH:
+                batch.append(self.unpack(*self.inbox.get(timeout=max(0.0, end - time.monotonic()))))
         self.is_busy = len(batch) >= BUSY
         return batch
 
