@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -41,6 +42,13 @@ WHERE task.id = free.id RETURNING task.id, task.payload, free.lock, task.lock
 logger = logging.getLogger("django-q")
 
 
+@cache
+def all_rows() -> QuerySet[OrmQ]:
+    """Return the rows of all queues, the oldest first: made once, for each task that is queued asks for a copy."""
+    rows: QuerySet[OrmQ] = OrmQ.objects.using(Conf.ORM).order_by("id")
+    return rows
+
+
 class Broker(ORM):  # type: ignore[misc]
     """django-q2's, with leases.
 
@@ -74,8 +82,7 @@ class Broker(ORM):  # type: ignore[misc]
         if connections[Conf.ORM].errors_occurred or now - getattr(looked, "at", -math.inf) > LOOK_EVERY:
             looked.at = now
             ORM.get_connection(list_key)
-        rows: QuerySet[OrmQ] = OrmQ.objects.using(Conf.ORM).order_by("id")
-        return rows
+        return all_rows()
 
     def now(self) -> datetime:
         """Return the time of the database: clients' clocks differ, but that of a file is this host's."""
