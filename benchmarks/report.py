@@ -1,6 +1,7 @@
 """docs/performance.md: its tables and charts, from what the last run of `make bench` has found."""
 
 import json
+import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -164,6 +165,34 @@ def served(figures: Figures) -> Iterator[str]:
         yield row(GUNICORN[key].title, *cells)
 
 
+ON_PAPER = [1_000, 10_000, 100_000]  #: tasks a second
+PARTS = {
+    "cores of the worker": ("CPU of the worker, ms", 1e-3),
+    "cores of PostgreSQL": ("CPU of PostgreSQL, ms", 1e-3),
+    "its commits/s": ("transactions", 1.0),
+    "its WAL, MB/s": ("bytes of WAL", 1e-6),
+    "cores of Redis": ("CPU of Redis, ms", 1e-3),
+    "to and from it, MB/s": ("bytes to Redis + bytes from Redis", 1e-6),
+}  #: of what a machine has: the costs of a task that take it, and how much of it one of their units is
+
+
+def planned(seen: Seen) -> Iterator[str]:
+    """Yield the lines of the table of what many tasks a second take, if each takes what one was seen to take."""
+    yield row("tasks/s", "tasks wait in", "clusters", *PARTS)
+    yield row(*["---"] * (3 + len(PARTS)))
+    for rate in ON_PAPER:
+        for place, systems in by_place(seen.keys(f"{EACH}CPU of the worker, ms")):
+            key = ours(systems).key
+            cells = []
+            for names, unit in PARTS.values():
+                costs = [
+                    statistics.median(found) for name in names.split(" + ") if (found := seen.of(EACH + name, key))
+                ]
+                cells.append(figure([rate * sum(costs) * unit]) if any(costs) else "-")
+            clusters = math.ceil(rate / statistics.median(seen.of("drain", key)))
+            yield row(f"{rate:,}", place, str(clusters), *cells)
+
+
 GROWTH = "ms to "  #: how the measures begin that have a figure for each size
 
 
@@ -194,6 +223,11 @@ NOTES = {
         "A task that does nothing, from a full queue until its result is saved and it is acknowledged, with "
         "its part of what the start asks. PostgreSQL's log and Redis count; BEGIN and COMMIT are queries, "
         "too. The CPU is that of all processes of the worker, and of each server's, without that log."
+    ),
+    "On paper: what many tasks a second take": (
+        "Arithmetic: the costs of one task above, so many times, and as many clusters of two processes as the first "
+        "table asks for. The tasks do nothing: add what yours take. The commits are those of full batches; a cluster "
+        "that has less to do makes up to 50 a second of what comes."
     ),
     "Tasks that do nothing, a second, by clusters": (
         "The clusters, of two processes each, share this machine's cores with the servers, and the queue is "
@@ -229,6 +263,7 @@ def tables(seen: Seen) -> str:
         "An idle worker": (COSTS, lambda: cost(seen, COSTS)),
         "Start and stop of a worker": (STARTS, lambda: cost(seen, STARTS)),
         "What one task asks": (each, lambda: cost(seen, each)),
+        "On paper: what many tasks a second take": (each, lambda: planned(seen)),
         "Tasks that do nothing, a second, by clusters": (
             clusters,
             lambda: cost(seen, clusters, "a task's time", fit.power),

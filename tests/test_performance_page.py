@@ -110,6 +110,18 @@ def test_a_table_says_how_the_cost_of_a_task_grows_as_it_follows_from_its_figure
     assert "| count | 0.1 | 0.1 | 0.1 | does not grow (exponent 0.00) |" in written
 
 
+def test_what_many_tasks_take_is_what_one_takes_so_many_times() -> None:
+    seen = report.kept()
+    seen.figures.clear()
+    seen.late.clear()
+    costs = {"CPU of the worker, ms": 0.2, "transactions": 0.01, "bytes to Redis": 50.0, "bytes from Redis": 150.0}
+    for name, cost in {"drain": 4000.0, **{f"{report.EACH}{name}": cost for name, cost in costs.items()}}.items():
+        seen.figures[name] = {"ours-redis": [cost], "django-q2-best-redis": [1.0]}
+    written = report.tables(seen)
+    assert "| 10,000 | Redis | 3 | 2.00 | - | 100 | - | - | 2.00 |" in written
+    assert "| 100,000 | Redis | 25 | 20.0 | - | 1,000 | - | - | 20.0 |" in written
+
+
 @pytest.mark.parametrize(
     ("exponent", "words"),
     [
