@@ -108,7 +108,7 @@ class Measures:
         """Queue tasks."""
         for _ in range(self.rounds):
             for system in self.chosen(PAIR):
-                self.keep(system.key, {"one": enqueue(self.bench, system, "one", 1000 // self.share)})
+                self.keep(system.key, {"one": enqueue(self.bench, system, "one", 2000 // self.share)})
                 if system.key in OURS:
                     number = 6000 if self.share == 1 else 2000
                     self.keep(system.key, {"thousand": enqueue(self.bench, system, "thousand", number)})
@@ -160,7 +160,7 @@ class Measures:
         for number in range(self.rounds):
             for key, arguments in GUNICORN.items():
                 if key in COMPARED or (not number and self.share == 1):
-                    self.keep(key, web(self.bench, systems[0], arguments, 2), report.WEB)
+                    self.keep(key, web(self.bench, systems[0], arguments, 1), report.WEB)
 
     def run(self, names: list[str], keep: Callable[[], object]) -> None:
         """Take the parts of these names, or all; after each, also one that fails, keep what was found so far."""
