@@ -242,10 +242,10 @@ NOTES = {
         "squares of the logarithms. With 0, a cost stays as it is; with 1, it grows as the number does."
     ),
     "Requests to the web process": (
-        "wrk asks over 16 connections that it keeps, for what is answered before the project's middleware (bare), for a "
-        "view that does nothing behind it (trivial), and for one that waits 50 ms (waiting): in each round three times "
-        "for a second, with new connections, of which the median counts, since it is chance how many a worker accepts. "
-        "Ratios are to gunicorn's defaults with two workers."
+        "wrk asks over 16 connections that it keeps, two seconds each time, for what is answered before the project's "
+        "middleware (bare), for a view that does nothing behind it (trivial), and for one that waits 50 ms (waiting). "
+        "It is chance how many of the connections a worker accepts; the generated arguments were tried three times in "
+        "each round, with new connections, and the median counts. Ratios are to gunicorn's defaults with two workers."
     ),
 }
 

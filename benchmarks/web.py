@@ -18,7 +18,7 @@ from tests.processes import Command, Process, free_port, listens
 
 CONNECTIONS = 16
 SETTLE = 1.5  #: seconds until all of gunicorn's workers accept: the first would else get all connections, and keep them
-TRIES = 3  #: each with connections of its own, for it is chance how many of them a worker accepts
+TRIES = 3  #: of the generated arguments, with new connections each: it is chance how many of them a worker accepts
 VIEWS = {"bare": "livez", "trivial": "bench/trivial", "waiting": "bench/waiting"}  #: paths, by name
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}  #: in which wrk writes times, in milliseconds
 ASKED = re.compile(r"Requests/sec: +([\d.]+)")
@@ -67,7 +67,7 @@ def program() -> str:
     return shutil.which("wrk") or ""
 
 
-def web(bench: Bench, system: System, arguments: Arguments, seconds: int) -> dict[str, float]:
+def web(bench: Bench, system: System, arguments: Arguments, seconds: int, tries: int) -> dict[str, float]:
     """Serve a project, ask each view some times for so many seconds, and return the medians by name."""
     run, port = bench.run(system), free_port()
     found: dict[str, float] = {}
@@ -79,7 +79,7 @@ def web(bench: Bench, system: System, arguments: Arguments, seconds: int) -> dic
         time.sleep(SETTLE)
         for view, path in VIEWS.items():
             url = f"http://127.0.0.1:{port}/{path}"
-            rates, slowest = zip(*(asked(url, seconds) for _ in range(TRIES)), strict=True)
+            rates, slowest = zip(*(asked(url, seconds) for _ in range(tries)), strict=True)
             found |= {f"{view}, requests/s": statistics.median(rates), f"{view}, p99, ms": statistics.median(slowest)}
         found["memory (PSS), MiB"] = sum(map(memory, server.session())) / 1024
     finally:
