@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.bench import FOLDER, Bench
+from benchmarks.beside import beside
 from benchmarks.parts import Measures
 from benchmarks.systems import QUICK, SYSTEMS
 from tests.combinations import CHOICES
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round of few tasks and systems; writes no page")
     parser.add_argument("--data", type=Path, default=FOLDER / "figures.json", help="where all figures are kept")
     parser.add_argument("--part", action="append", default=[], metavar="name", help="take only this part; repeatable")
+    parser.add_argument("--beside", metavar="revision", help="compare with a former version of git's; writes no page")
     parser.add_argument("brokers", nargs="*", metavar="broker", help="of these brokers only")
     options = parser.parse_args()
     rounds, share = (1, 6) if options.quick else (options.rounds, 1)
@@ -31,6 +33,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or servers and workers would outlive it
     options.data.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary, ExitStack() as stack:
+        if options.beside:
+            beside(options.beside, Path(temporary), stack, rounds, share)
+            return
         measures = Measures(Bench(Path(temporary), stack), systems, rounds, share)
         try:
             measures.run(options.part, lambda: options.data.write_text(report.data(measures.seen)))

@@ -42,6 +42,7 @@ class Bench:
 
     folder: Path
     stack: ExitStack
+    template: Path = TEMPLATE
     bases: dict[str, Base] = field(default_factory=dict)
     spare: dict[tuple[str, str], list[str]] = field(default_factory=dict)  #: databases, by broker and template
     used: dict[str, list[str]] = field(default_factory=dict)  #: those of runs, by broker
@@ -53,7 +54,7 @@ class Bench:
         if broker not in self.bases:
             combination, folder = BROKERS[broker], self.folder / broker
             environments = Environments(self.folder / "environments")
-            project = bake(combination.answers, folder / "baked")
+            project = bake(combination.answers, folder / "baked", self.template)
             workplace = Workplace.of(project, for_combination(combination), environments, folder)
             self.bases[broker] = self.stack.enter_context(Base.of(combination, workplace))
             durable = "ALTER SYSTEM SET fsync = on"  # which the tests do without

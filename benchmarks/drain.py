@@ -44,7 +44,7 @@ def wait(worker: Process, condition: Callable[[], T | None]) -> T:
 def drain(bench: Bench, system: System, task: str, number: int, size: int = 0) -> float:
     """Fill a queue with tasks of so many bytes, start workers, and return the rate.
 
-    A result counts once it is saved and its task acknowledged; of a system that keeps none, a task that has ended.
+    A result counts once it is saved; of a system that keeps none, a task that has ended.
     """
     run = bench.run(system)
     run.call("-m", system.fill, task, str(number), str(size))
@@ -69,6 +69,11 @@ def rate(run: Run, worker: Process, number: int) -> float:
     return number / (end - min(run.times("ran" if run.system.is_peer else "began")))
 
 
+def all_there(worker: Process, system: System) -> None:
+    """Wait for all processes of a worker."""
+    worker.wait_until(lambda: len(worker.session()) >= system.processes, "all processes")
+
+
 def clusters(bench: Bench, system: System, count: int, number: int) -> float:
     """Start so many clusters, fill the queue meanwhile they look, and return the rate.
 
@@ -77,6 +82,6 @@ def clusters(bench: Bench, system: System, count: int, number: int) -> float:
     run = bench.run(system)
     with run.workers(count) as workers:
         for worker in workers:
-            worker.wait_until(lambda worker=worker: len(worker.session()) >= 6, "all processes")  # type: ignore[misc]
+            all_there(worker, system)
         run.call("-m", system.fill, "nothing", str(number), "0")
         return rate(run, workers[0], number)

@@ -1,11 +1,15 @@
 """What one task costs: CPU, and what is asked of the servers."""
 
+import time
+
 from benchmarks.asked import asked, watch
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, Run
 from benchmarks.cpu import cpu, cpu_of_server, servers
 from benchmarks.systems import System
+from tests.processes import Process
 
 WARM = 50  #: tasks before the CPU is looked at: what importing costs is not a task's
+RECEIPT = 0.1  #: seconds in which the last tasks are acknowledged, once their results are saved
 
 
 def each(bench: Bench, system: System, number: int) -> dict[str, float]:
@@ -17,6 +21,12 @@ def each(bench: Bench, system: System, number: int) -> dict[str, float]:
     return asks(bench, system, number) | spends(bench, system, 4 * number)
 
 
+def wait(run: Run, worker: Process, number: int) -> None:
+    """Wait until so many tasks are acknowledged."""
+    worker.wait_until(lambda: run.times("saved", number), "all results")
+    worker.wait_until(lambda: time.time() - max(run.times("saved")) > RECEIPT, "the last receipts")
+
+
 def asks(bench: Bench, system: System, number: int) -> dict[str, float]:
     """Return what one task asks of the servers."""
     run = bench.run(system)
@@ -24,7 +34,7 @@ def asks(bench: Bench, system: System, number: int) -> dict[str, float]:
     run.call("-m", system.fill, "nothing", str(number), "0")
     before = asked(run)
     with run.workers() as (worker,):
-        worker.wait_until(lambda: run.times("saved", number), "all results")
+        wait(run, worker, number)
         found = asked(run).since(before)
     costs = {
         "PostgreSQL queries": found.queries,
@@ -49,6 +59,6 @@ def spends(bench: Bench, system: System, number: int) -> dict[str, float]:
 
         worker.wait_until(lambda: run.times("saved", WARM), "the first results")
         before, done = used(), len(run.times("saved"))
-        worker.wait_until(lambda: run.times("saved", number), "all results")
+        wait(run, worker, number)
         after = used()
     return {f"CPU of {name}, ms": (after[name] - before[name]) / max(number - done, 1) * 1000 for name in after}

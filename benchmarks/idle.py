@@ -7,30 +7,29 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.asked import Asked, asked, watch
-from benchmarks.bench import Bench, Run
+from benchmarks.bench import Run
 from benchmarks.cpu import cpu
-from benchmarks.systems import System
+from benchmarks.drain import all_there
 from tests.processes import Process
 
 WARM = 20  #: tasks before one counts: the first connects the process that queues it, and imports in a worker
 
 
-def idle(bench: Bench, systems: list[System], seconds: float, tasks: int, settle: float) -> dict[str, dict[str, float]]:
-    """Return costs by system and name: of a worker with two processes, all of which are counted.
+def idle(runs: dict[str, Run], folder: Path, seconds: float, tasks: int, settle: float) -> dict[str, dict[str, float]]:
+    """Return costs by system and name: of a worker with two processes that run tasks; all of its own are counted.
 
     It is looked at so many seconds after it has had something to do, and for so many seconds.
     The systems, each with servers of its own, idle at the same time: so it takes no longer with more of them.
     """
     with ExitStack() as stack:
-        runs = {system.key: bench.run(system) for system in systems}
         workers: dict[str, Process] = {}
         for key, run in runs.items():
             watch(run)
             (workers[key],) = stack.enter_context(run.workers())
-        for worker in workers.values():
-            worker.wait_until(lambda worker=worker: len(worker.session()) >= 6, "all processes")  # type: ignore[misc]
+        for key, worker in workers.items():
+            all_there(worker, runs[key].system)
         with ThreadPoolExecutor() as pool:
-            latencies = pool.map(lambda key: latency(runs[key], tasks, workers[key], bench.folder / "turn"), runs)
+            latencies = pool.map(lambda key: latency(runs[key], tasks, workers[key], folder / "turn"), runs)
         found = {key: late(seconds) for key, seconds in zip(runs, latencies, strict=True)}
         time.sleep(settle)
         before = {key: (asked(run), cpu(workers[key].session()), time.monotonic()) for key, run in runs.items()}

@@ -118,7 +118,8 @@ class Measures:
         tasks, settle, part = (200, 5.0, 1) if self.share == 1 else (40, 3.0, 2)
         for keys, seconds in IDLE if self.share == 1 else IDLE[:1]:
             if systems := self.chosen(keys):
-                for key, found in idle(self.bench, systems, seconds / part, tasks, settle).items():
+                runs = {system.key: self.bench.run(system) for system in systems}
+                for key, found in idle(runs, self.bench.folder, seconds / part, tasks, settle).items():
                     self.keep(key, found)
 
     def started(self) -> None:

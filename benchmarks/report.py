@@ -264,7 +264,7 @@ def tables(seen: Seen) -> str:
         "An idle worker": (COSTS, lambda: cost(seen, COSTS)),
         "Start and stop of a worker": (STARTS, lambda: cost(seen, STARTS)),
         "What one task asks": (each, lambda: cost(seen, each)),
-        "On paper: what many tasks a second take": (each, lambda: planned(seen)),
+        "On paper: what many tasks a second take": (each if seen.keys("drain") else [], lambda: planned(seen)),
         "Tasks that do nothing, a second, by clusters": (
             clusters,
             lambda: cost(seen, clusters, "a task's time", fit.power),

@@ -20,10 +20,11 @@ class System:
     module: str  #: its DJANGO_SETTINGS_MODULE
     fill: str  #: the module that queues tasks
     workers: tuple[tuple[str, ...], ...]  #: arguments of Python
-    saved: str = ""  #: SQL that counts its results, if it has no signal for each that is saved
+    saved: str = ""  #: SQL that counts its results, if it logs no line for each that is saved
     keeps: bool = True  #: whether it keeps results
     database: str = "postgresql"
     is_peer: bool = False
+    processes: int = 6  #: of a worker with two that run tasks, all included
 
     @property
     def place(self) -> str:
@@ -37,7 +38,16 @@ def ours(broker: str, tasks: int, database: str = "postgresql") -> System:
     key = f"ours-{database if broker == 'orm' else broker}"
     settings = "as generated: 2 processes"
     return System(
-        key, "this worker", broker, settings, tasks, "bench_settings", "bench.fill", (PROJECT,), "", True, database
+        key,
+        "this worker",
+        broker,
+        settings,
+        tasks,
+        "bench_settings",
+        "bench.fill",
+        (PROJECT,),
+        database=database,
+        processes=4,
     )
 
 

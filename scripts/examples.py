@@ -19,13 +19,13 @@ EXAMPLES = {
 }
 
 
-def bake(answers: dict[str, str], output_dir: Path) -> Path:
+def bake(answers: dict[str, str], output_dir: Path, template: Path = ROOT) -> Path:
     """Bake a project into a folder, whatever the user's ~/.cookiecutterrc says, and return the project's folder."""
     with TemporaryDirectory() as temporary:
         config = Path(temporary, "config.yaml")
         config.write_text(json.dumps({"replay_dir": temporary, "cookiecutters_dir": temporary}))
         project = cookiecutter(
-            str(ROOT), no_input=True, extra_context=answers, output_dir=str(output_dir), config_file=str(config)
+            str(template), no_input=True, extra_context=answers, output_dir=str(output_dir), config_file=str(config)
         )
     return Path(project)
 

@@ -13,6 +13,7 @@ from tests.interpreters import PROMISED, for_combination, interpreters
 from tests.projects import Environments, Sharing, Workplace, python_of
 
 NOT_TESTED = "not tested: "
+collect_ignore = ["engine"]  # which runs inside baked projects: see test_engine.py
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,12 +1,10 @@
 """Real servers on free ports of this machine, each as fresh as the test that uses it.
 
-Each yields the variables by which a project finds it. A broker's is the one that the project's own tests start, unless
-a function by the broker's name stands here.
+Each yields the variables by which a project finds it. A broker's is started by the function of its name.
 
 `python -m tests.servers` installs the programs by apt where it may, and otherwise says which are missing.
 """
 
-import json
 import os
 import re
 import shutil
@@ -14,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
@@ -63,28 +61,6 @@ SQSBackend.is_message_valid_based_on_retention_period = lambda backend, queue, m
 serve(DomainDispatcherApplication(create_backend_app), host="127.0.0.1", port=int(sys.argv[1]), threads=32)
 """
 
-# Run in the project; answers with the variables, or with a sentence if there is no server.
-OF_THE_PROJECT = """
-import json, signal, sys
-from pathlib import Path
-import pytest
-sys.path.insert(0, "")
-from tests.broker_server import broker_server
-
-def answer(found):
-    path = Path(sys.argv[2])
-    path.with_suffix(".new").write_text(json.dumps(found))
-    path.with_suffix(".new").rename(path)
-
-try:
-    for variables in broker_server(Path(sys.argv[1])):
-        answer(variables)
-        signal.pause()
-except pytest.skip.Exception as error:
-    answer(str(error))
-    signal.pause()
-"""
-
 
 def database(name: str, folder: Path) -> AbstractContextManager[Environment]:
     """Start a database server of this name."""
@@ -94,8 +70,11 @@ def database(name: str, folder: Path) -> AbstractContextManager[Environment]:
 
 def broker(combination: Combination, workplace: Workplace) -> AbstractContextManager[Environment]:
     """Start the server of the combination's broker."""
-    server: Server | None = BROKERS.get(combination.broker)
-    return server(workplace.temporary) if server else of_the_project(workplace)
+    if not combination.row["environment"]:
+        return nullcontext({})  # it needs none
+    if combination.broker not in BROKERS:
+        missing(f"function {combination.broker}() in tests/servers.py")
+    return BROKERS[combination.broker](workplace.temporary)
 
 
 @contextmanager
@@ -127,6 +106,16 @@ def postgresql(folder: Path) -> Iterator[Environment]:
             it.stop()
     finally:
         shutil.rmtree(data)
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[Environment]:
+    """Start Redis, which keeps nothing on disk."""
+    port = free_port()
+    options: Command = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+    with started("redis", [program("redis-server"), *options], folder, os.environ) as it:
+        it.wait_until(lambda: listens(port), "Redis's port")
+        yield {"REDIS_URL": f"redis://127.0.0.1:{port}/0"}
 
 
 @contextmanager
@@ -169,20 +158,7 @@ def versions(*names: str) -> Environment:
     return found
 
 
-BROKERS: dict[str, Server] = {server.__name__: server for server in (mongodb, sqs)}
-
-
-@contextmanager
-def of_the_project(workplace: Workplace) -> Iterator[Environment]:
-    """Start what the project's own tests start."""
-    answer = workplace.temporary / "broker.json"
-    command: Command = [workplace.python, "-c", OF_THE_PROJECT, workplace.temporary, answer]
-    with started("broker", command, workplace.path, os.environ, workplace.temporary) as it:
-        it.wait_until(answer.exists, "the broker's server")
-        found = json.loads(answer.read_text())
-        if isinstance(found, str):
-            missing(f"server for this broker: {found}")
-        yield found
+BROKERS: dict[str, Server] = {server.__name__: server for server in (mongodb, redis, sqs)}
 
 
 def program(name: str) -> Path:

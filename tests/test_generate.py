@@ -44,27 +44,27 @@ BASE = {
     "pyproject.toml",
     "tests/__init__.py",
     "tests/conftest.py",
-    "tests/memory_broker.py",
-    "tests/processes.py",
-    "tests/remember.py",
-    "tests/test_broker.py",
-    "tests/test_cluster.py",
-    "tests/test_delivery.py",
-    "tests/test_enqueue.py",
-    "tests/test_features.py",
-    "tests/test_monitor.py",
     "tests/test_pages.py",
-    "tests/test_pipes.py",
-    "tests/test_probes.py",
-    "tests/test_processes.py",
-    "tests/test_pusher.py",
     "tests/test_settings.py",
     "tests/test_tasks.py",
     "worker/__init__.py",
     "worker/apps.py",
     "worker/backend.py",
     "worker/checks.py",
-    "worker/cluster.py",
+    "worker/cluster/__init__.py",
+    "worker/cluster/after.py",
+    "worker/cluster/agent.py",
+    "worker/cluster/board.py",
+    "worker/cluster/channels.py",
+    "worker/cluster/child.py",
+    "worker/cluster/due.py",
+    "worker/cluster/forks.py",
+    "worker/cluster/leases.py",
+    "worker/cluster/messages.py",
+    "worker/cluster/packages.py",
+    "worker/cluster/results.py",
+    "worker/cluster/schedules.py",
+    "worker/cluster/supervisor.py",
     "worker/delivery.py",
     "worker/enqueue.py",
     "worker/gunicorn.py",
@@ -77,11 +77,10 @@ BASE = {
     "worker/management/commands/release.py",
     "worker/middleware.py",
     "worker/migrations/0001_index_results.py",
+    "worker/migrations/0002_lapse.py",
     "worker/migrations/__init__.py",
-    "worker/monitor.py",
-    "worker/pipes.py",
+    "worker/models.py",
     "worker/processes.py",
-    "worker/pusher.py",
 }  #: what every project has; what a choice adds is read from its folder
 
 PARSERS: dict[str, Callable[[str], object]] = {
@@ -142,7 +141,7 @@ def test_nothing_shows_that_there_is_a_template(project: Path) -> None:
 def words(broker: str) -> set[str]:
     """Return what only a project with this broker has reason to name: its title, packages and variables."""
     row = CONTEXT["_brokers"][broker]
-    packages = {re.split(r"[^\w-]", requirement)[0] for requirement in row["packages"] + row["dev_packages"]}
+    packages = {re.split(r"[^\w-]", requirement)[0] for requirement in row["packages"]}
     return {row["title"], *packages, *(variable["name"] for variable in row["environment"])}
 
 

@@ -3,6 +3,7 @@
 And what the benchmark computes, it computes rightly; its measures themselves are not taken here.
 """
 
+import logging
 import os
 import sys
 from contextlib import ExitStack
@@ -11,10 +12,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from benchmarks import drain, fit, report
+from benchmarks import beside, drain, fit, report
 from benchmarks.bench import Bench
 from benchmarks.cpu import cpu, cpu_of_server
 from benchmarks.idle import WARM, latency
+from benchmarks.inside.bench.apps import Saved, file, logger
 from benchmarks.parts import Measures
 from benchmarks.systems import QUICK, REALISTIC, SYSTEMS
 from tests.processes import started
@@ -206,3 +208,42 @@ def test_the_first_tasks_do_not_count_as_latency(tmp_path: Path) -> None:
     run = Mock(times=lambda name, number=0: times[name])
     worker = Mock(wait_until=lambda condition, what: condition())
     assert latency(run, 3, worker, tmp_path) == [0.5] * 3
+
+
+def test_a_former_version_is_compared_by_the_medians() -> None:
+    rates: beside.Figures = {"ours-redis": {"tasks/s": {beside.NOW: [100.0, 300.0, 200.0], beside.THEN: [400.0]}}}
+    idle: beside.Figures = {"ours-postgresql": {"Redis commands/s": {beside.NOW: [0.0], beside.THEN: [0.0]}}}
+    growths = {"ours-redis": {"claim": {beside.NOW: [1.0, 3.0], beside.THEN: [1.0, 2.0]}}}
+    written = list(beside.table("4fc3d7b", rates | idle, growths, [10, 1_000]))
+    assert written[0] == "| tasks wait in |  | now | 4fc3d7b | now / then |"
+    assert written[2:] == [
+        "| redis | tasks/s | 200 (100-300) | 400 | 0.50x |",
+        "| postgresql | Redis commands/s | 0.00 | 0.00 |  |",
+        "| redis | ms to claim, by 10 / 1,000 | 1.0 / 3.0 | 1.0 / 2.0 | 1.50x |",
+    ]
+
+
+def test_a_former_version_that_broke_is_left_out() -> None:
+    rates: beside.Figures = {"ours-redis": {"tasks/s": {beside.NOW: [100.0]}}}
+    growths = {"ours-redis": {"claim": {beside.NOW: [1.0]}}}
+    assert list(beside.table("4fc3d7b", rates, growths, [10]))[2:] == [
+        "| redis | tasks/s | 100 | - |  |",
+        "| redis | ms to claim, by 10 | 1.0 |  |  |",
+    ]
+
+
+@pytest.mark.parametrize(("level", "shown"), [(logging.INFO, [True, True]), (logging.WARNING, [False, True])])
+def test_a_result_is_counted_by_its_line_of_the_log_which_is_shown_as_before(
+    level: int, shown: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_FOLDER", str(tmp_path))
+    monkeypatch.setattr(logger, "level", level)
+    heard = Saved()
+    lines = {"Processed '%s' (%s)": logging.INFO, "Failed '%s' (%s)": logging.ERROR}
+    records = [logging.LogRecord("", number, "", 0, text, None, None) for text, number in lines.items()]
+    try:
+        assert [heard.filter(record) for record in records] == shown
+        assert (tmp_path / "saved").stat().st_size == 8
+    finally:
+        os.close(file("saved"))
+        file.cache_clear()

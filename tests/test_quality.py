@@ -5,6 +5,8 @@ import pytest
 from tests.combinations import each_combination
 from tests.projects import PRODUCTION, Workplace
 
+LONGEST = 300  #: lines of a file of the engine that a reader is asked to read
+
 once = pytest.mark.usefixtures("once_for_its_python")
 
 
@@ -53,3 +55,11 @@ def test_no_migration_is_missing(workplace: Workplace) -> None:
     assert own
     for names in ([], own):
         workplace.manage("makemigrations", "--check", "--dry-run", *names, environment=in_production(workplace))
+
+
+@once
+@each_combination
+def test_no_file_of_the_engine_is_too_long_to_be_read(workplace: Workplace) -> None:
+    lengths = {path.name: len(path.read_text().splitlines()) for path in (workplace.path / "worker").rglob("*.py")}
+    assert lengths
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}

@@ -13,7 +13,12 @@ from tests.faults.table import keep
 from tests.interpreters import for_combination
 from tests.projects import Environments, Workplace
 
-QUICK = {"test_kills", "test_signals"}  #: what each change goes through; the rest runs with --faults
+QUICK = {
+    "test_kills",
+    "test_signals",
+    "test_inputs",
+    "test_hooks",
+}  #: what each change goes through; the rest runs with --faults
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -86,10 +91,17 @@ def database() -> str:
 
 
 @pytest.fixture
+def variables() -> dict[str, str]:
+    """What all processes of the project find in their environment; a test can ask for something."""
+    return {}
+
+
+@pytest.fixture
 def lab(
     combination: Combination,
     kind: str,
     database: str,
+    variables: dict[str, str],
     bases: Callable[[Combination], Base],
     tmp_path: Path,
     record_property: Callable[[str, object], None],
@@ -97,7 +109,7 @@ def lab(
     """A lab for one test."""
     base = bases(combination)
     record_property("on", base.versions)
-    lab = Lab(base, kind, tmp_path, f"lab{base.made}", database)
+    lab = Lab(base, kind, tmp_path, f"lab{base.made}", database, variables)
     try:
         yield lab
     finally:

@@ -28,6 +28,7 @@ FROM {image}
 COPY . /lab
 ENV PYTHONPATH=/lab
 """
+SIGN = "import glob; [print(open(path).read()) for path in glob.glob('/tmp/*-worker-*/*[0-9]')]"
 REACH = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5)"
 
 
@@ -107,6 +108,13 @@ class Container:
         """Kill one of its processes, by the number that it has in there."""
         docker("exec", self.name, "python", "-c", f"import os; os.kill({pid}, 9)")
 
+    def reported(self) -> dict[str, int]:
+        """Return what its main process has reported of its processes, {} if it has not yet."""
+        command = ["docker", "exec", self.name, "python", "-c", SIGN]
+        done = subprocess.run(command, capture_output=True, check=False)
+        found: dict[str, int] = json.loads(done.stdout or "{}")
+        return found
+
     def probe(self) -> tuple[int, str]:
         """Ask how the worker is, as the platforms' probes do; return the exit code and what was printed."""
         command = ["docker", "exec", self.name, *PROBE]
@@ -159,9 +167,9 @@ class Dock(Lab):
         self.containers.append(container)
         return container
 
-    def guard(self) -> int:
-        """Return the number of the guard's process, once the worker has reported it."""
-        return int(self.wait(lambda: self.call("stats"), "a report of the worker")[0]["sentinel"])
+    def agent(self, container: Container) -> int:
+        """Return the number that the agent's process has in a container, once the worker has reported it."""
+        return self.wait(lambda: container.reported().get("agent"), "a report of the worker", container)
 
     def workers(self) -> Sequence[Worker]:
         """Return all workers that were started."""

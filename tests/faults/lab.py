@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 
 from tests import servers
 from tests.combinations import Combination
-from tests.processes import Command, Process, free_port, listens, succeeds
+from tests.processes import Command, Process, free_port, listens
 from tests.projects import PRODUCTION, Workplace
 
 T = TypeVar("T")
@@ -26,8 +27,13 @@ T = TypeVar("T")
 HERE = Path(__file__).parent
 OURS, UPSTREAM = "ours", "upstream"
 ADDRESS = re.compile(r"127\.0\.0\.1:(\d+)")
+ROLES = {
+    OURS: ("main", "agent", "workers"),
+    UPSTREAM: ("main", "sentinel", "pusher", "monitor", "workers"),
+}
 LEASE = {OURS: 3, UPSTREAM: 6}  #: seconds; much below what a project has, since tests wait for it
 GRACE = 3  #: seconds that running tasks get at a stop
+STOP_WITHIN = GRACE + 5.0 + 2.0  #: seconds: the grace, what giving back may take, and a machine that is busy
 DEADLINE = {OURS: 60.0, UPSTREAM: 30.0}  #: seconds after which a wait gives up
 COPY_DATABASE = """
 import os, sys, psycopg
@@ -37,17 +43,18 @@ with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
 
 
 class Link:
-    """The way to a server, which can be cut and mended."""
+    """The way to a server, which can be cut and mended, frozen and thawed."""
 
-    def __init__(self, name: str, target: int, folder: Path) -> None:
-        """Lead to a port, as yet cut."""
-        self.name, self.target, self.folder = name, target, folder
+    def __init__(self, name: str, target: int, folder: Path, word: str = "") -> None:
+        """Lead to a port, as yet cut; see link.py for the word."""
+        self.name, self.target, self.folder, self.word = name, target, folder, word
         self.port = free_port()
         self.process: Process | None = None
 
     def mend(self) -> None:
         """Let the server be reached again."""
         command: Command = [sys.executable, HERE / "link.py", str(self.port), str(self.target)]
+        command = [*command, self.word] if self.word else command
         self.process = Process(self.name, command, self.folder, os.environ, self.folder)
         self.process.wait_until(lambda: listens(self.port), f"the port of {self.name}")
 
@@ -56,6 +63,16 @@ class Link:
         if self.process:
             self.process.kill()
             self.process = None
+
+    def freeze(self) -> None:
+        """Keep all connections, and let nothing through: neither data nor an error."""
+        assert self.process
+        self.process.popen.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let everything through again, also what has piled up."""
+        assert self.process
+        self.process.popen.send_signal(signal.SIGCONT)
 
     @contextmanager
     def away(self, seconds: float) -> Iterator[None]:
@@ -69,18 +86,22 @@ class Link:
 
 @dataclass(frozen=True)
 class Roles:
-    """The processes of a cluster."""
+    """The processes of a cluster by what they are: ours has main, agent and workers, upstream's others."""
 
-    main: int
-    sentinel: int
-    pusher: int
-    monitor: int
-    workers: tuple[int, ...]
+    pids: Mapping[str, Sequence[int]]
+
+    @property
+    def workers(self) -> list[int]:
+        """Return those that run tasks."""
+        return self.of("workers")
 
     def of(self, role: str) -> list[int]:
         """Return those of a role; the workers are several."""
-        found: int | tuple[int, ...] = getattr(self, role)
-        return [found] if isinstance(found, int) else list(found)
+        return list(self.pids[role])
+
+    def others(self) -> set[int]:
+        """Return all but the main process."""
+        return {pid for role, pids in self.pids.items() if role != "main" for pid in pids}
 
 
 @dataclass
@@ -136,14 +157,14 @@ class Base:
 class Driver:
     """A process that does what a test asks of Django, by a way that is never cut."""
 
-    def __init__(self, lab: "Lab") -> None:
-        """Start it."""
-        self.errors = lab.folder / "driver.err"
+    def __init__(self, lab: "Lab", name: str = "driver", variables: Mapping[str, str] = {}) -> None:
+        """Start it, with other variables if need be."""
+        self.errors = lab.folder / f"{name}.err"
         with self.errors.open("wb") as errors:
             self.popen = subprocess.Popen(
                 [lab.base.workplace.python, HERE / "inside" / "lab_driver.py"],
                 cwd=lab.base.workplace.path,
-                env={**lab.environment({}), **lab.direct},
+                env={**lab.environment({}), **lab.direct, **variables},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -202,13 +223,27 @@ class Cluster(Process):
 
     def known_roles(self) -> Roles | None:
         """Return the processes if what was last reported of them is still so."""
-        for found in self.lab.call("stats"):
-            roles = Roles(**{**found, "workers": tuple(found["workers"])})
-            if roles.main == self.popen.pid:
-                reported = {roles.pusher, roles.monitor, *roles.workers}
-                whole = reported == set(children(roles.sentinel)) and len(roles.workers) == self.size
-                return roles if whole and roles.sentinel in children(roles.main) else None
+        roles = self.reported_roles()
+        if roles is None or len(roles.workers) != self.size:
+            return None
+        parents = {self.popen.pid, *roles.pids.get("sentinel", ())}
+        return roles if roles.others() == {pid for parent in parents for pid in children(parent)} else None
+
+    def reported_roles(self) -> Roles | None:
+        """Return what was last reported of its processes: ours by a file of the main process, upstream's to all."""
+        if self.lab.kind == UPSTREAM:
+            found = (each for each in self.lab.call("stats") if each["main"] == self.popen.pid)
+        else:
+            found = (each for each in self.lab.signs() if each["main"] == self.popen.pid)
+        for each in found:
+            roles = {role: each[role] for role in ROLES[self.lab.kind]}
+            return Roles({role: pids if isinstance(pids, list) else [pids] for role, pids in roles.items()})
         return None
+
+    def is_alone(self) -> bool:
+        """Say whether all processes are there, and none that tasks have started."""
+        roles = self.known_roles()
+        return roles is not None and set(self.session()) == {self.popen.pid, *roles.others()}
 
     def has_replaced(self, worker: int) -> bool:
         """Say whether another one works in the place of this worker."""
@@ -220,11 +255,41 @@ class Cluster(Process):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
+    def kill_a_worker(self, chance: random.Random) -> bool:
+        """Kill one of those that were last reported; say whether it was there."""
+        roles = self.reported_roles()
+        living = set(roles.workers).intersection(self.session()) if roles else set()
+        self.signal(signal.SIGKILL, [chance.choice(sorted(living))] if living else [])
+        return bool(living)
+
+    def kill_workers(self, seconds: float, chance: random.Random, every: float = 0.2) -> int:
+        """Kill one after another for so many seconds, and return how many were."""
+        end, kills = time.monotonic() + seconds, 0
+        while time.monotonic() < end:
+            assert self.popen.poll() is None, self.lab.report()
+            kills += self.kill_a_worker(chance)
+            time.sleep(every)
+        return kills
+
     def wait_for_exit(self) -> int:
         """Return the exit code; fail the test if it does not come, or comes and leaves processes behind."""
         self.lab.wait(lambda: self.popen.poll() is not None, f"the end of {self.name}", None)
         self.lab.wait(lambda: not self.session(), f"the end of all processes of {self.name}", None)
         return self.popen.wait()
+
+    def stop_in_time(self) -> None:
+        """Tell the main process to stop; fail the test if it ends otherwise than with 0, or not in time.
+
+        What tasks have started may outlive the cluster; its own processes may not.
+        """
+        roles, begun = self.reported_roles(), time.monotonic()
+        self.signal(signal.SIGTERM, [self.popen.pid])
+        self.lab.wait(lambda: self.popen.poll() is not None, f"the end of {self.name}")
+        code, took = self.popen.wait(), time.monotonic() - begun
+        own = roles.others() if roles else set(self.session())
+        self.lab.wait(lambda: not own.intersection(self.session()), f"the end of all processes of {self.name}")
+        assert code == 0, f"it ended with {code} after {took:.1f} s\n{self.lab.report()}"
+        assert took < STOP_WITHIN, f"it took {took:.1f} s to stop\n{self.lab.report()}"
 
     def ended(self) -> int | None:
         """Return the exit code of the main process, None while it runs."""
@@ -246,6 +311,12 @@ def children(parent: int) -> list[int]:
     return found
 
 
+def memory(pid: int) -> int:
+    """Return the kilobytes that a process takes, what it shares with others divided by their number."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
 @dataclass
 class Lab:
     """One project, for one test."""
@@ -255,6 +326,7 @@ class Lab:
     folder: Path
     name: str
     database: str = "postgresql"
+    extra: Mapping[str, str] = field(default_factory=dict)  #: variables that all processes of the project get
     lease: int = 0
     direct: dict[str, str] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
@@ -308,6 +380,7 @@ class Lab:
             "LAB_NAME": self.name,
             "Q_GRACE": str(GRACE),
             "Q_TIMEOUT": "25",  # it would be Q_GRACE
+            **self.extra,
             **others,
         }
 
@@ -327,10 +400,11 @@ class Lab:
         wait: bool = True,
         workers: int = 2,
         past_links: bool = False,
+        through: Command = (),
         variables: Mapping[str, str] = {},
         **cluster: Any,
     ) -> Cluster:
-        """Start a cluster, with other settings of Q_CLUSTER or variables if need be."""
+        """Start a cluster, with other settings of Q_CLUSTER or variables, or through another command, if need be."""
         python = self.base.workplace.python
         command: dict[str, Command] = {
             OURS: [python, "manage.py", "prodserver", "worker"],
@@ -339,7 +413,7 @@ class Lab:
         variables = {"Q_WORKERS": str(workers), **(self.direct if past_links else {}), **variables}
         environment = self.environment(cluster, **variables)
         name = f"worker{len(self.clusters) + 1}"
-        made = Cluster(name, command[self.kind], self.base.workplace.path, environment, self.folder)
+        made = Cluster(name, [*through, *command[self.kind]], self.base.workplace.path, environment, self.folder)
         made.lab, made.size = self, workers
         self.clusters.append(made)
         if wait:
@@ -394,8 +468,34 @@ class Lab:
 
     def is_healthy(self) -> bool:
         """Ask the project's own probe how the worker on this host is."""
+        return not self.problem()
+
+    def problem(self) -> str:
+        """Return what the project's own probe says is wrong with the worker on this host, "" if nothing is."""
         command: Command = [self.base.workplace.python, "manage.py", "health_check", "worker"]
-        return succeeds(command, self.base.workplace.path, self.environment({}))
+        cwd, environment = self.base.workplace.path, self.environment({})
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr if done.returncode else ""
+
+    def signs(self) -> list[dict[str, Any]]:
+        """Return the signs of life of our main processes on this host."""
+        found = []
+        for path in (self.folder / "tmp").glob("*/*"):
+            with suppress(OSError, ValueError):  # no file of a main process, or it is gone
+                sign = json.loads(path.read_text())
+                if isinstance(sign, dict) and {"main", "agent", "workers", "late"} <= sign.keys():
+                    found.append(sign)
+        return found
+
+    @contextmanager
+    def locked(self, table: str) -> Iterator[None]:
+        """Let another session of the database hold a table, so that nobody else can read or write it."""
+        holder = Driver(self, f"holder-of-{table}")
+        try:
+            holder.call("lock", table=table)
+            yield
+        finally:
+            holder.end()
 
     def entries(self) -> list[list[str]]:
         """Return the lines of the ledger, in words."""
@@ -432,14 +532,18 @@ class Lab:
 
     # Waiting
 
-    def wait(self, condition: Callable[[], T | None], what: str, *alive: Worker | None) -> T:
-        """Return the first answer that is true; fail if it does not come, or if one of these clusters ends before."""
+    def wait(self, condition: Callable[[], T | None], what: str | Callable[[], str], *alive: Worker | None) -> T:
+        """Return the first answer that is true; fail if it does not come, or if one of these clusters ends before.
+
+        What is waited for may be a function that says what of it is missing.
+        """
         end = time.monotonic() + self.deadline
         while True:
             ended = [worker for worker in alive if worker and worker.ended() is not None]
             if answer := condition():
                 return answer
             if ended or time.monotonic() > end:
+                what = what() if callable(what) else what
                 reason = f"before {what}, {ended[0].name} ended" if ended else f"{what} did not come"
                 pytest.fail(f"{reason}\n{self.report()}")
             time.sleep(0.05)
@@ -447,6 +551,11 @@ class Lab:
     def wait_started(self, *keys: str, alive: Worker | None = None) -> None:
         """Wait until tasks have started."""
         self.wait(lambda: set(keys) <= self.starts().keys(), f"the start of {keys}", alive)
+
+    def wait_counted(self, number: int, *alive: Worker) -> None:
+        """Wait until as many successes are saved, and the broker has forgotten all tasks: for too many to list."""
+        self.wait(lambda: self.call("counts")["succeeded"] >= number, f"{number} results", *alive)
+        self.wait(lambda: self.call("queued") == 0, "an empty queue", *alive)
 
     def wait_done(self, keys: set[str], *alive: Worker) -> None:
         """Wait until tasks have ended, their results are saved, and the broker has forgotten them."""
@@ -458,3 +567,48 @@ class Lab:
         """Return all that helps to understand a failure."""
         logs = [f"-- {worker.name} ({worker.ended()}):\n{worker.log()}" for worker in self.workers()]
         return "\n".join([f"-- starts: {self.starts()}\n-- ends: {self.ends()}", *logs])
+
+
+class Mixture:
+    """Work of all kinds, for a lab in which things go wrong: hooks, chains, schedules, large arguments and results."""
+
+    LINKS, LARGE = 5, 150_000  #: bytes, of which no broker's message has too many
+
+    def __init__(self, lab: Lab, number: int) -> None:
+        """Queue so many tasks with hooks, and some of the others."""
+        self.lab = lab
+        self.hooked = {f"hooked{index}" for index in range(number)}
+        for key in sorted(self.hooked):
+            lab.enqueue("work", (key, 0.01), task_name=key, hook="lab_tasks.hook")
+        self.chains = [f"chain{index}" for index in range(number // 8)]
+        for name in self.chains:
+            lab.call("chain", links=[["lab_tasks.work", [key, 0.01]] for key in self.links(name)], options={})
+        self.loads = {f"load{index}" for index in range(number // 2)}
+        lab.call("enqueue_loads", calls=dict.fromkeys(sorted(self.loads), self.LARGE), size=self.LARGE, seconds=0.01)
+        self.schedules = {f"schedule{index}" for index in range(number // 8)}
+        for name in sorted(self.schedules):
+            lab.schedule(name, 1.0)
+
+    def links(self, name: str) -> list[str]:
+        """Return the keys of a chain's links, in their order."""
+        return [f"{name}-{index}" for index in range(self.LINKS)]
+
+    @property
+    def keys(self) -> set[str]:
+        """Return the keys of all tasks, those of chains and schedules included."""
+        links = {key for name in self.chains for key in self.links(name)}
+        return self.hooked | self.loads | self.schedules | links
+
+    def check(self, *alive: Worker) -> None:
+        """All is done and saved, each hook was called, and each chain went in its order."""
+        lab, keys = self.lab, self.keys
+        lab.wait(lambda: keys <= lab.ends().keys(), lambda: f"the end of {keys - lab.ends().keys()}", *alive)
+        lab.wait(lambda: keys <= lab.succeeded().keys(), "the results of all kinds of tasks", *alive)
+        called = {f"{key}:" for key in self.hooked}
+        lab.wait(lambda: called <= {event.rstrip("0123456789") for event in lab.events("hook")}, "all hooks", *alive)
+        for name in self.chains:
+            ends = list(dict.fromkeys(key for key in lab.events("end") if key.startswith(f"{name}-")))
+            assert ends == self.links(name), f"{name} went astray: {ends}\n{lab.report()}"
+        once = self.hooked | self.loads
+        found = {key: count for key, count in lab.succeeded().items() if key in once and count > 1}
+        assert not found, f"saved more than once: {found}\n{lab.report()}"

@@ -9,12 +9,13 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.cells import each_broker
-from tests.faults.lab import Cluster, Lab
+from tests.faults.lab import Cluster, Lab, Mixture
 
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 # A kill is an attempt that failed: about one attempt in twenty here, so that with the three of a generated project some
 # task in thousands has bad luck each time. That such a one is set aside is shown by test_poison.
 MAX_ATTEMPTS = 10
+SOON = {"Q_QUIET": "1"}  #: lets a worker look at schedules each second
 
 
 class Supervisor:
@@ -23,13 +24,13 @@ class Supervisor:
     def __init__(self, lab: Lab) -> None:
         """Start it."""
         self.lab = lab
-        self.cluster: Cluster = lab.start(max_attempts=MAX_ATTEMPTS)
+        self.cluster: Cluster = lab.start(variables=SOON, max_attempts=MAX_ATTEMPTS)
 
     def look(self) -> None:
         """Start it again if need be; nothing of the one before may be left."""
         if self.cluster.popen.poll() is not None:
             self.cluster.wait_for_exit()
-            self.cluster = self.lab.start(wait=False, max_attempts=MAX_ATTEMPTS)
+            self.cluster = self.lab.start(wait=False, variables=SOON, max_attempts=MAX_ATTEMPTS)
 
     def is_whole(self) -> bool:
         """Say whether all processes are there, and start them again if need be."""
@@ -38,7 +39,7 @@ class Supervisor:
 
     def kill_one(self, chance: random.Random) -> bool:
         """Kill one of its processes, unless it is still starting: nobody would ever get to work."""
-        if "] running." not in self.cluster.out.read_text():
+        if self.cluster.reported_roles() is None:
             return False
         self.cluster.signal(signal.SIGKILL, [chance.choice(self.cluster.session() or [self.cluster.popen.pid])])
         return True
@@ -47,8 +48,9 @@ class Supervisor:
 def go_through(lab: Lab, number: int, outages: int, seconds: float, record: Callable[[str, object], None]) -> None:
     """Kill a process every second, tell all to stop every ten, and cut off broker and database some times."""
     chance = random.Random(SEED)  # noqa: S311 (chaos that can be repeated)
-    keys = [f"task{index}" for index in range(number)]
-    lab.enqueue("work", *((key, chance.uniform(0, 0.2)) for key in keys))
+    mixture = Mixture(lab, max(16, number // 20))
+    keys = {f"task{index}" for index in range(number)}
+    lab.enqueue("work", *((key, chance.uniform(0, 0.2)) for key in sorted(keys)))
     supervisor = Supervisor(lab)
     begun = time.monotonic()
     acts: list[tuple[float, str]] = []
@@ -61,7 +63,7 @@ def go_through(lab: Lab, number: int, outages: int, seconds: float, record: Call
     plan("stop", 5)
     for index in range(outages):
         plan("cut", (index + 1) * seconds / (outages + 1))
-    while not lab.ends().keys() >= set(keys):
+    while not lab.ends().keys() >= keys | mixture.keys:
         assert time.monotonic() - begun < 180 + seconds * 10, lab.report()
         supervisor.look()
         due = [act for act in acts if act[0] <= time.monotonic()]
@@ -87,11 +89,13 @@ def go_through(lab: Lab, number: int, outages: int, seconds: float, record: Call
 
     def all_saved() -> bool:
         supervisor.look()
-        return bool(lab.call("counts")["succeeded"] == number and lab.call("queued") == 0)
+        return bool(lab.call("counts")["succeeded"] >= number and lab.call("queued") == 0)
 
     lab.wait(all_saved, "all results")
-    assert lab.call("counts") == {"succeeded": number, "failed": 0}, lab.failed()
-    assert lab.succeeded() == dict.fromkeys(keys, 1)
+    mixture.check()
+    assert not lab.failed(), lab.failed()
+    saved = lab.succeeded()
+    assert {key: saved[key] for key in keys} == dict.fromkeys(keys, 1), lab.report()
     lab.wait(supervisor.is_whole, "a worker that is whole")  # the last kill may have had its effect after all was done
     supervisor.cluster.signal(signal.SIGTERM)
     assert supervisor.cluster.wait_for_exit() == 0, lab.report()

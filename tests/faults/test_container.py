@@ -110,7 +110,7 @@ def test_a_container_that_is_killed_at_work_loses_nothing(lab: Dock) -> None:
 def test_a_container_whose_cluster_dies_ends_and_is_started_anew_by_its_restart_policy(lab: Dock) -> None:
     container = lab.launch("--restart", "unless-stopped")
     keys = busy(lab, container)
-    container.kill_inside(lab.guard())
+    container.kill_inside(lab.agent(container))
     check_all_done(lab, keys, container)
     assert container.state()["RestartCount"] == 1, lab.report()
 
@@ -168,7 +168,7 @@ def test_a_worker_needs_no_more_of_its_files_than_to_read_them_and_a_temporary_f
 def test_a_worker_without_a_temporary_folder_goes_on_and_its_probe_says_what_is_wrong(lab: Dock) -> None:
     container = lab.launch("--read-only")
     lab.wait_done(lab.enqueue_many("task", 10), container)
-    assert lab.guard(), "web sees it"
+    lab.wait(lambda: lab.call("is_alive"), "a sign of life that web sees", container)
     code, printed = container.probe()
     assert code == 1, printed
     assert re.search("nowhere to leave.*tmpfs", printed), printed

@@ -1,10 +1,13 @@
 """Promise 2: whichever process is killed, no task and no result is lost, and nobody is left to work unwatched."""
 
+import random
 import signal
 from functools import partial
 
+import pytest
+
 from tests.faults.cells import ASTRAY, SAME, each_broker
-from tests.faults.lab import UPSTREAM, Cluster, Lab
+from tests.faults.lab import OURS, Cluster, Lab, Mixture
 
 NOT_COUNTED = {"redis": "the running task is lost", "*": "the attempt is not counted"}
 
@@ -70,7 +73,7 @@ def kill_and_start_again(lab: Lab, role: str) -> None:
         cluster.wait_for_exit()
     else:
         kill(cluster, role)
-        if lab.kind == UPSTREAM and role in {"pusher", "monitor"}:  # which it replaces: that would do too
+        if role == "monitor":  # which upstream's worker replaces: that would do too
             lab.wait(lambda: keys <= lab.succeeded().keys(), "all results", cluster)
             check_all_done(lab, keys, cluster)
             return
@@ -79,26 +82,48 @@ def kill_and_start_again(lab: Lab, role: str) -> None:
     check_all_done(lab, keys, lab.start())
 
 
-@each_broker(2, upstream={"redis": "a task between broker and workers is lost", "sqs": ASTRAY, "*": SAME})
-def test_a_worker_whose_pusher_is_killed_loses_nothing(lab: Lab) -> None:
-    kill_and_start_again(lab, "pusher")
-
-
 @each_broker(2, upstream={"*": "the next monitor waits for ever for the lock of the dead one (#339)"})
-def test_a_worker_whose_monitor_is_killed_loses_nothing(lab: Lab) -> None:
-    kill_and_start_again(lab, "monitor")
+def test_a_worker_whose_agent_is_killed_ends_with_1_and_loses_nothing(lab: Lab) -> None:
+    kill_and_start_again(lab, "agent" if lab.kind == OURS else "monitor")
 
 
-@each_broker(2, upstream={"*": "the main process ends with 0 and leaves orphans that go on working"})
-def test_a_worker_whose_sentinel_is_killed_ends_with_1(lab: Lab) -> None:
-    kill_and_start_again(lab, "sentinel")
-
-
-@each_broker(2, full=True, upstream={"*": "it leaves orphans that go on working"})
+@each_broker(2, upstream={"*": "a killed sentinel or main process leaves orphans that go on working"})
 def test_a_worker_whose_main_process_is_killed_leaves_nobody(lab: Lab) -> None:
-    kill_and_start_again(lab, "main")
+    kill_and_start_again(lab, "main" if lab.kind == OURS else "sentinel")
 
 
 @each_broker(2, upstream={"redis": "what was fetched is lost", "sqs": ASTRAY, "*": SAME})
 def test_a_worker_of_which_all_processes_are_killed_loses_nothing(lab: Lab) -> None:
     kill_and_start_again(lab, "all")
+
+
+def kill_workers_again_and_again(lab: Lab, number: int, seconds: float) -> Cluster:
+    """Kill a worker each fifth of a second while others of so many tasks are done."""
+    lab.deadline = 120
+    cluster = lab.start(max_attempts=1000, variables={"Q_QUIET": "1"})
+    calls = [(f"task{index}", 0.005) for index in range(number)]
+    lab.call("enqueue_at_once", func="lab_tasks.work", calls=calls, options={})
+    kills = cluster.kill_workers(seconds, random.Random(1))  # noqa: S311
+    assert kills > seconds, f"{kills} workers were killed\n{lab.report()}"
+    lab.wait(lambda: len(lab.ends()) >= number, lambda: f"the end of all: there are {len(lab.ends())}", cluster)
+    lab.wait_counted(number, cluster)
+    return cluster
+
+
+@each_broker(2)
+def test_workers_that_are_killed_again_and_again_under_short_tasks_hang_nobody(lab: Lab) -> None:
+    number = 600
+    cluster = kill_workers_again_and_again(lab, number, 10)
+    assert lab.call("counts") == {"succeeded": number, "failed": 0}, lab.report()
+    cluster.stop_in_time()
+
+
+@pytest.mark.full
+@each_broker(2)
+def test_workers_that_are_killed_for_a_minute_under_work_of_all_kinds_hang_nobody(lab: Lab) -> None:
+    mixed = Mixture(lab, 40)
+    number = {"sqs": 2000, "mongodb": 2000}.get(lab.base.combination.broker, 8000)
+    cluster = kill_workers_again_and_again(lab, number, 60)
+    mixed.check(cluster)
+    assert lab.call("counts")["failed"] == 0, lab.failed()
+    cluster.stop_in_time()

@@ -2,9 +2,13 @@
 
 import signal
 import time
+from pathlib import Path
+
+import pytest
 
 from tests.faults.cells import ASTRAY, SAME, each_broker, race
-from tests.faults.lab import Lab
+from tests.faults.lab import OURS, Lab
+from tests.servers import missing
 
 SHORT = 3  #: seconds of a lease
 ALL = {"LAB_AHEAD": "1000"}  #: lets a cluster fetch as many ahead as `queue_limit`, however long they will wait
@@ -81,16 +85,16 @@ def test_a_cluster_that_is_cut_off_leaves_its_waiting_tasks_to_others(lab: Lab) 
 
 
 @each_broker(6, upstream={"sqs": ASTRAY, "*": SAME})
-def test_a_cluster_whose_pusher_was_frozen_loses_nothing(lab: Lab) -> None:
+def test_a_cluster_whose_agent_was_frozen_loses_nothing(lab: Lab) -> None:
     lab.lease = SHORT
     frozen = lab.start(queue_limit=100, variables=ALL)
     keys = lab.enqueue_many("task", 30, 0.5)
     lab.wait(lambda: len(lab.ends()) >= 2, "the end of some tasks", frozen)
-    pusher = frozen.roles().of("pusher")
-    frozen.signal(signal.SIGSTOP, pusher)
+    agent = frozen.roles().of("agent" if lab.kind == OURS else "pusher")
+    frozen.signal(signal.SIGSTOP, agent)
     other = lab.start()
     lab.wait(lambda: keys <= lab.ends().keys(), "the end of all tasks", frozen, other)
-    frozen.signal(signal.SIGCONT, pusher)
+    frozen.signal(signal.SIGCONT, agent)
     lab.wait_done(keys, frozen, other)
     assert lab.succeeded() == dict.fromkeys(keys, 1), lab.report()
     assert frozen.stop() == 0, lab.report()
@@ -110,3 +114,44 @@ def test_a_task_may_have_a_limit_of_time_in_fractions_of_seconds(lab: Lab) -> No
     cluster = lab.start()
     lab.enqueue("work", ("half", 0.1), timeout=1.5)
     lab.wait_done({"half"}, cluster)
+
+
+@pytest.mark.full
+@each_broker(6)
+def test_a_cluster_that_was_frozen_and_is_told_to_stop_takes_nothing_from_the_new_owner(lab: Lab) -> None:
+    lab.lease = SHORT
+    frozen = lab.start()
+    lab.enqueue("work", ("long", 12.0))
+    lab.wait_started("long", alive=frozen)
+    other = lab.start()
+    frozen.signal(signal.SIGSTOP)
+    lab.wait(lambda: lab.starts()["long"] == 2, "a start by the other one", other)
+    time.sleep(2 * lab.lease)
+    frozen.signal(signal.SIGCONT)
+    frozen.stop_in_time()
+    lab.wait_done({"long"}, other)
+    assert lab.starts() == {"long": 2}, lab.report()
+    assert lab.succeeded() == {"long": 1}, lab.report()
+    other.stop_in_time()
+
+
+FAKE_TIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+
+
+@pytest.mark.full
+@each_broker(6)
+def test_a_cluster_whose_clock_is_ahead_is_idle_in_peace_and_takes_nothing_from_others(lab: Lab) -> None:
+    if FAKE_TIME is None:
+        missing("libfaketime (apt-get install faketime)")
+    lab.deadline = 120
+    lab.lease = SHORT
+    busy = lab.start(timeout=60)
+    lab.enqueue("work", ("long", 45.0))
+    lab.wait_started("long", alive=busy)
+    clock = {"LD_PRELOAD": str(FAKE_TIME), "FAKETIME": "+120s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    ahead = lab.start(timeout=60, variables=clock)
+    lab.wait_done({"long"}, busy, ahead)
+    assert lab.starts() == {"long": 1}, lab.report()
+    busy.stop_in_time()
+    lab.wait_done(lab.enqueue_many("task", 10), ahead)
+    ahead.stop_in_time()

@@ -16,7 +16,7 @@ from tests.platforms.facts import PLATFORMS
 from tests.platforms.platform import URLS, WORK, Ledger, Platform, Visitors, wait_until
 from tests.projects import Environments, Workplace
 
-PROCESSES_OF_A_WORKER = 6  #: main process, guard, pusher, monitor, and two workers, however many processors there are
+PROCESSES_OF_A_WORKER = 4  #: supervisor, agent, and two that run tasks, however many processors there are
 
 
 def combination_for(name: str) -> Combination:

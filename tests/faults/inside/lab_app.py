@@ -1,18 +1,72 @@
-"""What a test changes of the cluster that is no setting."""
+"""What a test changes of the cluster that is no setting: LAB_AHEAD and LAB_RECEIVERS."""
 
 import os
+import time
+from collections.abc import Callable
+from typing import Any
 
 from django.apps import AppConfig
 
 
 class Lab(AppConfig):  # type: ignore[misc]
-    """Lets a cluster fetch LAB_AHEAD tasks for each worker ahead, however long these are at one."""
+    """Lets a cluster fetch LAB_AHEAD tasks for each worker ahead, however long these are at one.
+
+    Connects LAB_RECEIVERS: functions of this module, each with the signal before a colon.
+    """
 
     name = "lab_app"
 
     def ready(self) -> None:
         """Change it."""
         if ahead := os.environ.get("LAB_AHEAD"):
-            from worker import pusher
+            from worker.cluster import leases
 
-            pusher.LEAST_AHEAD = int(ahead)
+            leases.LEAST_AHEAD = int(ahead)
+        for pair in os.environ.get("LAB_RECEIVERS", "").split():
+            signal, _, function = pair.partition(":")
+            receiver: Callable[..., None] = globals()[function]
+            if signal == "post_save":
+                from django.db.models.signals import post_save
+                from django_q.models import Task
+
+                post_save.connect(receiver, sender=Task)
+            else:
+                from django_q import signals
+
+                getattr(signals, signal).connect(receiver)
+
+
+def name_of(options: dict[str, Any]) -> str:
+    """Return the name of the task that a signal is about: a row's, or that in a package."""
+    return str(options["instance"].name if "instance" in options else options["task"]["name"])
+
+
+def take_a_while(sender: Any, **options: Any) -> None:
+    """Be slow."""
+    time.sleep(0.1)
+
+
+def refuse(sender: Any, **options: Any) -> None:
+    """Raise for one task."""
+    if name_of(options) == "refused":
+        raise ValueError("this receiver refuses the task")
+
+
+def never_end(sender: Any, **options: Any) -> None:
+    """Sleep for ever for one task."""
+    if name_of(options) == "refused":
+        time.sleep(10**6)
+
+
+def leave(sender: Any, **options: Any) -> None:
+    """End the process for one task."""
+    if name_of(options) == "refused":
+        os._exit(1)
+
+
+def take_note(sender: Any, **options: Any) -> None:
+    """Note that the signal came, and whether a transaction was under way."""
+    from django.db import connection
+    from lab_tasks import note
+
+    note("signal", f"{name_of(options)}:{connection.in_atomic_block}")

@@ -1,9 +1,11 @@
 """What a test asks of Django: a request a line on stdin, {"call": …, "with": {…}}, and an answer a line on stdout."""
 
+import base64
 import json
 import os
 import sys
 from datetime import datetime, timedelta
+from importlib import import_module
 from typing import Any
 
 import django
@@ -15,19 +17,67 @@ from django.conf import settings  # noqa: E402
 from django.core import signing  # noqa: E402
 from django.db import close_old_connections, connection  # noqa: E402
 from django.utils import timezone  # noqa: E402
+from django.utils.module_loading import import_string  # noqa: E402
 from django_q.brokers import get_broker  # noqa: E402
 from django_q.conf import Conf  # noqa: E402
 from django_q.models import Schedule, Task  # noqa: E402
-from django_q.scheduler import scheduler  # noqa: E402
 from django_q.signing import PickleSerializer, SignedPackage  # noqa: E402
 from django_q.status import Stat  # noqa: E402
-from django_q.tasks import async_task  # noqa: E402
+from django_q.tasks import async_chain, async_iter, async_task  # noqa: E402
+
+SHOWN = 1000  #: characters of a result that are shown
 
 
 def enqueue(func: str, calls: list[list[Any]], options: dict[str, Any]) -> list[str]:
     """Queue a task for each call, and return their ids."""
     broker = get_broker()
     return [async_task(func, *call, broker=broker, **options) for call in calls]
+
+
+def enqueue_at_once(func: str, calls: list[list[Any]], options: dict[str, Any]) -> list[str]:
+    """Queue a task for each call by our own function for many, and return their ids."""
+    return list(import_module("worker.enqueue").enqueue_many(func, map(tuple, calls), **options))
+
+
+def enqueue_or_not(func: str, calls: list[list[Any]]) -> list[str]:
+    """Queue a task for each call, and return for each what went wrong, "" if nothing did."""
+    broker, answers = get_broker(), []
+    for call in calls:
+        try:
+            async_task(func, *call, broker=broker)
+            answers.append("")
+        except Exception as error:
+            answers.append(f"{type(error).__name__}: {error}")
+            close_old_connections()
+    return answers
+
+
+def enqueue_inputs(names: list[str]) -> dict[str, str]:
+    """Queue the inputs of these names, and return their ids."""
+    inputs = import_module("lab_inputs").INPUTS
+    return {
+        name: async_task(function, name, *args, **options)
+        for name, (function, args, options) in inputs.items()
+        if name in names
+    }
+
+
+def enqueue_payloads() -> int:
+    """Queue payloads that are signed and hold no task, and return how many these are."""
+    payloads = import_module("lab_inputs").PAYLOADS
+    for payload in payloads.values():
+        get_broker().enqueue(SignedPackage.dumps(payload))
+    return len(payloads)
+
+
+def enqueue_with_hook(func: str, key: str, hook: str, options: dict[str, Any]) -> str:
+    """Queue a task with a hook that is given as a function, and named by its key."""
+    return str(async_task(func, key, task_name=key, hook=import_string(hook), **options))
+
+
+def enqueue_loads(calls: dict[str, int], size: int, seconds: float = 0.0) -> list[str]:
+    """Queue tasks by their keys, each with so many bytes of arguments, which return so many characters."""
+    return [async_task("lab_tasks.carry", key, b"x" * load, size, seconds) for key, load in calls.items()]
 
 
 def enqueue_an_argument(key: str) -> str:
@@ -38,6 +88,22 @@ def enqueue_an_argument(key: str) -> str:
 def enqueue_raw(payload: str) -> None:
     """Queue a payload as it is."""
     get_broker().enqueue(payload)
+
+
+def chain(links: list[Any], options: dict[str, Any]) -> str:
+    """Queue a chain of tasks, each a function and its arguments as a rule, and return its group."""
+    return str(async_chain([tuple(link) if isinstance(link, list) else link for link in links], **options))
+
+
+def iterate(func: str, values: list[Any], options: dict[str, Any]) -> str:
+    """Queue a task for each value, and return the id of what will hold all results."""
+    return str(async_iter(func, values, **options))
+
+
+def result(identity: str) -> Any:
+    """Return the result of a task, None if there is none."""
+    row = Task.objects.filter(pk=identity).first()
+    return row and row.result
 
 
 def signed_with(secret: str, key: str) -> str:
@@ -65,18 +131,48 @@ def signed(key: str) -> str:
 
 
 def rows() -> list[dict[str, Any]]:
-    """Return the results."""
+    """Return the results, without arguments: some do harm to whoever opens them."""
     return [
         {
             "id": row.id,
             "name": row.name,
             "func": row.func,
+            "hook": row.hook,
+            "group": row.group,
             "success": row.success,
-            "result": str(row.result),
+            "result": shown(row.result),
             "attempts": row.attempt_count,
         }
-        for row in Task.objects.order_by("stopped")
+        for row in Task.objects.defer("args", "kwargs").order_by("stopped")
     ]
+
+
+def shown(value: Any) -> str:
+    """Return the beginning of a result as text."""
+    try:
+        return str(value)[:SHOWN].rstrip()
+    except Exception:
+        return f"a {type(value).__name__} that cannot be printed"
+
+
+def outcomes(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the results of inputs that have one, by their names.
+
+    What could not be opened has a row of another id, in which the payload tells by its text which input it is.
+    """
+    found = {row["id"]: row for row in rows()}
+    named = {name: found[identity] for name, identity in ids.items() if identity in found}
+    for row in Task.objects.filter(func="worker.delivery.run_payload"):
+        text = row.args[0].rpartition(":")[0].rpartition(":")[0].encode()
+        content = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+        named |= {name: found[row.id] for name in ids if name.encode() in content}
+    return named
+
+
+def settled(ids: list[str]) -> list[str]:
+    """Return which of these tasks have an outcome, in their order."""
+    found = set(Task.objects.filter(pk__in=ids).values_list("pk", flat=True))
+    return [identity for identity in ids if identity in found]
 
 
 def counts() -> dict[str, int]:
@@ -110,7 +206,7 @@ def queued() -> int:
 
 
 def stats() -> list[dict[str, Any]]:
-    """Return what the clusters report of their processes."""
+    """Return what upstream's clusters report of their processes."""
     return [
         {
             "main": stat.pid,
@@ -123,10 +219,16 @@ def stats() -> list[dict[str, Any]]:
     ]
 
 
+def is_alive() -> bool:
+    """Say what the start page says of our cluster."""
+    return bool(import_module("worker.heartbeat").is_alive(Conf.CLUSTER_NAME))
+
+
 def schedule(name: str, seconds_ago: float, **fields: Any) -> float:
     """Add a schedule that was due so many seconds ago, and return that time."""
     due = timezone.now() - timedelta(seconds=seconds_ago)
-    Schedule.objects.create(name=name, next_run=due, minutes=1, **fields)
+    # Not create(): it would set the first time of a cron expression, and so open it.
+    Schedule.objects.bulk_create([Schedule(name=name, next_run=due, **{"minutes": 1, **fields})])
     return float(due.timestamp())
 
 
@@ -135,16 +237,12 @@ def move_schedule(name: str, to: str) -> None:
     Schedule.objects.filter(name=name).update(next_run=datetime.fromisoformat(to))
 
 
-def look_at_schedules(time_zone: str = "UTC") -> None:
-    """Do what a cluster does every half minute, in a time zone."""
-    settings.TIME_ZONE = Conf.TIME_ZONE = time_zone
-    timezone.get_default_timezone.cache_clear()
-    scheduler(broker=get_broker())
-
-
-def schedules() -> list[dict[str, Any]]:
-    """Return the schedules."""
-    return [{"name": each.name, "next_run": each.next_run.isoformat()} for each in Schedule.objects.order_by("pk")]
+def schedules() -> dict[str, dict[str, Any]]:
+    """Return the schedules by name, with the time at which each is due next."""
+    return {
+        each.name: {"next_run": each.next_run and each.next_run.isoformat(), "repeats": each.repeats}
+        for each in Schedule.objects.order_by("pk")
+    }
 
 
 def connections() -> int:
@@ -154,6 +252,13 @@ def connections() -> int:
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid != pg_backend_pid()"
         )
         return int(cursor.fetchone()[0])
+
+
+def lock(table: str) -> None:
+    """Hold a table until this process ends."""
+    connection.set_autocommit(False)
+    with connection.cursor() as cursor:
+        cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
 
 
 def main() -> None:

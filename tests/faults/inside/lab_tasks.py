@@ -25,12 +25,26 @@ def work(key: str, seconds: float = 0.0) -> str:
     return key
 
 
+def work_a_moment(key: str) -> str:
+    """Take a moment: for calls that cannot say how long."""
+    return work(key, 0.05)
+
+
 def work_when_due(key: str, due: str) -> str:
     """Note for which time a schedule has queued this."""
     note("start", key)
-    note("due", f"{key}@{due}")
+    note("due", f"{key}@{due}".replace(" ", "T"))
     note("end", key)
     return key
+
+
+def carry(key: str, load: bytes, size: int, seconds: float = 0.0) -> str:
+    """Take a load along, and return a text of so many characters, of which all but the key is blank."""
+    note("start", key)
+    assert load.count(b"x") == len(load), "the load is damaged"
+    time.sleep(seconds)
+    note("end", key)
+    return key.ljust(size)
 
 
 def write_a_row(key: str) -> str:
@@ -142,3 +156,122 @@ def take(key: str, argument: "Argument") -> str:
 
 if "LAB_WITHOUT_ARGUMENT" in os.environ:  # as after a deployment that has renamed it
     del Argument
+
+
+def fail_twice(key: str) -> str:
+    """Fail at the first two attempts."""
+    note("start", key)
+    lines = open(os.environ["LAB_LEDGER"]).read().splitlines()  # noqa: SIM115 (read at once)
+    if sum(line.startswith(f"start {key} ") for line in lines) < 3:
+        raise ValueError("this task fails twice")
+    note("end", key)
+    return key
+
+
+def use_a_pool(key: str) -> str:
+    """Let two further processes work."""
+    import multiprocessing
+
+    note("start", key)
+    with multiprocessing.Pool(2) as pool:
+        assert pool.map(abs, range(-10, 0)) == list(range(10, 0, -1))
+    note("end", key)
+    return key
+
+
+def leave_a_thread(key: str) -> str:
+    """Leave a thread behind that is no daemon."""
+    import threading
+
+    note("start", key)
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    note("end", key)
+    return key
+
+
+# Hooks. They get the row of a task, or what would be one, whose name is the key in the ledger.
+
+
+def hook(task: Any) -> None:
+    """Note that it was called."""
+    note("hook", f"{task.name}:{task.attempt_count}")
+
+
+def hook_that_looks(task: Any) -> None:
+    """Note what another connection to the database knows of the attempt, and whether a transaction is under way."""
+    from django.db import connection
+
+    other = connection.copy()
+    with other.cursor() as cursor:
+        cursor.execute("SELECT attempt_count FROM django_q_task WHERE id = %s", [task.id])
+        found = cursor.fetchone()
+    other.close()
+    note("hook", f"{task.name}:{task.attempt_count}:{found and found[0]}:{connection.in_atomic_block}")
+
+
+def hook_that_fails(task: Any) -> None:
+    """Raise."""
+    hook(task)
+    raise ValueError("this hook always fails")
+
+
+def hook_that_exits(task: Any) -> None:
+    """Leave as a script would."""
+    hook(task)
+    sys.exit(3)
+
+
+def hook_that_interrupts(task: Any) -> None:
+    """Raise what is no Exception."""
+    hook(task)
+    raise KeyboardInterrupt
+
+
+def hook_that_leaves(task: Any) -> None:
+    """End the process at once."""
+    hook(task)
+    os._exit(1)
+
+
+def hook_that_never_ends(task: Any) -> None:
+    """Exceed every limit."""
+    hook(task)
+    time.sleep(10**6)
+
+
+def hook_that_violates_a_constraint(task: Any) -> None:
+    """Let the database refuse a row, and go on; in a transaction that would be over with that."""
+    from django.contrib.auth.models import Group
+    from django.db import IntegrityError
+
+    hook(task)
+    for _ in range(2):
+        try:
+            Group.objects.create(name=f"group of {task.name}")
+        except IntegrityError:
+            note("refused", task.name)
+    Group.objects.get(name=f"group of {task.name}")
+    note("went-on", task.name)
+
+
+def hook_that_violates_a_constraint_and_fails(task: Any) -> None:
+    """Let the database refuse a row, and raise what it says."""
+    from django.contrib.auth.models import Group
+
+    hook(task)
+    for _ in range(2):
+        Group.objects.create(name=f"group of {task.name}")
+
+
+def hook_that_leaves_a_transaction(task: Any) -> None:
+    """Begin a transaction, and neither commit it nor roll it back."""
+    from django.db import transaction
+
+    hook(task)
+    transaction.set_autocommit(False)
+
+
+def hook_that_saves(task: Any) -> None:
+    """Save the row once more, as hooks do that note something in it."""
+    hook(task)
+    task.save()

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from multiprocessing.connection import wait
+from sys import maxsize
 from typing import Any
 
 from bson import ObjectId
@@ -20,14 +21,13 @@ from django_q.brokers.mongo import Mongo
 from django_q.conf import Conf
 from pymongo import ASCENDING, DESCENDING, MongoClient, ReadPreference
 from pymongo.collection import Collection
-from pymongo.errors import InvalidURI
+from pymongo.errors import ConfigurationError, InvalidURI
 
 from worker.delivery import Delivery
 
 Document = dict[str, Any]
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)  #: the lock of a task that was never taken, or was given back
-ID_LENGTH = 24  #: characters of an id, with which a receipt begins
 # Those come first whose lease has run out or whose next attempt is due, and then, all LONG_AGO, the oldest. A claim
 # reads just so many entries of an index in this order, however many tasks wait or are taken.
 ORDER = [("lock", DESCENDING), ("_id", ASCENDING)]
@@ -41,11 +41,24 @@ DEFAULTS: Document = {
 
 @cache
 def client(pid: int) -> MongoClient[Document]:
-    """Return this process's client, which cannot be shared over a fork; upstream's is new for each task queued."""
+    """Return this process's client, which cannot be shared over a fork; upstream's is new for each task queued.
+
+    What adds a task may be repeated by it: the id, which is given here, is there only once.
+
+    Raises:
+        ImproperlyConfigured: If the URL is wrong.
+    """
     try:
         return MongoClient(**DEFAULTS | Conf.MONGO)
-    except InvalidURI as error:
-        raise ImproperlyConfigured(f"MONGODB_URL cannot be used: {error}") from error
+    except (InvalidURI, ValueError) as error:  # whose sentences may repeat parts of the URL
+        raise ImproperlyConfigured(
+            "MONGODB_URL cannot be read: write mongodb://user:password@host:27017/name, and in the password %2F for /, "
+            "%23 for #, %3F for ?, %40 for @, %3A for : and %25 for %."
+        ) from error
+    except (ConfigurationError, OSError) as error:
+        if str(Conf.MONGO.get("host")).startswith("mongodb+srv:"):
+            raise  # the server of names may be away
+        raise ImproperlyConfigured(f"MONGODB_URL has an option after its ? that cannot be used: {error}") from error
 
 
 def after(seconds: float) -> Document:
@@ -62,6 +75,7 @@ class Broker(Mongo):  # type: ignore[misc]
 
     ordered = True
     forgets_returned = True
+    transactional = False
     indexed = False
 
     @staticmethod
@@ -91,8 +105,8 @@ class Broker(Mongo):  # type: ignore[misc]
         """Add tasks; those before one that is refused stay."""
         self.collection.insert_many([{"payload": payload, "lock": LONG_AGO} for payload in payloads])
 
-    def claim(self, limit: int) -> list[Delivery]:
-        """Take up to so many tasks: find free ones, take those that still are, read what was taken.
+    def claim(self, limit: int, size: int) -> list[Delivery]:
+        """Take tasks: find free ones that fit, take those that still are free, read what was taken.
 
         One find_one_and_update a task would wait each time until a majority has written it.
         """
@@ -107,7 +121,14 @@ class Broker(Mongo):  # type: ignore[misc]
         }
         while True:
             free = {"lock": {"$lte": self.now()}}
-            found = [task["_id"] for task in self.collection.find(free, ["_id"], sort=ORDER, limit=limit)]
+            tasks = self.collection.find(free, {"size": {"$strLenBytes": "$payload"}}, sort=ORDER, limit=limit)
+            found: list[ObjectId] = []
+            left = size
+            for task in tasks:
+                left -= task["size"]
+                if found and left < 0:
+                    break
+                found.append(task["_id"])
             if not found:
                 return []
             if self.collection.update_many({"_id": {"$in": found}, **free}, [{"$set": taken}]).modified_count:
@@ -123,8 +144,10 @@ class Broker(Mongo):  # type: ignore[misc]
     @staticmethod
     def held(receipts: list[str]) -> Document:
         """Return the filter for tasks that are still held under these receipts."""
-        ids, leases = zip(*(map(ObjectId, receipt.split(".")) for receipt in receipts), strict=True)
-        return {"_id": {"$in": ids}, "lease": {"$in": list(set(leases))}}
+        by_lease: dict[str, list[ObjectId]] = {}
+        for identity, lease in (receipt.split(".") for receipt in receipts):
+            by_lease.setdefault(lease, []).append(ObjectId(identity))
+        return {"$or": [{"_id": {"$in": ids}, "lease": ObjectId(lease)} for lease, ids in by_lease.items()]}
 
     def renew(self, receipts: Iterable[str]) -> set[str]:
         """Renew leases, and return the receipts of those that somebody else has taken, or that are gone."""
@@ -141,9 +164,9 @@ class Broker(Mongo):  # type: ignore[misc]
             self.collection.update_many(self.held(receipts), [{"$set": free}, {"$unset": "lease"}])
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
-        """Remove tasks that are done, whoever holds them by now."""
-        if ids := [ObjectId(receipt[:ID_LENGTH]) for receipt in receipts]:
-            self.collection.delete_many({"_id": {"$in": ids}})
+        """Remove tasks that are done."""
+        if receipts := list(receipts):
+            self.collection.delete_many(self.held(receipts))
 
     def idle(self, timeout: float, others: list[Any]) -> None:
         """Wait for `poll` seconds, or until one of the others is ready."""
@@ -153,11 +176,17 @@ class Broker(Mongo):  # type: ignore[misc]
 
     def dequeue(self) -> list[tuple[str, str | bytes]]:
         """Take tasks, as receipts and payloads."""
-        return [(delivery.receipt, delivery.payload) for delivery in self.claim(Conf.BULK)]
+        return [(delivery.receipt, delivery.payload) for delivery in self.claim(Conf.BULK, maxsize)]
+
+    def acknowledge(self, task_id: str) -> None:
+        """Remove a task that is done."""
+        self.acknowledge_all([task_id])
+
+    fail = acknowledge
 
     def delete(self, task_id: str) -> None:
-        """Remove a task by its receipt, or by what enqueue() has returned."""
-        self.acknowledge_all([task_id])
+        """Remove a task, whoever holds it, by its receipt or by what enqueue() has returned."""
+        self.collection.delete_one({"_id": ObjectId(task_id.partition(".")[0])})
 
     def queue_size(self) -> int:
         """Return the number of tasks that may be taken now."""

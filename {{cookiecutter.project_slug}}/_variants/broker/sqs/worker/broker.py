@@ -6,7 +6,9 @@ SQS keeps less than the other brokers do:
 - It counts every hand-out, also those that ended with the task given back: a task of which attempts fail without end
   (`max_attempts` 0), or that was often given back, is set aside after worker.delivery.MAX_DELIVERIES of them.
 - A lease cannot be renewed beyond 12 hours after the hand-out, and a task that runs longer is handed out again.
-- Whoever gives back or deletes a task whose lease has run out may do so to the next one's hand-out, or in vain.
+- It may take the receipt of a hand-out whose lease has run out for that of the next one, so nothing is done with such a
+  receipt: by this process's clock, which starts before the server's.
+- A task may be queued twice, if the answer did not come and whoever has queued it tries again.
 - It keeps a task for at most 14 days.
 
 Limits and behaviour are those of the API reference, https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/.
@@ -20,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import cache
 from multiprocessing.connection import wait
+from sys import maxsize
 from typing import Any
 
 from boto3 import Session
@@ -38,39 +41,45 @@ MAX_POLL = 4  #: seconds; the pusher hears nothing during a poll, and has five t
 KEEP = 1_209_600  #: seconds that a new queue keeps a task, the most there is; by default it would be four days
 MAX_RECEIVES = 100  #: hand-outs after which SQS itself sets a task aside, in case no worker gets that far
 GONE = {"InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid"}  #: codes of a lease that is lost
-# An answer must come, or fail to, well before the guard takes the pusher for stuck.
-CONFIG = Config(connect_timeout=5, read_timeout=MAX_POLL + 5, retries={"total_max_attempts": 2, "mode": "standard"})
+# An answer must come, or fail to, well before the thread that waits for it is taken for stuck.
+TIMEOUTS = {"connect_timeout": 5, "read_timeout": MAX_POLL + 5}
 
 logger = logging.getLogger("django-q")
 
 
 @cache
-def service(pid: int) -> Any:
-    """Return this process's boto3 resource: it takes 0.1 s to make, and cannot be shared over a fork."""
+def clients(pid: int) -> tuple[Any, Any]:
+    """Return this process's clients: one that tries again by itself, and one for what may not be done twice.
+
+    They take 0.1 s to make, and cannot be shared over a fork. Threads share them, which they could not do with resources.
+    """
     session = Sqs.get_connection()
     if not session.region_name:  # empty: botocore would ask for no host at all
         raise NoRegionError
-    return session.resource("sqs", config=CONFIG)
+    tries = [{"total_max_attempts": number, "mode": "standard"} for number in (2, 1)]
+    twice, once = (session.client("sqs", config=Config(retries=retries, **TIMEOUTS)) for retries in tries)
+    return twice, once
 
 
 @cache
 def queue_url(pid: int, name: str) -> str:
     """Return the URL of a queue, which is created if it is not there, with another for what SQS sets aside."""
-    sqs = service(pid)
-    missing = sqs.meta.client.exceptions.QueueDoesNotExist
+    client, _ = clients(pid)
 
-    def find_or_create(name: str, **attributes: str) -> Any:
+    def find_or_create(name: str, **attributes: str) -> str:
         try:
-            return sqs.get_queue_by_name(QueueName=name)
-        except missing:
-            return sqs.create_queue(QueueName=name, Attributes={"MessageRetentionPeriod": str(KEEP), **attributes})
+            return str(client.get_queue_url(QueueName=name)["QueueUrl"])
+        except client.exceptions.QueueDoesNotExist:
+            kept = {"MessageRetentionPeriod": str(KEEP), **attributes}
+            return str(client.create_queue(QueueName=name, Attributes=kept)["QueueUrl"])
 
     try:
-        return str(sqs.get_queue_by_name(QueueName=name).url)
-    except missing:
-        dead = find_or_create(f"{name}-dead").attributes["QueueArn"]
-        policy = json.dumps({"deadLetterTargetArn": dead, "maxReceiveCount": MAX_RECEIVES})
-        return str(find_or_create(name, RedrivePolicy=policy).url)
+        return str(client.get_queue_url(QueueName=name)["QueueUrl"])
+    except client.exceptions.QueueDoesNotExist:
+        dead = find_or_create(f"{name}-dead")
+        arn = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": MAX_RECEIVES})
+        return find_or_create(name, RedrivePolicy=policy)
 
 
 class Broker(Sqs):  # type: ignore[misc]
@@ -82,7 +91,8 @@ class Broker(Sqs):  # type: ignore[misc]
 
     ordered = False
     forgets_returned = False
-    queue: Any
+    transactional = False
+    queue: str  #: its URL
 
     def __init__(self, list_key: str | None = None) -> None:
         """Serve the queue of this cluster.
@@ -113,13 +123,30 @@ class Broker(Sqs):  # type: ignore[misc]
 
     @staticmethod
     def get_connection(list_key: str | None = None) -> Session | None:
-        """Return nothing: service() has this process's session."""
+        """Return nothing: clients() has this process's session."""
         return None
 
-    def get_queue(self) -> Any:
-        """Return the queue as boto3 sees it."""
-        self.sqs = service(os.getpid())
-        return self.sqs.Queue(queue_url(os.getpid(), self.list_key))
+    def get_queue(self) -> str:
+        """Return the queue's URL."""
+        return queue_url(os.getpid(), self.list_key)
+
+    @property
+    def client(self) -> Any:
+        """The client for what may be done twice."""
+        return clients(os.getpid())[0]
+
+    def send(self, payloads: list[str]) -> list[str]:
+        """Add tasks, in one request that is never repeated, and return their ids.
+
+        Raises:
+            RuntimeError: If SQS refuses some.
+        """
+        entries = [{"Id": str(number), "MessageBody": payload} for number, payload in enumerate(payloads)]
+        answer = clients(os.getpid())[1].send_message_batch(QueueUrl=self.queue, Entries=entries)
+        if failures := answer.get("Failed"):
+            code, message = failures[0]["Code"], failures[0].get("Message", "")
+            raise RuntimeError(f"SQS refused {len(failures)} of {len(payloads)} tasks ({code}: {message})")
+        return [message["MessageId"] for message in answer["Successful"]]
 
     def enqueue(self, task: str) -> str:
         """Add a task.
@@ -128,7 +155,7 @@ class Broker(Sqs):  # type: ignore[misc]
             ValueError: If it is larger than SQS takes.
         """
         self.size(task)
-        return str(super().enqueue(task))
+        return self.send([task])[0]
 
     @staticmethod
     def size(task: str) -> int:
@@ -156,30 +183,28 @@ class Broker(Sqs):  # type: ignore[misc]
             batches[-1].append(payload)
             room -= size
         for batch in batches:
-            entries = [{"Id": str(number), "MessageBody": payload} for number, payload in enumerate(batch)]
-            if failures := self.queue.send_messages(Entries=entries).get("Failed"):
-                code, message = failures[0]["Code"], failures[0].get("Message", "")
-                raise RuntimeError(f"SQS refused {len(failures)} of {len(batch)} tasks ({code}: {message})")
+            self.send(batch)
 
-    def claim(self, limit: int) -> list[Delivery]:
-        """Take up to so many tasks, ten at most; wait for one as long as a poll lasts."""
+    def claim(self, limit: int, size: int) -> list[Delivery]:
+        """Take tasks, ten at most, and as many as `size` holds of the largest; wait for one as long as a poll lasts."""
         asked = time.monotonic()  # the server's lease begins before its answer is here
         try:
             if not self.looked:
                 self.look()
-            messages = self.queue.receive_messages(
-                MaxNumberOfMessages=min(limit, BATCH),
+            messages = self.client.receive_message(
+                QueueUrl=self.queue,
+                MaxNumberOfMessages=min(limit, BATCH, max(1, size // MAX_BYTES)),
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
                 VisibilityTimeout=Conf.RETRY,
                 WaitTimeSeconds=self.poll,
-            )
-        except self.sqs.meta.client.exceptions.QueueDoesNotExist:
+            ).get("Messages", [])
+        except self.client.exceptions.QueueDoesNotExist:
             queue_url.cache_clear()  # somebody has deleted it, or a server for tests was started anew
             self.queue = self.get_queue()
             raise
-        self.leases |= dict.fromkeys((message.receipt_handle for message in messages), asked + Conf.RETRY)
+        self.leases.update(dict.fromkeys((message["ReceiptHandle"] for message in messages), asked + Conf.RETRY))
         return [
-            Delivery(message.receipt_handle, message.body, int(message.attributes["ApproximateReceiveCount"]))
+            Delivery(message["ReceiptHandle"], message["Body"], int(message["Attributes"]["ApproximateReceiveCount"]))
             for message in messages
         ]
 
@@ -188,7 +213,7 @@ class Broker(Sqs):  # type: ignore[misc]
 
         That is no error: they are where their owner has asked for them.
         """
-        policy = json.loads(self.queue.attributes.get("RedrivePolicy", "{}"))
+        policy = json.loads(self.attributes().get("RedrivePolicy", "{}"))
         receives = int(policy.get("maxReceiveCount", MAX_RECEIVES))
         if receives <= MAX_DELIVERIES:
             logger.warning(
@@ -205,41 +230,52 @@ class Broker(Sqs):  # type: ignore[misc]
         if not self.poll:
             wait(others, min(timeout, Conf.POLL))
 
-    def renew(self, receipts: Iterable[str]) -> set[str]:
-        """Renew leases, and return the receipts of those that are not this process's any more.
+    def held(self, receipts: Iterable[str]) -> list[str]:
+        """Return the receipts of those tasks whose lease has not run out."""
+        now = time.monotonic()
+        return [receipt for receipt in receipts if self.leases.get(receipt, now) > now]
 
-        SQS may accept the receipt of an earlier hand-out, so those that are late by this clock are counted as lost.
-        They are renewed all the same, for tasks that run: perhaps nobody else has got them.
-        """
-        receipts, now = list(receipts), time.monotonic()
-        late = {receipt for receipt in receipts if self.leases.get(receipt, now) < now}
-        lost = self.set_visibility(receipts, Conf.RETRY)
-        self.leases = dict.fromkeys(set(receipts) - lost, now + Conf.RETRY)
-        return lost | late
+    def renew(self, receipts: Iterable[str]) -> set[str]:
+        """Renew leases, and return the receipts of those that are not this process's any more."""
+        receipts, asked = set(receipts), time.monotonic()
+        held = self.held(receipts)
+        renewed = set(held) - self.set_visibility(held, Conf.RETRY)
+        self.leases.update(dict.fromkeys(filter(self.leases.get, renewed), asked + Conf.RETRY))
+        self.forget(receipts - renewed)
+        return receipts - renewed
 
     def release(self, receipts: Iterable[str], delay: float = 0.0) -> None:
         """Give tasks back, to be taken after so many seconds, rounded up to whole ones."""
-        self.set_visibility(receipts, math.ceil(delay))
+        receipts = list(receipts)
+        self.set_visibility(self.held(receipts), math.ceil(delay))
+        self.forget(receipts)
 
-    def set_visibility(self, receipts: Iterable[str], seconds: int) -> set[str]:
+    def set_visibility(self, receipts: list[str], seconds: int) -> set[str]:
         """Hide tasks for so many seconds from now on, and return the receipts that are not valid any more."""
-        return self.in_batches(self.queue.change_message_visibility_batch, receipts, VisibilityTimeout=seconds)
+        return self.in_batches(self.client.change_message_visibility_batch, receipts, VisibilityTimeout=seconds)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done."""
-        self.in_batches(self.queue.delete_messages, receipts)
+        receipts = list(receipts)
+        self.in_batches(self.client.delete_message_batch, self.held(receipts))
+        self.forget(receipts)
 
-    def in_batches(self, action: Callable[..., Any], receipts: Iterable[str], **more: Any) -> set[str]:
+    def forget(self, receipts: Iterable[str]) -> None:
+        """Hold tasks no longer."""
+        for receipt in receipts:
+            self.leases.pop(receipt, None)
+
+    def in_batches(self, action: Callable[..., Any], receipts: list[str], **more: Any) -> set[str]:
         """Send a request for each ten receipts, and return those that are not valid any more.
 
         Raises:
             RuntimeError: If SQS refuses others, once all are sent.
         """
-        receipts, gone, refused = list(receipts), set(), []
+        gone, refused = set(), []
         for start in range(0, len(receipts), BATCH):
             batch = receipts[start : start + BATCH]
             entries = [{"Id": str(number), "ReceiptHandle": receipt, **more} for number, receipt in enumerate(batch)]
-            for failure in action(Entries=entries).get("Failed", []):
+            for failure in action(QueueUrl=self.queue, Entries=entries).get("Failed", []):
                 if failure["Code"].rpartition(".")[2] in GONE:
                     gone.add(batch[int(failure["Id"])])
                 else:
@@ -252,28 +288,34 @@ class Broker(Sqs):  # type: ignore[misc]
 
     def dequeue(self) -> list[tuple[str, str | bytes]]:
         """Take tasks, as receipts and payloads."""
-        return [(delivery.receipt, delivery.payload) for delivery in self.claim(Conf.BULK)]
+        return [(delivery.receipt, delivery.payload) for delivery in self.claim(Conf.BULK, maxsize)]
 
     def delete(self, task_id: str) -> None:
         """Remove a task."""
         self.acknowledge_all([task_id])
 
+    def attributes(self) -> Any:
+        """Ask the server what it knows of the queue."""
+        answer: dict[str, Any] = self.client.get_queue_attributes(QueueUrl=self.queue, AttributeNames=["All"])
+        return answer["Attributes"]
+
     def queue_size(self) -> int:
         """Return the number of waiting tasks, about."""
-        self.queue.reload()
-        return int(super().queue_size())
+        return int(self.attributes()["ApproximateNumberOfMessages"])
 
     def lock_size(self) -> int:
         """Return the number of tasks that are taken, or given back with a delay, about."""
-        self.queue.reload()
-        return int(super().lock_size())
+        return int(self.attributes()["ApproximateNumberOfMessagesNotVisible"])
+
+    def purge_queue(self) -> None:
+        """Remove all tasks, within a minute."""
+        self.client.purge_queue(QueueUrl=self.queue)
 
     def delete_queue(self) -> None:
         """Remove the queue, but not what SQS has set aside."""
-        super().delete_queue()
+        self.client.delete_queue(QueueUrl=self.queue)
         queue_url.cache_clear()
 
     def ping(self) -> bool:
         """Ask the queue for an answer; upstream's asks only what boto3 knows."""
-        self.queue.reload()
-        return True
+        return bool(self.attributes())

@@ -1,0 +1,241 @@
+"""What is Redis's alone: the URL, a server that is full, and what others have left on it."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django_q.conf import Conf
+from project import free_port
+
+from .conftest import Brokers, forget
+from .contract import PLENTY, Relay, broker_name, receipts, sizes, take, texts, until
+
+if broker_name() != "redis":
+    pytest.skip("the broker is another", allow_module_level=True)
+
+import redis
+from worker.broker import Broker, client, connection_options, usable
+
+
+@pytest.fixture(autouse=True)
+def long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no lease run out by itself."""
+    monkeypatch.setattr(Conf, "RETRY", 60)
+
+
+@pytest.fixture
+def server() -> Iterator[redis.Redis]:
+    """Connect to the server, whose settings may be changed for a while."""
+    with redis.Redis.from_url(Conf.REDIS) as connection:
+        yield connection
+        connection.config_set("maxmemory", 0)
+        connection.config_set("maxmemory-policy", "noeviction")
+        connection.replicaof("NO", "ONE")
+
+
+@pytest.mark.parametrize(
+    ("url", "dyno", "verified"),
+    [
+        ("rediss://:pw@host:6379", "web.1", False),
+        ("rediss://:pw@host:6379?ssl_cert_reqs=required", "web.1", True),
+        ("rediss://:pw@host:6379", "", True),
+        ("redis://host:6379/0", "web.1", True),
+    ],
+)
+def test_only_herokus_own_certificates_are_not_verified(
+    url: str, dyno: str, verified: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DYNO", raising=False)
+    if dyno:
+        monkeypatch.setenv("DYNO", dyno)
+    assert ("ssl_cert_reqs" not in connection_options(url)) is verified
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rediss://default:p%40ss@host:25061/0?ssl=true",
+        "rediss://default:p%40ss@host:25061/0?protocol=3&ssl_ca_certs=/etc/ssl/ca.pem&decode_responses=yes",
+        "unix:///run/redis.sock?db=1",
+        "redis://localhost",
+    ],
+)
+def test_the_client_understands_what_is_left_of_a_url(url: str) -> None:
+    options = client(url).connection_pool.connection_kwargs
+    assert options.get("password", "p@ss") == "p@ss"
+    assert not options.get("decode_responses")
+    assert ("ssl_ca_certs" in options) is ("ssl_ca_certs" in url)
+
+
+@pytest.mark.parametrize("url", ["", "localhost:6379", "redis+sentinel://:secret@host/0", "redis-cluster://host"])
+def test_a_url_of_another_kind_is_refused(url: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match="REDIS_URL must begin with redis://") as refusal:
+        usable(url)
+    assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("sign", "/#?")
+def test_a_password_that_breaks_the_url_is_told_how_to_be_written(
+    sign: str, brokers: Brokers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for url in (f"redis://:pa{sign}sswd@host:6379/0", f"rediss://name:12{sign}sswd@host:6379/0"):
+        monkeypatch.setattr(Conf, "REDIS", url)
+        with pytest.raises(ImproperlyConfigured, match="REDIS_URL cannot be read: .* %2F for /, %23 for #") as refusal:
+            brokers()
+        assert "sswd" not in str(refusal.value)
+        assert "pa" not in str(refusal.value).replace("password", "")
+
+
+@pytest.mark.parametrize("query", ["max_conections=3", "db=first", "socket_timeout=soon"])
+def test_an_option_that_cannot_work_is_named(query: str, brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Conf, "REDIS", f"redis://:secret@host:6379?{query}")
+    with pytest.raises(ImproperlyConfigured, match=f"REDIS_URL has an option .*{query.partition('=')[0]}") as refusal:
+        brokers()
+    assert "secret" not in str(refusal.value)
+
+
+def test_tasks_that_a_plain_django_q2_has_left_are_taken(brokers: Brokers) -> None:
+    (broker,) = brokers()
+    stock = f"django_q:{broker.list_key.split(':')[-2]}:q"
+    broker.connection.rpush(stock, "one", "two")
+    broker.enqueue("three")
+    assert sorted(texts(take(broker, 3))) == ["one", "three", "two"]
+    assert not broker.connection.exists(stock)
+
+
+def test_clusters_that_are_gone_are_forgotten(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = brokers(2)
+    one.enqueue("one")
+    one.acknowledge_all(receipts(take(one, 1)))
+    two.enqueue("two")
+    take(two, 1)
+    monkeypatch.setattr(Conf, "RETRY", 0.01)
+
+    def names() -> list[str]:
+        one.tidy()
+        return [consumer["name"].decode() for consumer in one.connection.xinfo_consumers(one.list_key, "workers")]
+
+    until(lambda: names() == [two.consumer], "only one that holds a task")
+
+
+def test_a_server_that_has_lost_all_gets_a_new_group(brokers: Brokers) -> None:
+    broker, other = brokers(2)
+    broker.enqueue("a task")
+    held = receipts(take(broker, 1))
+    deletion = threading.Timer(0.3, other.delete_queue)
+    deletion.start()
+    assert broker.claim(1, PLENTY) == []  # waits, while the stream is deleted
+    deletion.join()
+    for action in (broker.release, broker.acknowledge_all, lambda gone: broker.claim(1, PLENTY)):
+        broker.delete_queue()
+        action(held)
+    broker.delete_queue()
+    assert broker.renew(held) == set(held)
+    assert sizes(broker) == [0, 0]
+    broker.enqueue("another")
+    assert texts(take(broker, 1)) == ["another"]
+
+
+def test_what_is_held_but_in_the_stream_no_more_is_forgotten(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Conf, "RETRY", 0.2)
+    (broker,) = brokers()
+    gone = broker.enqueue("gone")
+    broker.enqueue("there")
+    take(broker, 2)
+    broker.connection.xdel(broker.list_key, gone)
+    assert texts(take(broker, 1)) == ["there"]
+    assert broker.connection.xpending(broker.list_key, "workers")["pending"] == 1
+
+
+def test_a_server_that_may_drop_tasks_is_named(
+    brokers: Brokers, server: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    for policy in ("allkeys-lru", "volatile-lru", "noeviction"):
+        server.config_set("maxmemory-policy", policy)
+        (broker,) = brokers()
+        broker.claim(1, PLENTY)
+        broker.claim(1, PLENTY)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told == ["Redis drops tasks when its memory is full: its maxmemory-policy is allkeys-lru"]
+
+
+def test_a_server_that_is_full_is_emptied(brokers: Brokers, server: redis.Redis) -> None:
+    """By all that a cluster does, with scripts that the server has not seen before."""
+    (broker,) = brokers()
+    server.script_flush()
+    server.config_set("maxmemory", server.info("memory")["used_memory"] + 2_000_000)
+    number = 0
+    with pytest.raises(redis.exceptions.OutOfMemoryError):
+        while True:
+            broker.enqueue("x" * 10_000)
+            number += 1
+    assert number > 20
+    server.config_set("maxmemory", server.info("memory")["used_memory"] - 100_000)  # fuller than full
+    with pytest.raises(redis.exceptions.OutOfMemoryError):
+        broker.enqueue_all(["small", "small"])
+    first = receipts(broker.claim(5, 25_000))
+    assert len(first) == 2
+    assert broker.renew(first) == set()
+    broker.release(first)
+    broker.looked = float("-inf")
+    again = receipts(broker.claim(10, PLENTY))
+    assert again == first
+    broker.acknowledge_all(again)
+    number -= 2
+    while held := broker.claim(10, PLENTY):
+        broker.acknowledge_all(receipts(held))
+        number -= len(held)
+    assert number == 0
+    broker.enqueue("one more")
+    broker.enqueue_all(["two more", "three more"])
+    assert sizes(broker) == [3, 0]
+
+
+def test_a_restart_between_two_tasks_is_not_noticed(detour: Relay, brokers: Brokers) -> None:
+    (broker,) = brokers()
+    for action in (lambda: broker.enqueue("a task"), lambda: broker.enqueue_all(["one", "two"])):
+        action()
+        detour.cut()
+        action()
+    assert sizes(broker) == [6, 0]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_former_primary_is_left_for_the_new_one(
+    at_once: bool, brokers: Brokers, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connections are closed: where the name of the server leads to another one, the next one goes there."""
+    (broker,) = brokers()
+    broker.enqueue("before")
+    server.replicaof("127.0.0.1", str(free_port()))
+    for action in (lambda: broker.enqueue_all(["x"]), lambda: broker.enqueue("x"), lambda: broker.claim(1, PLENTY)):
+        connected = server.info("stats")["total_connections_received"]
+        with pytest.raises(redis.exceptions.ReadOnlyError):
+            action()
+        assert server.info("stats")["total_connections_received"] > connected
+    server.replicaof("NO", "ONE")
+    broker.enqueue_all(["after"]) if at_once else broker.enqueue("after")
+    assert texts(take(broker, 2)) == ["before", "after"]
+
+
+def test_a_task_that_the_server_does_not_take_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Conf, "REDIS", f"redis://:secret@127.0.0.1:{free_port()}/0")
+    broker: Any = Broker("away")
+    broker.set_stat("away", "fine", 3)  # the cluster's state does not matter as much
+    with pytest.raises(redis.ConnectionError):
+        broker.enqueue("a task")
+    with suppress(redis.ConnectionError):
+        forget()
+
+
+def test_threads_have_the_same_name_and_forks_another(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
+    (broker,) = brokers()
+    name = broker.consumer
+    assert broker.consumer == name
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    assert broker.consumer != name
+    logging.getLogger("django-q").debug(name)

@@ -1,0 +1,32 @@
+"""A payload that could not be opened runs when the admin's "resubmit" queues it again."""
+
+import math
+from typing import Any
+
+import pytest
+from django_q.signing import SignedPackage
+from worker.delivery import brief, run_payload
+
+
+def payload(func: Any) -> str:
+    """Return a task as django-q2 queues it."""
+    signed: str = SignedPackage.dumps({"id": "1", "name": "a task", "func": func, "args": (1.5,), "kwargs": {}})
+    return signed
+
+
+@pytest.mark.parametrize("func", ["math.floor", math.floor])
+def test_it_runs_once_it_can_be_opened(func: Any) -> None:
+    assert (run_payload(payload(func)), run_payload(payload(func).encode())) == (1, 1)
+
+
+def test_it_fails_again_without_its_function() -> None:
+    with pytest.raises(ValueError, match=r"^Function core\.tasks\.gone is not defined$"):
+        run_payload(payload("core.tasks.gone"))
+
+
+def test_an_error_whose_text_cannot_be_read_is_told() -> None:
+    class Silent(Exception):  # noqa: N818 (its name is what is told)
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert brief(Silent()) == "Silent: its text cannot be read"

@@ -1,0 +1,205 @@
+"""PRODUCTION_PROCESSES: how its processes start and end, and what a wrong entry is told."""
+
+import http.cookiejar
+import json
+import os
+import re
+import signal
+import sys
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from core.tasks import OFFERS
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command, get_commands, load_command_class
+from django_prodserver.backends.workers.django_q2 import DjangoQ2Worker as UpstreamWorker
+from project import Site, free_port, manage, running, wait_for
+from pytest_django import Settings
+from worker.backend import DjangoQ2Worker, begin_as
+
+
+def prodserver(*args: str) -> None:
+    """Run the command as the command line does."""
+    assert get_commands()["prodserver"] == "worker"
+    load_command_class("worker", "prodserver").run_from_argv(["manage.py", "prodserver", *args])
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """Stand in for the worker."""
+    start = Mock()
+    monkeypatch.setattr(DjangoQ2Worker, "start_server", start)
+    return start
+
+
+def test_the_processes_are_listed(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
+    prodserver("--list")
+    assert capsys.readouterr().out.split() == list(settings.PRODUCTION_PROCESSES)
+
+
+def test_a_process_starts_only_once_the_system_checks_have_passed(
+    start: Mock, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.STATIC_URL = "no-slash"
+    with pytest.raises(SystemExit) as end:
+        prodserver("worker")
+    assert end.value.code == 1
+    start.assert_not_called()
+    assert "STATIC_URL" in capsys.readouterr().err
+
+
+def test_another_cluster_begins_again_with_its_name_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    execv = Mock(side_effect=SystemExit)
+    monkeypatch.setattr("os.execv", execv)
+    env: dict[str, str] = {}
+    monkeypatch.setattr("os.environ", env)
+    with pytest.raises(SystemExit):
+        begin_as("other")
+    assert env == {"Q_CLUSTER_NAME": "other"}
+    execv.assert_called_once_with(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["nope"], "CommandError: There is no process 'nope': PRODUCTION_PROCESSES has web, worker"),
+        ([], "CommandError: The name of a process is missing: PRODUCTION_PROCESSES has web, worker"),
+    ],
+)
+def test_a_wrong_name_is_refused(args: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        prodserver(*args)
+    error = capsys.readouterr().err
+    assert end.value.code == 1
+    assert error.startswith(sentence)
+    assert error.count("\n") == 1
+
+
+def test_a_missing_package_ends_with_a_sentence(
+    start: Mock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("worker.management.commands.prodserver.Command.check", Mock())
+    monkeypatch.setattr("worker.backend.import_string", Mock(side_effect=ModuleNotFoundError(name="client")))
+    with pytest.raises(SystemExit) as end:
+        prodserver("worker")
+    assert end.value.code == 1
+    assert capsys.readouterr().err == (
+        "CommandError: The broker needs the package client, which is not installed here: "
+        "run `uv sync`, or `uv add client` if it was removed.\n"
+    )
+
+
+def test_the_backend_names_a_missing_django_q2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "django_q", None)
+    with pytest.raises(ImproperlyConfigured, match="django-q2 is required"):
+        DjangoQ2Worker()
+
+
+def test_the_backend_names_a_missing_app(settings: Settings) -> None:
+    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "django_q"]
+    with pytest.raises(ImproperlyConfigured, match="Add 'django_q' to INSTALLED_APPS"):
+        DjangoQ2Worker()
+
+
+def test_a_command_names_a_missing_django_q2(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util\nfind = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *args: None if name == 'django_q' else find(name, *args)\n"
+    )
+    done = manage("check", env={**environment, "PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (
+        1,
+        "ImproperlyConfigured: django-q2 is not installed here: run `uv sync`, "
+        "or `uv add django-q2` if it was removed.\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("without", "sentence"),
+    [
+        ("SECRET_KEY", 'Environment variable "SECRET_KEY" not set'),
+        ("DATABASE_URL", "CommandError: DATABASE_URL is not set, and DEBUG is off."),
+    ],
+)
+def test_a_release_without_a_variable_ends_with_a_sentence(
+    without: str, sentence: str, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(without, raising=False)  # which continuous integration sets
+    variables = {**environment, "DEBUG": "false", "ALLOWED_HOSTS": "www.example.com", "SECRET_KEY": "k" * 60}
+    variables["DATABASE_URL"] = f"sqlite:///{tmp_path / 'release.sqlite3'}"
+    done = manage("release", env={name: value for name, value in variables.items() if name != without})
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "release.sqlite3").exists()
+
+
+@pytest.mark.parametrize("queue", ["default", "queue"])
+def test_a_release_checks_migrates_and_creates_the_cache(
+    queue: str, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    settings.Q_CLUSTER = {**settings.Q_CLUSTER, "orm": queue}
+    monkeypatch.setattr("worker.management.commands.release.check_database", Mock(return_value=[]))
+    steps: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(
+        "worker.management.commands.release.call_command", lambda *args, **options: steps.append((*args, options))
+    )
+    call_command("release")
+    assert steps == [
+        ("check", {"deploy": True, "fail_level": "WARNING"}),
+        *[("migrate", {"database": alias, "interactive": False}) for alias in dict.fromkeys(["default", queue])],
+        ("createcachetable", {}),
+    ]
+
+
+@pytest.mark.parametrize("command", ["prodserver", "server"])
+def test_web_ends_with_0_after_sigterm(command: str, environment: dict[str, str], tmp_path: Path) -> None:
+    with running("web", {**environment, "PORT": str(free_port())}, tmp_path, command) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("command", ["prodserver", "worker"])
+def test_a_worker_ends_with_0_after_sigterm_to_its_whole_group(
+    command: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    with running("worker", {**environment, "TMPDIR": str(tmp_path)}, tmp_path, command) as process:
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert "has stopped" in (tmp_path / "worker.log").read_text()
+
+
+def test_the_backend_is_upstreams() -> None:
+    assert issubclass(DjangoQ2Worker, UpstreamWorker)
+
+
+def test_each_event_is_logged_in_one_line(site: Site) -> None:
+    log = (site.logs / "worker.log").read_text()
+    assert len(re.findall(r"Q Cluster \S+ \[\S+\] running", log)) == 1
+
+
+def test_each_process_starts_once(site: Site) -> None:
+    for name in site.processes:
+        assert (site.logs / f"{name}.log").read_text().count("Starting process named") == 1, name
+
+
+@pytest.mark.parametrize("offer", OFFERS)
+def test_a_task_that_web_queues_is_run_by_a_worker(site: Site, offer: str) -> None:
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+    page = browser.open(site.url).read().decode()
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)
+    assert token
+    form = {"csrfmiddlewaretoken": token[1], "text": "one two three", "offer": offer}
+    sent = browser.open(f"{site.url}/tasks/", urllib.parse.urlencode(form).encode())
+
+    def state() -> dict[str, Any]:
+        request = urllib.request.Request(sent.url, headers={"Accept": "application/json"})  # noqa: S310
+        answer: dict[str, Any] = json.load(browser.open(request))
+        return answer
+
+    wait_for(lambda: state()["done"], "result of the task")
+    assert "3" in state()["text"]

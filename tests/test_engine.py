@@ -1,0 +1,50 @@
+"""The engine's own tests, tests/engine, pass inside a project of each broker, and worker/ is as clean as the rest.
+
+They run by the project's interpreter, in its folder and with none of the tests' own variables, on a server of the
+broker and on each database that the broker's queue may be in.
+"""
+
+import re
+import subprocess
+from contextlib import suppress
+
+from tests import servers
+from tests.combinations import CHOICES, TEMPLATE, Combination, databases, each
+from tests.processes import Command, started
+from tests.projects import Workplace
+from tests.test_project_tests import newest
+
+ENGINE = TEMPLATE / "tests" / "engine"
+MINUTES = 15  #: that the tests of one broker on one database may take
+
+of_each_broker = [newest(broker) for broker in CHOICES["broker"]]
+
+
+@each("database", lambda combination: ((name,) for name in databases(combination)), of_each_broker)
+def test_the_engine_keeps_its_promises(combination: Combination, database: str, workplace: Workplace) -> None:
+    with (
+        servers.database(database, workplace.temporary) as tables,
+        servers.broker(combination, workplace) as queue,
+    ):
+        environment = workplace.environment({**tables, **queue, "DEBUG": "true", "PYTHONDONTWRITEBYTECODE": "1"})
+        command: Command = [workplace.python, "-m", "pytest", str(ENGINE)]
+        with started("engine", command, workplace.path, environment, workplace.temporary) as it:
+            code: int | None = None
+            with suppress(subprocess.TimeoutExpired):
+                code = it.popen.wait(MINUTES * 60)
+        assert code == 0, f"ended with {code}:\n{it.out.read_text()}{it.err.read_text()}"
+
+
+@each("", lambda combination: iter([()]), of_each_broker)
+def test_the_engine_is_free_of_lint(combination: Combination, workplace: Workplace) -> None:
+    # By the project's own rules, but for the lines that leave worker/ out.
+    with_it = workplace.temporary / "pyproject.toml"
+    text = (workplace.path / "pyproject.toml").read_text()
+    changed = re.sub(
+        r'extend-exclude = .*\n|\[\[tool.mypy.overrides\]\]\nmodule = "worker.\*"\nignore_errors = true\n', "", text
+    )
+    assert changed.count("\n") == text.count("\n") - 4
+    with_it.write_text(changed)
+    workplace.run("ruff", "format", "--check", "--config", str(with_it), "worker")
+    workplace.run("ruff", "check", "--config", str(with_it), "worker")
+    workplace.run("mypy", "--config-file", str(with_it), "--ignore-missing-imports", "worker")
