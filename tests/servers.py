@@ -26,7 +26,14 @@ from tests.projects import Workplace
 Server = Callable[[Path], AbstractContextManager[Environment]]
 
 #: By program.
-PACKAGES = {"caddy": "caddy", "initdb": "postgresql", "postgres": "postgresql", "redis-server": "redis-server"}
+PACKAGES = {
+    "caddy": "caddy",
+    "faketime": "faketime",
+    "initdb": "postgresql",
+    "pgbouncer": "pgbouncer",
+    "postgres": "postgresql",
+    "redis-server": "redis-server",
+}
 
 # moto's own server closes the connection after each answer, where Amazon keeps it open, and so would hide what goes
 # wrong when processes share one. And moto 5.2 hands a message out twice when two requests look for one at once, forgets

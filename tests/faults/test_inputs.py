@@ -31,7 +31,7 @@ LABELS = {
     "group-has-nul": RAN,
     "group-is-very-long": RAN,
     "group-is-a-number": RAN,
-    "group-cannot-be-printed": RAN,
+    "group-cannot-be-printed": EITHER,
     "hook-is-very-long": RAN,
     "hook-has-nul": RAN,
     "hook-has-a-lone-surrogate": RAN,

@@ -63,7 +63,8 @@ def detour(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]
         elif name == "sqs":
             monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", f"http://{here}")
         elif name == "mongodb":
-            monkeypatch.setattr(Conf, "MONGO", {"host": f"mongodb://{here}", "timeoutMS": 2000})
+            options = {"timeoutMS": 2000, "serverSelectionTimeoutMS": 500}
+            monkeypatch.setattr(Conf, "MONGO", {"host": f"mongodb://{here}", **options})
         else:
             monkeypatch.setitem(connections[Conf.ORM].settings_dict, "HOST", "127.0.0.1")
             monkeypatch.setitem(connections[Conf.ORM].settings_dict, "PORT", running.port)

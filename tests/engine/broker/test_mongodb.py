@@ -146,7 +146,7 @@ def test_a_url_that_cannot_be_read_is_told_how_to_be_written(
 ) -> None:
     monkeypatch.setitem(Conf.MONGO, "host", url)
     forget()
-    with pytest.raises(ImproperlyConfigured, match="MONGODB_URL cannot be read: .* %2F for /, %23 for #") as refusal:
+    with pytest.raises(ImproperlyConfigured, match=r"MONGODB_URL cannot be read: .* %2F for /, %23 for #") as refusal:
         module.client(os.getpid())
     assert "sswd" not in str(refusal.value)
 

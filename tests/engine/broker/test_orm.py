@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -46,31 +46,31 @@ def test_a_connection_that_refuses_to_write_is_not_used_again(brokers: Brokers) 
     (broker,) = brokers()
     broker.enqueue("a task")
     (receipt,) = receipts(take(broker, 1))
-    for action in (
+    actions: list[Callable[[], Any]] = [
         lambda: broker.enqueue("another"),
         lambda: broker.enqueue_all(["one", "two"]),
         lambda: broker.claim(1, PLENTY),
-        lambda: broker.renew([receipt]),
         lambda: broker.release([receipt]),
         lambda: broker.acknowledge_all([receipt]),
-    ):
+        lambda: broker.renew([receipt]),
+    ]
+    for action in actions:
         with database().cursor() as cursor:
             cursor.execute("SET default_transaction_read_only = on")
         with pytest.raises(Error, match="read-only"):
             action()
-        if "receipt" not in action.__code__.co_freevars:
-            action()
     assert broker.renew([receipt]) == set()
+    broker.enqueue("another")
 
 
 def test_what_is_removed_in_a_transaction_that_fails_is_still_held(brokers: Brokers) -> None:
     (broker,) = brokers()
     broker.enqueue_all(["one", "two"])
     taken = receipts(take(broker, 2))
-    with pytest.raises(ZeroDivisionError), transaction.atomic(using=Conf.ORM):
+    with transaction.atomic(using=Conf.ORM):
         broker.acknowledge_all(taken[:1])
         broker.release(taken[1:], delay=5)
-        raise ZeroDivisionError
+        transaction.set_rollback(True, using=Conf.ORM)
     assert broker.renew(taken) == set()
     with transaction.atomic(using=Conf.ORM):
         broker.acknowledge_all(taken)
@@ -81,10 +81,10 @@ def test_what_is_removed_in_a_transaction_that_fails_is_still_held(brokers: Brok
 
 def test_a_task_is_part_of_the_transaction_under_way(brokers: Brokers) -> None:
     (broker,) = brokers()
-    with pytest.raises(ZeroDivisionError), transaction.atomic(using=Conf.ORM):
+    with transaction.atomic(using=Conf.ORM):
         broker.enqueue("one")
         broker.enqueue_all(["two", "three"])
-        raise ZeroDivisionError
+        transaction.set_rollback(True, using=Conf.ORM)
     assert sizes(broker) == [0, 0]
 
 
@@ -173,7 +173,7 @@ def test_the_clock_is_the_databases(brokers: Brokers, monkeypatch: pytest.Monkey
 
     class Ahead(datetime):
         @classmethod
-        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+        def now(cls, tz: Any = None) -> Any:
             return ahead if tz else ahead.replace(tzinfo=None)
 
     monkeypatch.setattr(timezone, "now", lambda: ahead)
@@ -190,7 +190,7 @@ def test_a_task_wakes_who_waits_at_once(brokers: Brokers, monkeypatch: pytest.Mo
     monkeypatch.setattr(Conf, "POLL", 20)
     one, two = brokers(2)
     one.idle(20, [])  # asks for notifications
-    actions = [lambda: two.enqueue("one"), lambda: two.enqueue_all(["two"])]
+    actions: list[Callable[[], Any]] = [lambda: two.enqueue("one"), lambda: two.enqueue_all(["two"])]
     for queue in actions:
         in_threads(queue)
         start = time.monotonic()
@@ -210,7 +210,8 @@ def pooler(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     (folder / "users").write_text(f'"{target["USER"]}" "{target["PASSWORD"]}"\n')
     (folder / "pgbouncer.ini").write_text(
         f"[databases]\n* = host={target['HOST']} port={target['PORT']}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
-        f"listen_port = {port}\nauth_type = trust\nauth_file = {folder}/users\npool_mode = transaction\nunix_socket_dir =\n"
+        f"listen_port = {port}\nauth_type = trust\nauth_file = {folder}/users\npool_mode = transaction\n"
+        "unix_socket_dir =\n"
     )
     command: list[str | Path] = [PGBOUNCER, "-q", folder / "pgbouncer.ini"]
     if os.getuid() == 0:  # which PgBouncer refuses

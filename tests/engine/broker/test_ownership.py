@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from django_q.conf import Conf
+from worker.delivery import Delivery
 
 from .conftest import Brokers
 from .contract import PLENTY, broker_name, receipts, sizes, take, texts
@@ -46,7 +47,7 @@ def test_a_lost_lease_is_not_renewed_for_another(brokers: Brokers) -> None:
     one.enqueue("a task")
     former = receipts(take(one, 1))
     take(two, 1)
-    again = []
+    again: list[Delivery] = []
     end = time.monotonic() + 10
     while not again and time.monotonic() < end:  # which would go on for ever if it renewed that of two
         assert one.renew(former) == set(former)

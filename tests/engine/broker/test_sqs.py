@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -90,6 +91,7 @@ def test_what_sqs_refuses_is_raised_once_the_rest_is_sent(brokers: Brokers) -> N
         return {"Failed": [refused, {"Id": "2", "Code": "AWS.SimpleQueueService.MessageNotInflight"}]}
 
     sentence = r"SQS refused 2 of 13 receipts \(AWS.SimpleQueueService.InternalError: try again\)"
+    broker.leases = dict.fromkeys(map(str, range(13)), time.monotonic() + 60)
     with pytest.raises(RuntimeError, match=sentence):
         broker.in_batches(action, [str(number) for number in range(13)])
     assert sent == [10, 3]
@@ -110,15 +112,15 @@ def test_a_lease_is_not_longer_for_an_answer_that_took_its_time(
 ) -> None:
     (broker,) = brokers()
     asked: list[float] = []
+
+    def slow(request: Any, **options: Any) -> Any:
+        asked.append(time.monotonic())
+        answer = request(**options)
+        time.sleep(0.1)
+        return answer
+
     for name in ("receive_message", "change_message_visibility_batch"):
-
-        def slow(request: Any = getattr(broker.client, name), **options: Any) -> Any:
-            asked.append(time.monotonic())
-            answer = request(**options)
-            time.sleep(0.1)
-            return answer
-
-        monkeypatch.setattr(broker.client, name, slow)
+        monkeypatch.setattr(broker.client, name, partial(slow, getattr(broker.client, name)))
     broker.enqueue("a task")
     (receipt,) = receipts(take(broker, 1))
     assert broker.leases[receipt] <= asked[-1] + 60

@@ -160,9 +160,10 @@ def outcomes(ids: dict[str, str]) -> dict[str, dict[str, Any]]:
 
     What could not be opened has a row of another id, in which the payload tells by its text which input it is.
     """
+    set_aside = list(Task.objects.filter(func="worker.delivery.run_payload"))
     found = {row["id"]: row for row in rows()}
     named = {name: found[identity] for name, identity in ids.items() if identity in found}
-    for row in Task.objects.filter(func="worker.delivery.run_payload"):
+    for row in set_aside:
         text = row.args[0].rpartition(":")[0].rpartition(":")[0].encode()
         content = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
         named |= {name: found[row.id] for name in ids if name.encode() in content}
@@ -196,12 +197,12 @@ def resubmit(identity: str) -> str:
 def queued() -> int:
     """Return the number of tasks that the broker has, those that a cluster holds included."""
     broker = get_broker()
-    if hasattr(broker, "queue"):  # of Amazon's library, which keeps what it has read
-        broker.queue.reload()
+    # Amazon's library keeps what it has read, and upstream's broker does not tell it to read again.
+    read_again = getattr(getattr(broker, "queue", None), "reload", lambda: None)
+    read_again()
     # Waiting ones are counted before and after: none is missed that is taken or given back meanwhile.
     before, taken = broker.queue_size(), broker.lock_size() or 0
-    if hasattr(broker, "queue"):
-        broker.queue.reload()
+    read_again()
     return int(max(before, broker.queue_size()) + taken)
 
 

@@ -176,7 +176,9 @@ class Child:
         """Open a package; return its task if it is to be run, and answer otherwise."""
         try:
             task = packages.opened(payload)
-            task["name"] = packages.label("name", task["name"])
+            task["name"] = packages.label("name", task["name"])  # django-q2 writes them into its log
+            if task.get("group") is not None:
+                task["group"] = packages.label("group", task["group"])
             self.task = task
             self.board.call(self.seat, task["name"])
             if extra:  # an attempt has failed with its worker

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from worker.cluster.agent import Agent
 
 CUT_OFF = "cut off"  #: why a worker was killed that a stop has left no more time
-DEPTH = 4  #: messages with a worker that is quick at them: it need not wait for the agent after each
+DEPTH = 10  #: messages with a worker that is quick at them, as many as Linux lets lie there: it need not wait for each
 QUICK = 0.01  #: seconds in which a quick worker is done with one
 SLOW = 0.05  #: seconds after which what lies behind a task is taken back, for a worker that idles
 TRIES = 5  #: workers that may die of what is not a task's own run before it is given up: not each death is its fault
@@ -138,7 +138,7 @@ class HandOut:
 
     def hear(self, seat: Seat) -> None:
         """Take what a worker has answered, and send it more."""
-        while (reply := seat.channel.receive(wait=False)) is not None:
+        while seat.out and (reply := seat.channel.receive(wait=False)) is not None:
             with self.lock:
                 now = time.monotonic()
                 seat.quick = now - seat.since < QUICK

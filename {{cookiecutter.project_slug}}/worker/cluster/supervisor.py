@@ -7,6 +7,7 @@ Upstream, django-q2 1.11.1, SIGTERM to all processes leaves the main process wai
 guard leaves orphans that go on working, while the main process ends with 0.
 """
 
+import ctypes
 import gc
 import logging
 import os
@@ -15,6 +16,7 @@ import signal
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -140,6 +142,8 @@ class Supervisor:
         """Start the agent and the workers."""
         say(logging.INFO, "Q Cluster %s starting.", self.name)
         gc.collect()
+        with suppress(AttributeError):  # which glibc has: what imports have left free goes back to the system
+            ctypes.CDLL(None).malloc_trim(0)
         gc.freeze()  # what is here by now is shared by all processes: a look for garbage would copy its pages
         self.control, theirs = pair()
         self.agent = fork(partial(agent.run, theirs, self.board), self.control)

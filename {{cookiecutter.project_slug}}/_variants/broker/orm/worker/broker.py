@@ -9,12 +9,10 @@ import math
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
-from itertools import groupby
 from multiprocessing.connection import wait
-from operator import itemgetter
 from sys import maxsize
 from typing import Any
 
@@ -86,13 +84,8 @@ class Broker(ORM):  # type: ignore[misc]
         return connections[Conf.ORM]
 
     @property
-    def lease(self) -> timedelta:
-        """How long a task belongs to whoever has claimed it."""
-        return timedelta(seconds=Conf.RETRY)
-
-    @property
     def postgresql(self) -> bool:
-        """Whether the database is one where clusters on many hosts can take tasks at once."""
+        """Whether the database is a server, and no file."""
         return bool(self.database.vendor == "postgresql")
 
     @staticmethod
@@ -118,7 +111,7 @@ class Broker(ORM):  # type: ignore[misc]
             raise
 
     def run(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Run a statement of PostgreSQL, and return its rows."""
+        """Run a statement, and return its rows."""
         with self.rows(), self.database.cursor() as cursor:
             cursor.execute(statement, parameters)
             return list(cursor.fetchall()) if cursor.description else []
@@ -128,9 +121,12 @@ class Broker(ORM):  # type: ignore[misc]
         return self.run(HELD + statement, list(held), list(held.values()), *parameters) if held else []
 
     @contextmanager
-    def file(self) -> Iterator[QuerySet[OrmQ]]:
-        """Lend the rows of a database that is a file, to nobody else."""
-        with self.rows() as rows, transaction.atomic(using=Conf.ORM):
+    def alone(self) -> Iterator[QuerySet[OrmQ]]:
+        """Lend the rows, and keep other threads from what is known of those that this process holds.
+
+        In a file its lock does so: with another one, whoever has the file could wait for who waits for the file.
+        """
+        with self.turn if self.postgresql else transaction.atomic(using=Conf.ORM), self.rows() as rows:
             yield rows
 
     def enqueue(self, task: str) -> int:
@@ -150,7 +146,7 @@ class Broker(ORM):  # type: ignore[misc]
     def claim(self, limit: int, size: int) -> list[Delivery]:
         """Take tasks, the oldest first."""
         if self.postgresql:
-            taken = self.run(CLAIM, self.list_key, limit, self.lease, size)
+            taken = self.run(CLAIM, self.list_key, limit, timedelta(seconds=Conf.RETRY), size)
         else:
             taken = self.claim_in_file(limit, size)
         with self.turn:
@@ -160,36 +156,28 @@ class Broker(ORM):  # type: ignore[misc]
     def claim_in_file(self, limit: int, size: int) -> list[tuple[Any, ...]]:
         """Take tasks, and return their ids, payloads, locks, and how often their leases have run out."""
         taken: dict[int, tuple[str, datetime]] = {}
-        with self.file() as rows:
+        with self.alone() as rows:
             free = rows.filter(key=self.list_key, lock__lte=now()).values_list("pk", "payload", "lock")[:limit]
             for key, payload, former in free.iterator(chunk_size=1):  # one that is too large is the last to be read
                 size -= len(payload.encode())
                 if taken and size < 0:
                     break
                 taken[key] = payload, former
-            lock = now() + self.lease
+            lock = now() + timedelta(seconds=Conf.RETRY)
             rows.filter(pk__in=taken).update(lock=lock)
-            lapsed = [key for key, (_, former) in taken.items() if former > USED]
-            if lapsed:
-                count(lapsed, 1)
+            count([key for key, (_, former) in taken.items() if former > USED], 1)
             times = dict(lapses().filter(task__in=taken).values_list("task", "times"))
         return [(key, payload, lock, times.get(key, 0)) for key, (payload, _) in taken.items()]
-
-    def alone(self) -> AbstractContextManager[Any]:
-        """Keep other threads from what this process holds.
-
-        In a file its lock does so: with another one, whoever has the file could wait for who waits for the file.
-        """
-        return self.turn if self.postgresql else self.file()
 
     def held(self, receipts: Iterable[str]) -> dict[str, Any]:
         """Return the locks of those tasks that this process holds, as far as it knows."""
         return {receipt: self.locks[receipt] for receipt in receipts if receipt in self.locks}
 
-    def in_file(self, held: dict[str, Any]) -> Iterator[QuerySet[OrmQ]]:
-        """Yield the rows that this process still holds, one lock after the other."""
-        for lock, items in groupby(sorted(held.items(), key=itemgetter(1)), key=itemgetter(1)):
-            yield all_rows().filter(pk__in=[receipt for receipt, _ in items], lock=lock)
+    @staticmethod
+    def in_file(held: dict[str, Any]) -> list[int]:
+        """Return the ids of the tasks that this process still holds."""
+        rows = all_rows().filter(pk__in=held).values_list("pk", "lock")
+        return [key for key, lock in rows if held[str(key)] == lock]
 
     def forget(self, held: dict[str, Any]) -> None:
         """Hold these no longer, except those that were claimed again meanwhile."""
@@ -201,14 +189,13 @@ class Broker(ORM):  # type: ignore[misc]
     def renew(self, receipts: Iterable[str]) -> set[str]:
         """Renew leases, and return the receipts of those that are not this process's any more."""
         receipts = set(receipts)
-        with self.alone():
-            held, renewed = self.held(receipts), {}
+        with self.alone() as rows:
+            held, lease = self.held(receipts), timedelta(seconds=Conf.RETRY)
             if self.postgresql:
-                renewed = {str(key): lock for key, lock in self.run_on(held, RENEW, self.lease)}
+                renewed = {str(key): lock for key, lock in self.run_on(held, RENEW, lease)}
             else:
-                lock = now() + self.lease
-                keys = [key for mine in self.in_file(held) for key in mine.values_list("pk", flat=True)]
-                all_rows().filter(pk__in=keys).update(lock=lock)
+                keys, lock = self.in_file(held), now() + lease
+                rows.filter(pk__in=keys).update(lock=lock)
                 renewed = dict.fromkeys(map(str, keys), lock)
             self.locks.update(renewed)
         self.forget({receipt: lock for receipt, lock in held.items() if receipt not in renewed})
@@ -220,10 +207,10 @@ class Broker(ORM):  # type: ignore[misc]
             if self.postgresql:
                 self.run_on(held, RELEASE, delay > 0, timedelta(seconds=delay), delay > 0)
                 return
-            for mine in self.in_file(held):
-                if delay:
-                    count(list(mine.values_list("pk", flat=True)), -1)
-                mine.update(lock=now() + timedelta(seconds=delay) if delay else FREE)
+            keys = self.in_file(held)
+            if delay:
+                count(keys, -1)
+            all_rows().filter(pk__in=keys).update(lock=now() + timedelta(seconds=delay) if delay else FREE)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done; in a transaction, once it is committed."""
@@ -231,9 +218,10 @@ class Broker(ORM):  # type: ignore[misc]
             if self.postgresql:
                 self.run_on(held, REMOVE)
                 return
-            for mine in self.in_file(held):
-                mine.delete()
-            lapses().filter(task__in=held).exclude(task__in=all_rows().values("pk")).delete()
+            keys = self.in_file(held)
+            all_rows().filter(pk__in=keys).delete()
+            if lapses().exists():  # for most tasks there is none
+                lapses().filter(task__in=keys).delete()
 
     @contextmanager
     def parting(self, receipts: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -260,20 +248,19 @@ class Broker(ORM):  # type: ignore[misc]
 
         PgBouncer, for one: it tells its clients a number of its own.
         """
-        self.listening = False
+        listening: Any = False
         if self.postgresql:
             ((server,),) = self.run("SELECT pg_backend_pid()")
             if server == self.database.connection.info.backend_pid:
                 self.run(f'LISTEN "{self.channel}"')
-                self.listening = self.database.connection
+                listening = self.database.connection
             else:
                 logger.warning("PostgreSQL is behind a pooler: the queue is looked at every %s s", Conf.POLL)
+        self.listening = listening  # not before: what an outage has kept from being asked is asked again
 
     def ping(self) -> bool:
         """Ask the database for an answer; upstream's asks nobody."""
-        with self.rows(), self.database.cursor() as cursor:
-            cursor.execute("SELECT 1")
-        return True
+        return bool(self.run("SELECT 1"))
 
     # django-q2's words
 
@@ -287,21 +274,18 @@ class Broker(ORM):  # type: ignore[misc]
 
     fail = acknowledge
 
-    def delete(self, task_id: str) -> None:
+    def delete(self, task_id: str, **which: Any) -> None:
         """Remove a task, whoever holds it."""
-        self.remove(pk=task_id)
+        with self.rows() as rows:
+            removed = rows.filter(**which or {"pk": task_id})
+            lapses().filter(task__in=removed.values("pk")).delete()
+            removed.delete()
 
     def purge_queue(self) -> None:
         """Remove all tasks."""
-        self.remove(key=self.list_key)
+        self.delete("", key=self.list_key)
 
     delete_queue = purge_queue
-
-    def remove(self, **which: Any) -> None:
-        """Remove tasks, and what is known of them."""
-        with self.rows() as rows:
-            lapses().filter(task__in=rows.filter(**which).values("pk")).delete()
-            rows.filter(**which).delete()
 
     def queue_size(self) -> int:
         """Return the number of tasks that may be taken now."""

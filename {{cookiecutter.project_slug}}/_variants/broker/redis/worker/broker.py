@@ -111,6 +111,7 @@ class Broker(Redis):  # type: ignore[misc]
     forgets_returned = True
     transactional = False
     looked = tidied = float("-inf")  #: when, by the monotonic clock
+    idles = False  #: nothing came for a second, so that it is not asked what is there before it waits again
 
     def __init__(self, list_key: str | None = None) -> None:
         """Serve the queue of this cluster."""
@@ -192,10 +193,11 @@ class Broker(Redis):  # type: ignore[misc]
             if lapsed:
                 return [self.delivery(*task) for task in zip(lapsed[::3], lapsed[1::3], lapsed[2::3], strict=True)]
             self.looked = now
-        if taken := self.run(CLAIM, self.consumer, limit, size):
+        if not self.idles and (taken := self.run(CLAIM, self.consumer, limit, size)):
             return [self.delivery(*task) for task in zip(taken[::2], taken[1::2], strict=True)]
         streams = {self.list_key: ">"}
         read = self.in_group(lambda: self.connection.xreadgroup(GROUP, self.consumer, streams, count=1, block=1000))
+        self.idles = not read
         return [self.delivery(receipt, fields.get(b"payload", b"")) for _, tasks in read for receipt, fields in tasks]
 
     @staticmethod

@@ -1,8 +1,7 @@
 """What the broker lets Redis run, on a stream (KEYS[1]) and its group (ARGV[1]).
 
-Scripts are atomic: nothing comes between the look at who holds a task and what is done to it. The server runs them though
-its memory is full, as long as they do nothing first that adds to it; it refuses any transaction then, and so could not be
-emptied.
+Scripts are atomic: nothing comes between the look at who holds a task and what is done to it. And a server whose memory
+is full runs those that add nothing to it, where it refuses any transaction, and so could not be emptied.
 """
 
 # A few at a time, since their size is known once they are there; those too many are set back to where they were.

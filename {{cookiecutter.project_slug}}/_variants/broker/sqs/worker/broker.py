@@ -18,6 +18,7 @@ import json
 import logging
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -51,7 +52,7 @@ logger = logging.getLogger("django-q")
 def clients(pid: int) -> tuple[Any, Any]:
     """Return this process's clients: one that tries again by itself, and one for what may not be done twice.
 
-    They take 0.1 s to make, and cannot be shared over a fork. Threads share them, which they could not do with resources.
+    They take 0.1 s to make, and cannot be shared over a fork. Threads share them, as they could not share resources.
     """
     session = Sqs.get_connection()
     if not session.region_name:  # empty: botocore would ask for no host at all
@@ -65,21 +66,15 @@ def clients(pid: int) -> tuple[Any, Any]:
 def queue_url(pid: int, name: str) -> str:
     """Return the URL of a queue, which is created if it is not there, with another for what SQS sets aside."""
     client, _ = clients(pid)
-
-    def find_or_create(name: str, **attributes: str) -> str:
-        try:
-            return str(client.get_queue_url(QueueName=name)["QueueUrl"])
-        except client.exceptions.QueueDoesNotExist:
-            kept = {"MessageRetentionPeriod": str(KEEP), **attributes}
-            return str(client.create_queue(QueueName=name, Attributes=kept)["QueueUrl"])
-
     try:
         return str(client.get_queue_url(QueueName=name)["QueueUrl"])
     except client.exceptions.QueueDoesNotExist:
-        dead = find_or_create(f"{name}-dead")
-        arn = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-        policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": MAX_RECEIVES})
-        return find_or_create(name, RedrivePolicy=policy)
+        attributes = {"MessageRetentionPeriod": str(KEEP)}
+        if not name.endswith("-dead"):
+            dead = client.get_queue_attributes(QueueUrl=queue_url(pid, f"{name}-dead"), AttributeNames=["QueueArn"])
+            policy = {"deadLetterTargetArn": dead["Attributes"]["QueueArn"], "maxReceiveCount": MAX_RECEIVES}
+            attributes["RedrivePolicy"] = json.dumps(policy)
+        return str(client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
 
 
 class Broker(Sqs):  # type: ignore[misc]
@@ -103,6 +98,7 @@ class Broker(Sqs):  # type: ignore[misc]
         cluster = list_key or Conf.CLUSTER_NAME
         name = settings.SQS_QUEUE_NAME or Conf.PREFIX
         self.leases: dict[str, float] = {}  #: when they run out, by the monotonic clock
+        self.turn = threading.Lock()  #: of whoever gives back: a renewal after it would hide the task
         self.looked = False
         poll = Conf.SQS.get("receive_message_wait_time_seconds", 0)
         if poll not in range(MAX_POLL + 1):
@@ -209,20 +205,11 @@ class Broker(Sqs):  # type: ignore[misc]
         ]
 
     def look(self) -> None:
-        """Log that somebody's own redrive policy takes tasks away before it is known what became of them.
-
-        That is no error: they are where their owner has asked for them.
-        """
-        policy = json.loads(self.attributes().get("RedrivePolicy", "{}"))
-        receives = int(policy.get("maxReceiveCount", MAX_RECEIVES))
+        """Log that somebody's own redrive policy takes tasks away unseen; no error: its owner has asked for it."""
+        receives = int(json.loads(self.attributes().get("RedrivePolicy", "{}")).get("maxReceiveCount", MAX_RECEIVES))
         if receives <= MAX_DELIVERIES:
-            logger.warning(
-                "The redrive policy of the queue %s sets a task aside after %s hand-outs, unrecorded: "
-                "make its maxReceiveCount higher than %s.",
-                self.list_key,
-                receives,
-                MAX_DELIVERIES,
-            )
+            warning = "The redrive policy of the queue %s sets a task aside after %s hand-outs, unrecorded: make its "
+            logger.warning(f"{warning}maxReceiveCount higher than %s.", self.list_key, receives, MAX_DELIVERIES)
         self.looked = True
 
     def idle(self, timeout: float, others: list[Any]) -> None:
@@ -230,34 +217,27 @@ class Broker(Sqs):  # type: ignore[misc]
         if not self.poll:
             wait(others, min(timeout, Conf.POLL))
 
-    def held(self, receipts: Iterable[str]) -> list[str]:
-        """Return the receipts of those tasks whose lease has not run out."""
-        now = time.monotonic()
-        return [receipt for receipt in receipts if self.leases.get(receipt, now) > now]
-
     def renew(self, receipts: Iterable[str]) -> set[str]:
         """Renew leases, and return the receipts of those that are not this process's any more."""
-        receipts, asked = set(receipts), time.monotonic()
-        held = self.held(receipts)
-        renewed = set(held) - self.set_visibility(held, Conf.RETRY)
-        self.leases.update(dict.fromkeys(filter(self.leases.get, renewed), asked + Conf.RETRY))
-        self.forget(receipts - renewed)
-        return receipts - renewed
+        receipts = set(receipts)
+        with self.turn:
+            asked = time.monotonic()
+            lost = self.in_batches(self.client.change_message_visibility_batch, receipts, VisibilityTimeout=Conf.RETRY)
+            self.leases.update(dict.fromkeys(filter(self.leases.get, receipts - lost), asked + Conf.RETRY))
+        self.forget(lost)
+        return lost
 
     def release(self, receipts: Iterable[str], delay: float = 0.0) -> None:
         """Give tasks back, to be taken after so many seconds, rounded up to whole ones."""
-        receipts = list(receipts)
-        self.set_visibility(self.held(receipts), math.ceil(delay))
-        self.forget(receipts)
-
-    def set_visibility(self, receipts: list[str], seconds: int) -> set[str]:
-        """Hide tasks for so many seconds from now on, and return the receipts that are not valid any more."""
-        return self.in_batches(self.client.change_message_visibility_batch, receipts, VisibilityTimeout=seconds)
+        receipts, hidden = list(receipts), math.ceil(delay)
+        with self.turn:
+            self.in_batches(self.client.change_message_visibility_batch, receipts, VisibilityTimeout=hidden)
+            self.forget(receipts)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done."""
         receipts = list(receipts)
-        self.in_batches(self.client.delete_message_batch, self.held(receipts))
+        self.in_batches(self.client.delete_message_batch, receipts)
         self.forget(receipts)
 
     def forget(self, receipts: Iterable[str]) -> None:
@@ -265,24 +245,24 @@ class Broker(Sqs):  # type: ignore[misc]
         for receipt in receipts:
             self.leases.pop(receipt, None)
 
-    def in_batches(self, action: Callable[..., Any], receipts: list[str], **more: Any) -> set[str]:
-        """Send a request for each ten receipts, and return those that are not valid any more.
+    def in_batches(self, action: Callable[..., Any], receipts: Iterable[str], **more: Any) -> set[str]:
+        """Send a request for each ten receipts that are not late, and return those for which it was in vain.
 
         Raises:
             RuntimeError: If SQS refuses others, once all are sent.
         """
-        gone, refused = set(), []
+        receipts, lost, refused = list(receipts), set(receipts), []
         for start in range(0, len(receipts), BATCH):
-            batch = receipts[start : start + BATCH]
+            now = time.monotonic()
+            batch = [receipt for receipt in receipts[start : start + BATCH] if self.leases.get(receipt, now) > now]
             entries = [{"Id": str(number), "ReceiptHandle": receipt, **more} for number, receipt in enumerate(batch)]
-            for failure in action(QueueUrl=self.queue, Entries=entries).get("Failed", []):
-                if failure["Code"].rpartition(".")[2] in GONE:
-                    gone.add(batch[int(failure["Id"])])
-                else:
-                    refused.append(f"{failure['Code']}: {failure.get('Message', '')}")
+            failures = action(QueueUrl=self.queue, Entries=entries).get("Failed", []) if batch else []
+            lost -= set(batch) - {batch[int(failure["Id"])] for failure in failures}
+            refused += [failure for failure in failures if failure["Code"].rpartition(".")[2] not in GONE]
         if refused:
-            raise RuntimeError(f"SQS refused {len(refused)} of {len(receipts)} receipts ({refused[0]})")
-        return gone
+            reason = f"{refused[0]['Code']}: {refused[0].get('Message', '')}"
+            raise RuntimeError(f"SQS refused {len(refused)} of {len(receipts)} receipts ({reason})")
+        return lost
 
     # django-q2's words
 
@@ -296,8 +276,7 @@ class Broker(Sqs):  # type: ignore[misc]
 
     def attributes(self) -> Any:
         """Ask the server what it knows of the queue."""
-        answer: dict[str, Any] = self.client.get_queue_attributes(QueueUrl=self.queue, AttributeNames=["All"])
-        return answer["Attributes"]
+        return self.client.get_queue_attributes(QueueUrl=self.queue, AttributeNames=["All"])["Attributes"]
 
     def queue_size(self) -> int:
         """Return the number of waiting tasks, about."""
