@@ -59,6 +59,7 @@ BASE = {
     "worker/cluster/child.py",
     "worker/cluster/due.py",
     "worker/cluster/forks.py",
+    "worker/cluster/hand_out.py",
     "worker/cluster/leases.py",
     "worker/cluster/messages.py",
     "worker/cluster/packages.py",

@@ -74,7 +74,7 @@ def test_the_end_of_the_other_side_is_seen(ends: Ends) -> None:
     ours, theirs = ends
     theirs.close()
     assert ours.receive() is None
-    with pytest.raises(OSError, match="pipe|reset"):
+    with pytest.raises(OSError, match=r"pipe|reset"):
         ours.send(("anything",))
 
 

@@ -1,43 +1,37 @@
-"""The broker: tasks wait in the project's own database, in django-q2's table."""
+"""The broker: tasks wait in the project's own database, in django-q2's table.
+
+A task's lock is the time, by the database's clock, from which it may be taken. Each claim and each renewal sets a later
+one, so it also tells whose the task is: theirs who know the lock that is there.
+"""
 
 import logging
 import math
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from multiprocessing.connection import wait
+from sys import maxsize
 from typing import Any
 
-from django.db import connections, transaction
-from django.db.models import QuerySet
-from django.utils import timezone
+from django.conf import settings
+from django.db import Error, connections, transaction
+from django.db.models import F, QuerySet
+from django.db.models.functions import Now
 from django_q.brokers.orm import ORM
 from django_q.conf import Conf
 from django_q.models import OrmQ
-from django_q.signing import SignedPackage
 
 from worker.delivery import Delivery
+from worker.models import Lapse
+from worker.statements import CLAIM, ENQUEUE, HELD, RELEASE, REMOVE, RENEW
 
-FREE = datetime(1970, 1, 1, tzinfo=UTC)  #: the lock of a task that was never taken, or was given back
-
+FREE = datetime(1970, 1, 1, tzinfo=UTC if settings.USE_TZ else None)  #: the lock of what was never taken, or given back
+USED = FREE + timedelta(days=366)  #: earlier are only locks of what is free, whatever the time zone
 LOOK_EVERY = 1.0  #: seconds after which it is looked again whether this thread's connection can still be used
 looked = threading.local()
-
-# With one commit, where a notification of its own would take another.
-ENQUEUE = """
-WITH task AS (INSERT INTO django_q_ormq (key, payload, lock) VALUES (%s, %s, %s) RETURNING id)
-SELECT id, pg_notify(%s, '') FROM task
-"""
-
-# In order, past what other clusters are taking at this moment, and in one round trip.
-CLAIM = """
-UPDATE django_q_ormq AS task SET lock = statement_timestamp() + %s
-FROM (SELECT id, lock FROM django_q_ormq WHERE key = %s AND lock <= statement_timestamp()
-      ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED) AS free
-WHERE task.id = free.id RETURNING task.id, task.payload, free.lock, task.lock
-"""
 
 logger = logging.getLogger("django-q")
 
@@ -49,28 +43,50 @@ def all_rows() -> QuerySet[OrmQ]:
     return rows
 
 
+def now() -> datetime:
+    """Return the time where the database is a file of this host. It is UTC, which no summer time turns back."""
+    return datetime.now(UTC) if settings.USE_TZ else datetime.now(UTC).replace(tzinfo=None)
+
+
+def lapses() -> QuerySet[Lapse]:
+    """Return what is known of leases that have run out."""
+    return Lapse.objects.using(Conf.ORM)
+
+
+def count(keys: list[int], by: int) -> None:
+    """Change how often the leases of tasks have run out."""
+    lapses().bulk_create([Lapse(task=key, times=0) for key in keys], ignore_conflicts=True)
+    lapses().filter(task__in=keys).update(times=F("times") + by)
+
+
 class Broker(ORM):  # type: ignore[misc]
     """django-q2's, with leases.
 
-    A task's lock is the time, by the database's clock, from which it may be taken. Upstream, 1.11.1, takes tasks in
-    no order and by the clock of each client, and lets whoever loses a race ask again without a pause.
+    Upstream, 1.11.1, takes tasks in no order and by the clock of each client, and lets whoever loses a race ask again
+    without a pause.
     """
 
     ordered = True
     forgets_returned = True
+    transactional = True
 
     def __init__(self, list_key: str | None = None) -> None:
         """Serve the queue of this cluster."""
         super().__init__(list_key)
-        self.lease = timedelta(seconds=Conf.RETRY)
         self.channel = f"{Conf.PREFIX}:{self.list_key}"[:63]
-        self.locks: dict[str, datetime] = {}  #: of what this process has claimed
-        self.listening: Any = None  #: the connection that notifications come on, False if none do
+        self.locks: dict[str, Any] = {}  #: of what this process holds: as PostgreSQL writes them, which is exact
+        self.turn = threading.RLock()  #: of whoever compares these locks with the rows', or changes both
+        self.listening: Any = True  #: the connection that notifications come on; False if none do, True at first
 
     @property
     def database(self) -> Any:
         """Django's connection to the database that holds the queue."""
         return connections[Conf.ORM]
+
+    @property
+    def postgresql(self) -> bool:
+        """Whether the database is a server, and no file."""
+        return bool(self.database.vendor == "postgresql")
 
     @staticmethod
     def get_connection(list_key: str | None = None) -> QuerySet[OrmQ]:
@@ -78,115 +94,205 @@ class Broker(ORM):  # type: ignore[misc]
 
         Upstream, 1.11.1, closes old connections each time: for CONN_HEALTH_CHECKS that is a query for each task queued.
         """
-        now = time.monotonic()
-        if connections[Conf.ORM].errors_occurred or now - getattr(looked, "at", -math.inf) > LOOK_EVERY:
-            looked.at = now
+        moment = time.monotonic()
+        if connections[Conf.ORM].errors_occurred or moment - getattr(looked, "at", -math.inf) > LOOK_EVERY:
+            looked.at = moment
             ORM.get_connection(list_key)
         return all_rows()
 
-    def now(self) -> datetime:
-        """Return the time of the database: clients' clocks differ, but that of a file is this host's."""
-        if self.database.vendor != "postgresql":
-            return timezone.now()
-        with self.database.cursor() as cursor:
-            cursor.execute("SELECT statement_timestamp()")
-            now: datetime = cursor.fetchone()[0]
-            return now
+    @contextmanager
+    def rows(self) -> Iterator[QuerySet[OrmQ]]:
+        """Lend the rows; after an error the next one gets a new connection: this one may lead to a former primary."""
+        try:
+            yield self.get_connection()
+        except Error:
+            if not self.database.in_atomic_block:
+                self.database.close()
+            raise
+
+    def run(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run a statement, and return its rows."""
+        with self.rows(), self.database.cursor() as cursor:
+            cursor.execute(statement, parameters)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def run_on(self, held: dict[str, Any], statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run a statement on tasks that this process holds."""
+        return self.run(HELD + statement, list(held), list(held.values()), *parameters) if held else []
+
+    @contextmanager
+    def alone(self) -> Iterator[QuerySet[OrmQ]]:
+        """Lend the rows, and keep other threads from what is known of those that this process holds.
+
+        In a file its lock does so: with another one, whoever has the file could wait for who waits for the file.
+        """
+        with self.turn if self.postgresql else transaction.atomic(using=Conf.ORM), self.rows() as rows:
+            yield rows
 
     def enqueue(self, task: str) -> int:
         """Add a task."""
-        if self.database.vendor == "postgresql":
-            with self.database.cursor() as cursor:
-                cursor.execute(ENQUEUE, [self.list_key, task, FREE, self.channel])
-                return int(cursor.fetchone()[0])
-        return int(self.get_connection().create(key=self.list_key, payload=task, lock=FREE).pk)
+        if self.postgresql:
+            return int(self.run(ENQUEUE, self.list_key, task, self.channel)[0][0])
+        with self.rows() as rows:
+            return int(rows.create(key=self.list_key, payload=task, lock=FREE).pk)
 
     def enqueue_all(self, payloads: list[str]) -> None:
         """Add tasks, all or none."""
-        rows = [OrmQ(key=self.list_key, payload=payload, lock=FREE) for payload in payloads]
-        self.get_connection().bulk_create(rows)
-        self.notify()
+        with self.rows() as rows:
+            rows.bulk_create([OrmQ(key=self.list_key, payload=payload, lock=FREE) for payload in payloads])
+        if self.postgresql:
+            self.run("SELECT pg_notify(%s, '')", self.channel)
 
-    def notify(self) -> None:
-        """Wake whoever waits for a task, once the transaction is committed."""
-        if self.database.vendor == "postgresql":
-            with self.database.cursor() as cursor:
-                cursor.execute("SELECT pg_notify(%s, '')", [self.channel])
-
-    def claim(self, limit: int) -> list[Delivery]:
-        """Take up to so many tasks, the oldest first."""
-        if self.database.vendor == "postgresql":
-            with self.database.cursor() as cursor:
-                cursor.execute(CLAIM, [self.lease, self.list_key, limit])
-                rows = sorted(cursor.fetchall())
+    def claim(self, limit: int, size: int) -> list[Delivery]:
+        """Take tasks, the oldest first."""
+        if self.postgresql:
+            taken = self.run(CLAIM, self.list_key, limit, timedelta(seconds=Conf.RETRY), size)
         else:
-            with transaction.atomic(using=Conf.ORM):
-                now = self.now()
-                free = self.get_connection().filter(key=self.list_key, lock__lte=now)[:limit]
-                rows = [(row.pk, row.payload, row.lock, now + self.lease) for row in free]
-                self.get_connection().filter(pk__in=[row[0] for row in rows]).update(lock=now + self.lease)
-        self.locks |= {str(key): lock for key, _, _, lock in rows}
-        return [self.delivery(key, payload, free) for key, payload, free, _ in rows]
+            taken = self.claim_in_file(limit, size)
+        with self.turn:
+            self.locks.update({str(key): lock for key, _, lock, _ in taken})
+        return [Delivery(str(key), payload, 1 + times) for key, payload, _, times in taken]
 
-    def delivery(self, key: int, payload: str, free: datetime) -> Delivery:
-        """Return a task. One whose lease has run out carries the number of its hand-outs in its payload."""
-        return Delivery(str(key), *(self.count(key, payload, 1) if free != FREE else (payload, 1)))
+    def claim_in_file(self, limit: int, size: int) -> list[tuple[Any, ...]]:
+        """Take tasks, and return their ids, payloads, locks, and how often their leases have run out."""
+        taken: dict[int, tuple[str, datetime]] = {}
+        with self.alone() as rows:
+            free = rows.filter(key=self.list_key, lock__lte=now()).values_list("pk", "payload", "lock")[:limit]
+            for key, payload, former in free.iterator(chunk_size=1):  # one that is too large is the last to be read
+                size -= len(payload.encode())
+                if taken and size < 0:
+                    break
+                taken[key] = payload, former
+            lock = now() + timedelta(seconds=Conf.RETRY)
+            rows.filter(pk__in=taken).update(lock=lock)
+            count([key for key, (_, former) in taken.items() if former > USED], 1)
+            times = dict(lapses().filter(task__in=taken).values_list("task", "times"))
+        return [(key, payload, lock, times.get(key, 0)) for key, (payload, _) in taken.items()]
 
-    def count(self, key: int, payload: str, by: int) -> tuple[str, int]:
-        """Change the number of a task's hand-outs, and return its payload and the number."""
-        try:
-            task = SignedPackage.loads(payload)
-        except Exception:  # whatever unpickling raises: the pusher reports it
-            return payload, 1
-        task["deliveries"] = task.get("deliveries", 1) + by
-        payload = SignedPackage.dumps(task)
-        self.get_connection().filter(pk=key).update(payload=payload)
-        return payload, task["deliveries"]
+    def held(self, receipts: Iterable[str]) -> dict[str, Any]:
+        """Return the locks of those tasks that this process holds, as far as it knows."""
+        return {receipt: self.locks[receipt] for receipt in receipts if receipt in self.locks}
+
+    @staticmethod
+    def in_file(held: dict[str, Any]) -> list[int]:
+        """Return the ids of the tasks that this process still holds."""
+        rows = all_rows().filter(pk__in=held).values_list("pk", "lock")
+        return [key for key, lock in rows if held[str(key)] == lock]
+
+    def forget(self, held: dict[str, Any]) -> None:
+        """Hold these no longer, except those that were claimed again meanwhile."""
+        with self.turn:
+            for receipt, lock in held.items():
+                if self.locks.get(receipt) == lock:
+                    del self.locks[receipt]
 
     def renew(self, receipts: Iterable[str]) -> set[str]:
         """Renew leases, and return the receipts of those that are not this process's any more."""
         receipts = set(receipts)
-        self.locks = {receipt: lock for receipt, lock in self.locks.items() if receipt in receipts}
-        if not receipts:
-            return set()
-        lock = self.now() + self.lease
-        rows = self.get_connection().filter(pk__in=receipts)
-        rows.filter(lock__in=set(self.locks.values())).update(lock=lock)
-        self.locks = dict.fromkeys(self.locks, lock)
-        return receipts - {str(key) for key in rows.filter(lock=lock).values_list("pk", flat=True)}
+        with self.alone() as rows:
+            held, lease = self.held(receipts), timedelta(seconds=Conf.RETRY)
+            if self.postgresql:
+                renewed = {str(key): lock for key, lock in self.run_on(held, RENEW, lease)}
+            else:
+                keys, lock = self.in_file(held), now() + lease
+                rows.filter(pk__in=keys).update(lock=lock)
+                renewed = dict.fromkeys(map(str, keys), lock)
+            self.locks.update(renewed)
+        self.forget({receipt: lock for receipt, lock in held.items() if receipt not in renewed})
+        return receipts - renewed.keys()
 
     def release(self, receipts: Iterable[str], delay: float = 0.0) -> None:
         """Give tasks back, to be taken after so many seconds."""
-        if receipts := list(receipts):
-            rows = self.get_connection().filter(pk__in=receipts)
-            if delay:  # its lock will look like a lease that has run out, but its cluster has not died of it
-                for key, payload in rows.values_list("pk", "payload"):
-                    self.count(key, payload, -1)
-            rows.update(lock=self.now() + timedelta(seconds=delay) if delay else FREE)
+        with self.parting(receipts) as held:
+            if self.postgresql:
+                self.run_on(held, RELEASE, delay > 0, timedelta(seconds=delay), delay > 0)
+                return
+            keys = self.in_file(held)
+            if delay:
+                count(keys, -1)
+            all_rows().filter(pk__in=keys).update(lock=now() + timedelta(seconds=delay) if delay else FREE)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
-        """Remove tasks that are done."""
-        if receipts := list(receipts):
-            self.get_connection().filter(pk__in=receipts).delete()
+        """Remove tasks that are done; in a transaction, once it is committed."""
+        with self.parting(receipts) as held:
+            if self.postgresql:
+                self.run_on(held, REMOVE)
+                return
+            keys = self.in_file(held)
+            all_rows().filter(pk__in=keys).delete()
+            if lapses().exists():  # for most tasks there is none
+                lapses().filter(task__in=keys).delete()
+
+    @contextmanager
+    def parting(self, receipts: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Lend the locks of what this process holds, and forget them once the transaction is committed."""
+        with self.alone():
+            held = self.held(receipts)
+            yield held
+            transaction.on_commit(partial(self.forget, held), using=Conf.ORM)
 
     def idle(self, timeout: float, others: list[Any]) -> None:
         """Wait for a notification; without one, look at the queue every `poll` seconds."""
         if self.listening is not self.database.connection and self.listening is not False:
             self.listen()  # and look again: a task may have come before
         elif self.listening:
-            wait([self.listening.fileno(), *others], timeout)
-            list(self.listening.notifies(timeout=0))
+            with self.rows(), self.database.wrap_database_errors:
+                if not list(self.listening.notifies(timeout=0)):  # one may have come with the answer to a claim
+                    wait([self.listening.fileno(), *others], timeout)
+                    list(self.listening.notifies(timeout=0))
         else:
             wait(others, min(timeout, Conf.POLL))
 
     def listen(self) -> None:
-        """Ask for notifications, and find out whether they come: a PgBouncer that pools transactions drops them."""
-        self.listening = False
-        if self.database.vendor == "postgresql":
-            with self.database.cursor() as cursor:
-                cursor.execute(f'LISTEN "{self.channel}"')
-            self.notify()
-            if list(self.database.connection.notifies(timeout=2, stop_after=1)):
-                self.listening = self.database.connection
+        """Ask for notifications, unless somebody stands between who may carry each statement to another server process.
+
+        PgBouncer, for one: it tells its clients a number of its own.
+        """
+        listening: Any = False
+        if self.postgresql:
+            ((server,),) = self.run("SELECT pg_backend_pid()")
+            if server == self.database.connection.info.backend_pid:
+                self.run(f'LISTEN "{self.channel}"')
+                listening = self.database.connection
             else:
-                logger.warning("PostgreSQL's notifications do not arrive; asking every %s s instead", Conf.POLL)
+                logger.warning("PostgreSQL is behind a pooler: the queue is looked at every %s s", Conf.POLL)
+        self.listening = listening  # not before: what an outage has kept from being asked is asked again
+
+    def ping(self) -> bool:
+        """Ask the database for an answer; upstream's asks nobody."""
+        return bool(self.run("SELECT 1"))
+
+    # django-q2's words
+
+    def dequeue(self) -> list[tuple[str, str | bytes]]:
+        """Take tasks, as receipts and payloads."""
+        return [(delivery.receipt, delivery.payload) for delivery in self.claim(Conf.BULK, maxsize)]
+
+    def acknowledge(self, task_id: str) -> None:
+        """Remove a task that is done."""
+        self.acknowledge_all([task_id])
+
+    fail = acknowledge
+
+    def delete(self, task_id: str, **which: Any) -> None:
+        """Remove a task, whoever holds it."""
+        with self.rows() as rows:
+            removed = rows.filter(**which or {"pk": task_id})
+            lapses().filter(task__in=removed.values("pk")).delete()
+            removed.delete()
+
+    def purge_queue(self) -> None:
+        """Remove all tasks."""
+        self.delete("", key=self.list_key)
+
+    delete_queue = purge_queue
+
+    def queue_size(self) -> int:
+        """Return the number of tasks that may be taken now."""
+        with self.rows() as rows:
+            return int(rows.filter(key=self.list_key, lock__lte=Now()).count())
+
+    def lock_size(self) -> int:
+        """Return the number of tasks that are taken, or given back with a delay."""
+        with self.rows() as rows:
+            return int(rows.filter(key=self.list_key, lock__gt=Now()).count())

@@ -3,7 +3,6 @@
 import inspect
 import os
 import re
-from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,12 +12,13 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, register
-from django.core.management import load_command_class
+from django.db import connections, router
 from django.utils.module_loading import import_string
 from django_prodserver.backends.base import BaseProcessBackend
 from django_prodserver.backends.servers.gunicorn import GunicornServer
 from django_prodserver.backends.workers.django_q2 import DjangoQ2Worker
 from django_q import conf
+from django_q.models import OrmQ
 from gunicorn.config import Config as GunicornConfig
 
 from worker.processes import workers
@@ -46,16 +46,13 @@ def _did_you_mean(word: str, known: list[str]) -> str:
 
 def _options(backend: type[BaseProcessBackend]) -> list[str]:
     """Return the options that the backend's program knows, without their dashes; [] if it cannot be asked."""
-    parser: ArgumentParser
-    if issubclass(backend, GunicornServer):
-        parser = GunicornConfig().parser()
-    elif issubclass(backend, DjangoQ2Worker):
-        parser = load_command_class("django_q", "qcluster").create_parser("manage.py", "qcluster")
-    else:
+    if issubclass(backend, DjangoQ2Worker):
+        return ["name"]
+    if not issubclass(backend, GunicornServer):
         return []
     return [
         option.removeprefix("--")
-        for action in parser._actions  # noqa: SLF001 (argparse has no public list)
+        for action in GunicornConfig().parser()._actions  # noqa: SLF001 (argparse has no public list)
         for option in action.option_strings
         if option.startswith("--")
     ]
@@ -67,24 +64,19 @@ def _check_process(name: str, entry: Any) -> Iterator[CheckMessage]:
         yield Error(f"{where} is a {type(entry).__name__}.", hint="Write {'BACKEND': …}.", id="worker.E002")
         return
     for key in entry.keys() - {"BACKEND", "ARGS"}:
-        yield Error(
-            f"{where} has the unknown key {key!r}.", hint=_did_you_mean(key, ["ARGS", "BACKEND"]), id="worker.E003"
-        )
+        hint = _did_you_mean(key, ["ARGS", "BACKEND"])
+        yield Error(f"{where} has the unknown key {key!r}.", hint=hint, id="worker.E003")
+    name_a_class = "Name a class, such as worker.backend.DjangoQ2Worker."
     if "BACKEND" not in entry:
-        yield Error(
-            f"{where} has no BACKEND.", hint="Name a class, such as worker.backend.DjangoQ2Worker.", id="worker.E004"
-        )
+        yield Error(f"{where} has no BACKEND.", hint=name_a_class, id="worker.E004")
         return
     try:
         backend = import_string(entry["BACKEND"])
         if not issubclass(backend, BaseProcessBackend):
             raise TypeError(f"{entry['BACKEND']} is not a backend of django-prodserver")
     except (AttributeError, ImportError, TypeError) as error:
-        yield Error(
-            f"{where}: the BACKEND {entry['BACKEND']!r} cannot be used: {error}.",
-            hint="Name a class, such as worker.backend.DjangoQ2Worker.",
-            id="worker.E005",
-        )
+        message = f"{where}: the BACKEND {entry['BACKEND']!r} cannot be used: {error}."
+        yield Error(message, hint=name_a_class, id="worker.E005")
         return
     args = entry.get("ARGS", {})
     if not isinstance(args, Mapping) or not all(
@@ -103,11 +95,8 @@ def _check_process(name: str, entry: Any) -> Iterator[CheckMessage]:
     cluster = args.get("name")
     clusters = {settings.Q_CLUSTER["name"], *(settings.Q_CLUSTER.get("ALT_CLUSTERS") or ())}
     if issubclass(backend, DjangoQ2Worker) and cluster and cluster not in clusters:
-        yield Error(
-            f"{where}: Q_CLUSTER knows no cluster {cluster!r}.",
-            hint=_did_you_mean(cluster, list(clusters)),
-            id="worker.E008",
-        )
+        hint = _did_you_mean(cluster, list(clusters))
+        yield Error(f"{where}: Q_CLUSTER knows no cluster {cluster!r}.", hint=hint, id="worker.E008")
 
 
 @register()
@@ -138,6 +127,26 @@ def check_broker(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
                 id="worker.E010",
             )
         ]
+    return []
+
+
+@register()
+def check_queue(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that a queue in a database is in one that hands out each task once; it is not asked."""
+    alias = settings.Q_CLUSTER.get("orm")
+    if not alias or settings.Q_CLUSTER["broker_class"] != "worker.broker.Broker":
+        return []
+    where = f"Q_CLUSTER['orm'] is {alias!r}"
+    if alias not in settings.DATABASES:
+        hint = _did_you_mean(alias, list(settings.DATABASES))
+        return [Error(f"{where}, which DATABASES does not have.", hint=hint, id="worker.E011")]
+    if (vendor := connections[alias].vendor) not in {"postgresql", "sqlite"}:
+        hint = "Name a database of PostgreSQL or SQLite, or choose another broker."
+        message = f"{where}, a database of {vendor}, where two workers would run a task twice."
+        return [Error(message, hint=hint, id="worker.E012")]
+    if not router.allow_migrate_model(alias, OrmQ):
+        hint = "Name the database that the router's allow_migrate() answers for the app django_q."
+        return [Error(f"{where}, and a router keeps the queue's table out of it.", hint=hint, id="worker.E013")]
     return []
 
 

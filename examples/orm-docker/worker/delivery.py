@@ -1,12 +1,10 @@
-"""Deliveries: what a broker hands out, and what becomes of one that cannot be run."""
+"""What the cluster needs of a broker, and what becomes of a payload that nobody can open."""
 
 import pydoc
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from django.utils import timezone
-from django_q.humanhash import uuid
 from django_q.signing import SignedPackage
 
 Task = dict[str, Any]  #: django-q2's package of a task: id, name, func, args, kwargs, started, …
@@ -14,25 +12,35 @@ SUSPECT_AFTER = 5  #: hand-outs of which no attempt ended, after which a task is
 MAX_DELIVERIES = 50  #: hand-outs of a task of which no attempt ended, after which it is set aside
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """A task that the broker has handed out, under a lease."""
 
     receipt: str  #: what the broker knows it by
-    payload: str | bytes
+    payload: str
     count: int = 1  #: how often it was handed out, this time included
 
 
 class Leasing(Protocol):
     """What a cluster needs of a broker, beyond what django-q2 does.
 
-    A claimed task is under a lease of `retry` seconds. Whoever lets it run out loses the task to the next claim.
+    A claimed task is under a lease of `retry` seconds. Whoever lets it run out loses the task to the next claim, and
+    from then on can do nothing to it: renew(), release() and acknowledge_all() leave alone what is another's.
+
+    Threads of one process call these methods at the same time.
     """
 
     list_key: str
     cache: Any
     ordered: bool  #: whether tasks are handed out in the order they came
     forgets_returned: bool  #: whether a hand-out that ended with the task given back does not count as one
+    transactional: bool  #: whether enqueue() is part of the transaction of the database that holds the schedules
+
+    def ping(self) -> Any:
+        """Ask the server for an answer; raises what its client raises."""
+
+    def enqueue(self, payload: str) -> Any:
+        """Add a task. It is not added twice if the connection breaks; then it raises, and may have been added."""
 
     def enqueue_all(self, payloads: list[str]) -> None:
         """Add tasks, in this order and as few requests as can be; all or none where the server knows how."""
@@ -40,8 +48,14 @@ class Leasing(Protocol):
     def queue_size(self) -> int:
         """Return the number of tasks that wait."""
 
-    def claim(self, limit: int) -> list[Delivery]:
-        """Take up to so many tasks, in the order they came where the server knows it; may wait a second for one."""
+    def set_stat(self, key: str, value: str, timeout: int) -> Any:
+        """Show a cluster's state to django-q2's commands for so many seconds."""
+
+    def claim(self, limit: int, size: int) -> list[Delivery]:
+        """Take up to so many tasks, in the order they came where the server knows it; may wait a second for one.
+
+        Their payloads have no more than `size` bytes together, unless the first one alone has more.
+        """
 
     def idle(self, timeout: float, others: list[Any]) -> None:
         """Wait until a task may have come, one of the others is ready to be read, or so many seconds are over."""
@@ -57,29 +71,19 @@ class Leasing(Protocol):
 
 
 def brief(error: BaseException) -> str:
-    """Return an error in one line: some clients write a page."""
-    line = str(error).strip().partition("\n")[0]
+    """Return an error in one line: some clients write a page, and some errors cannot even be printed."""
+    try:
+        line = str(error).strip().partition("\n")[0]
+    except Exception:  # whatever a class's own __str__ raises
+        line = "its text cannot be read"
     return f"{type(error).__name__}: {line[:197] + '...' if len(line) > 200 else line}"
 
 
-def failed(task: Task, reason: str) -> Task:
-    """Return a task as one of whom an attempt has failed."""
-    return task | {"success": False, "result": reason, "stopped": timezone.now()}
-
-
-def unreadable(payload: str | bytes, reason: str) -> Task:
-    """Return a failed task that stands for a payload, and runs it when the admin's "resubmit" queues it again."""
-    name, identity = uuid()
-    now = timezone.now()
-    task = {"id": identity, "name": f"unreadable-{name}"[:100], "func": run_payload, "args": (payload,), "kwargs": {}}
-    return failed(task | {"started": now, "set_aside": True}, reason)
-
-
 def run_payload(payload: str | bytes) -> Any:
-    """Run the task of a payload that could not be read when it came.
+    """Run the task of a payload that could not be opened when it came: what the admin's "resubmit" queues again.
 
     Raises:
-        Exception: What reading or running it raises.
+        Exception: What opening or running it raises.
     """
     task = SignedPackage.loads(payload.decode() if isinstance(payload, bytes) else payload)
     function: Any = task["func"] if callable(task["func"]) else pydoc.locate(task["func"])

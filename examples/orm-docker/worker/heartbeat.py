@@ -2,34 +2,103 @@
 
 django-q2 publishes a status too, but it does not say which cluster it is of, and asking for it needs the database:
 a probe that fails when the database is away would have the platform restart workers that only need to wait.
+
+The file lies in a folder that only its user can write to, and is named by cluster, project's path and main process: so
+two workers on one host, two checkouts and two users never meet.
 """
 
-import logging
-import math
+import hashlib
+import json
 import os
+import stat
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from django.conf import settings
 from django.core.cache import caches
 from django_q.conf import Conf
 
-from worker.delivery import brief
-
-FRESH = 30.0  #: seconds for which the file counts; the guard may have to wait for an absent database
-
-logger = logging.getLogger(__name__)
+FRESH = 10.0  #: seconds for which the file counts; the main process writes it each second
+PROJECT = hashlib.sha256(bytes(Path(__file__).resolve().parent.parent)).hexdigest()[:12]
 
 
-def _file(cluster: str) -> Path:
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    return Path(tempfile.gettempdir()) / f"{Conf.PREFIX}-{cluster}-{user}.heartbeat"
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """What a cluster's main process has left on this host."""
+
+    main: int
+    agent: int
+    workers: list[int]
+    late: dict[str, float]  #: what a thread does, and the seconds for which it is late
+    born: str
+    age: float  #: seconds
 
 
-def _key(cluster: str) -> str:
-    return f"heartbeat:{Conf.PREFIX}:{cluster}"
+class Heartbeat:
+    """The file, which the main process writes."""
+
+    def __init__(self, cluster: str) -> None:
+        """Remove the files that dead processes of this cluster and project have left."""
+        self._name = f"{_prefix(cluster)}{os.getpid()}"
+        self._born = _born(os.getpid())
+        with suppress(OSError):
+            for file in _folder().glob(f"{_prefix(cluster)}*"):
+                pid = file.name.removeprefix(_prefix(cluster)).partition(".")[0]
+                if pid.isdigit() and _is_dead(int(pid), file):
+                    file.unlink(missing_ok=True)
+
+    def beat(self, agent: int, workers: list[int], late: dict[str, float]) -> str:
+        """Give a sign of life; return "", or why it cannot be given. It never raises."""
+        content = {"main": os.getpid(), "agent": agent, "workers": workers, "late": late, "born": self._born}
+        try:
+            folder = _folder()
+            folder.mkdir(mode=0o700, exist_ok=True)
+            new = folder / f"{self._name}.new"
+            new.write_text(json.dumps(content))
+            new.replace(folder / self._name)  # a probe finds the old one or this one, and no half
+        except OSError as error:
+            return str(error)
+        return ""
+
+    def stop(self) -> None:
+        """Remove the file, when the cluster ends as it should."""
+        with suppress(OSError):
+            (_folder() / self._name).unlink(missing_ok=True)
+
+
+def signs(cluster: str) -> list[Sign]:
+    """Return the signs of life of the cluster's main processes on this host.
+
+    Raises:
+        OSError: If there is no temporary folder to leave one in, or its folder in there is not this user's own.
+        ValueError: If one was not written by this module.
+    """
+    found = []
+    for file in sorted(_folder().glob(f"{_prefix(cluster)}*")):
+        if file.name.removeprefix(_prefix(cluster)).isdigit():
+            with suppress(FileNotFoundError):  # it has just stopped
+                age = abs(time.time() - file.stat().st_mtime)  # of the future: from before the clock was set back
+                found.append(Sign(**json.loads(file.read_text()), age=age))
+    return found
+
+
+def announce(cluster: str) -> None:
+    """Say to all hosts that the cluster is alive; raises what the cache raises."""
+    caches[Conf.CACHE].set(_key(cluster), time.time(), shared_for())
+
+
+def withdraw(cluster: str) -> None:
+    """Take that back; raises what the cache raises."""
+    caches[Conf.CACHE].delete(_key(cluster))
+
+
+def is_alive(cluster: str) -> bool:
+    """Say whether the cluster has reported lately, on whatever host it runs."""
+    return caches[Conf.CACHE].get(_key(cluster)) is not None
 
 
 def shared_for() -> int:
@@ -38,59 +107,52 @@ def shared_for() -> int:
     return 3 * quiet
 
 
-class Heartbeat:
-    """The beating side, in the cluster's guard."""
-
-    def __init__(self, cluster: str) -> None:
-        """Beat for the cluster of this name."""
-        self.cluster = cluster
-        self._tried = -math.inf
-        self._refused = ""  #: why the last file could not be written
-
-    def beat(self) -> bool:
-        """Give a sign of life, and say whether it was the cache's turn, and it has taken it.
-
-        It never raises: a file system that is read-only or an absent database must not stop the guard.
-        """
-        try:
-            _file(self.cluster).touch()
-            self._refused = ""
-        except OSError as error:  # said once, for it may stay so, and apart: web must see the cluster nevertheless
-            if str(error) != self._refused:
-                logger.warning("Cluster %s has nowhere to leave a sign of life for probes: %s", self.cluster, error)
-            self._refused = str(error)
-        try:
-            if time.monotonic() - self._tried >= settings.Q_QUIET:
-                self._tried = time.monotonic()
-                caches[Conf.CACHE].set(_key(self.cluster), time.time(), shared_for())
-                return True
-        except Exception as error:  # each cache has exceptions of its own
-            logger.warning("The sign of life of cluster %s could not be given: %s", self.cluster, brief(error))
-        return False
-
-    def stop(self) -> None:
-        """Withdraw the sign of life, when the cluster ends as it should."""
-        with suppress(OSError):
-            _file(self.cluster).unlink(missing_ok=True)
-        try:
-            caches[Conf.CACHE].delete(_key(self.cluster))
-        except Exception as error:
-            logger.warning("The sign of life of cluster %s could not be withdrawn: %s", self.cluster, brief(error))
+def _key(cluster: str) -> str:
+    return f"heartbeat:{Conf.PREFIX}:{cluster}"
 
 
-def age_on_this_host(cluster: str) -> float | None:
-    """Return the seconds since the cluster's last sign of life on this host, None if there is none.
+def _prefix(cluster: str) -> str:
+    return f"{quote(cluster, safe='')}-{PROJECT}-"
+
+
+def _folder() -> Path:
+    """Return this user's folder for this project's files, which may not be there yet.
 
     Raises:
-        OSError: If there is no temporary folder to leave one in.
+        OSError: If there is no temporary folder, or what has the name is not a folder of this user alone.
     """
-    file = _file(cluster)
+    user = _user()
     try:
-        return time.time() - file.stat().st_mtime
-    except FileNotFoundError:
-        return None
+        folder = Path(tempfile.gettempdir()) / f"{quote(Conf.PREFIX, safe='')}-worker-{user}"
+    except FileNotFoundError as error:
+        hint = "if the file system is read-only, mount a tmpfs at /tmp"
+        raise FileNotFoundError(f"{error.strerror or error}; {hint}") from error
+    with suppress(FileNotFoundError):
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or found.st_mode & 0o022:
+            raise PermissionError(f"{folder} is not a folder that belongs to this user alone")
+    return folder
 
 
-def is_alive(cluster: str) -> bool:
-    """Say whether the cluster has reported lately, on whatever host it runs."""
-    return caches[Conf.CACHE].get(_key(cluster)) is not None
+def _user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0
+
+
+def _born(pid: int) -> str:
+    """Return when a process began, in the system's own count; "" if it is gone, or where the system does not tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def _is_dead(pid: int, file: Path) -> bool:
+    """Say whether the process that wrote a file is gone; after a container's start another may have its number."""
+    try:
+        os.kill(pid, 0)
+    except OSError:  # it is gone, or another user's and so not the writer
+        return True
+    try:
+        return pid == os.getpid() or bool(json.loads(file.read_text())["born"] != _born(pid))
+    except (LookupError, OSError, TypeError, ValueError):  # it is being written
+        return False

@@ -1,52 +1,38 @@
-"""What the tests share."""
+"""What the tests share: a queue in memory, so that none of them needs the broker's server."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from subprocess import Popen
+from typing import Any
 
 import pytest
-
-from tests.broker_server import broker_server
-from tests.processes import free_port, manage, running
-from worker.processes import processes
+from django_q.conf import Conf
+from django_q.signing import SignedPackage
 
 
-@dataclass
-class Site:
-    """The whole site as it runs in production, with a database and a broker of its own."""
+class Queue:
+    """Keeps what is queued."""
 
-    url: str
-    env: dict[str, str]
-    processes: dict[str, Popen[bytes]]
-    logs: Path
+    tasks: list[dict[str, Any]] = []
 
+    def __init__(self, list_key: str) -> None:
+        """Take the place of the broker; the key is the name of the cluster."""
+        self.list_key = list_key
 
-@pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Variables for real processes: a database, a broker and a folder for signs of life, all empty."""
-    folder = tmp_path_factory.mktemp("site")
-    for variables in broker_server(folder):
-        env = {
-            **variables,
-            "DATABASE_URL": f"sqlite:///{folder}/db.sqlite3",
-            "DEBUG": "true",
-            "PORT": str(free_port()),
-            "TMPDIR": str(folder),
-        }
-        for command in ("migrate", "createcachetable"):
-            done = manage(command, env=env)
-            assert done.returncode == 0, done.stderr
-        yield env
+    def enqueue(self, payload: str) -> None:
+        """Keep a task."""
+        self.tasks.append(SignedPackage.loads(payload))
+
+    def enqueue_all(self, payloads: list[str]) -> None:
+        """Keep tasks."""
+        for payload in payloads:
+            self.enqueue(payload)
+
+    def ping(self) -> bool:
+        """Answer a probe."""
+        return True
 
 
-@pytest.fixture(scope="session")
-def site(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Run web and all workers."""
-    folder = tmp_path_factory.mktemp("logs")
-    with ExitStack() as stack:
-        started = {
-            process.name: stack.enter_context(running(process.name, environment, folder)) for process in processes()
-        }
-        yield Site(f"http://127.0.0.1:{environment['PORT']}", environment, started, folder)
+@pytest.fixture(autouse=True)
+def queue(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Provide the tasks that the test queues: nobody runs them but the test itself."""
+    monkeypatch.setattr(Queue, "tasks", [])
+    monkeypatch.setattr(Conf, "BROKER_CLASS", "tests.conftest.Queue")
+    return Queue.tasks

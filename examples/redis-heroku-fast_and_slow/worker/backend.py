@@ -25,7 +25,7 @@ def begin_as(cluster: str) -> None:
 
 
 class DjangoQ2Worker(django_q2.DjangoQ2Worker):
-    """Starts a cluster. ARGS are options of qcluster: `{"name": "slow"}` names one of ALT_CLUSTERS."""
+    """Starts a cluster. Its one argument, `{"name": "slow"}`, names one of ALT_CLUSTERS."""
 
     def __init__(self, **config: Any) -> None:
         """Make sure that all is there that the cluster needs.
@@ -45,28 +45,20 @@ class DjangoQ2Worker(django_q2.DjangoQ2Worker):
             ) from error
 
     def start_server(self, *args: str) -> None:
-        """Run qcluster with these arguments until it is stopped, once database and broker answer.
+        """Run a cluster until it is stopped, once database and broker answer; then end this process.
 
         Raises:
             ImproperlyConfigured: On a system without fork().
-            CommandError: If database or broker stay away.
         """
         if not hasattr(os, "fork"):
             raise ImproperlyConfigured(
                 "The worker runs on Linux and macOS: on Windows, start it in WSL or a container."
             )
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the cluster takes it; PID 1 would ignore it
-        from django_q.management.commands import qcluster
-
-        from worker.cluster import Cluster
-        from worker.health import wait_for_servers
-
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until the cluster takes it; PID 1 would ignore it
         begin_as(self.cluster_name())
-        wait_for_servers()
-        # The command takes the class from its module, and has no option for another.
-        qcluster.Cluster = Cluster
-        super().start_server(*args)
-        sys.exit(Cluster.supervise())
+        from worker.cluster.supervisor import Supervisor
+
+        Supervisor().run()
 
     def cluster_name(self) -> str:
         """Return the cluster that the arguments name, "" if none."""

@@ -10,7 +10,8 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import cache, cached_property
+from functools import cache
+from sys import maxsize
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -25,6 +26,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from worker.delivery import Delivery
+from worker.scripts import CLAIM, ENQUEUE_ALL, RECLAIM, RELEASE, REMOVE, RENEW, TIDY
 
 GROUP = "workers"  #: the clusters, to the server
 RETURNED = "returned"  #: whom tasks belong to that were given back
@@ -32,42 +34,6 @@ NO_GROUP = ("NOGROUP", "UNBLOCKED", "no such key")  #: how the server says so, a
 LOOK_EVERY = 2.0  #: seconds between two looks for leases that have run out
 TIDY_EVERY = 60.0  #: seconds between two looks for what others have left behind
 DRAIN = 10_000  #: tasks moved from django-q2's list at a time, in about 50 ms
-
-# Atomic: a lease that another cluster has got is not taken back. JUSTID: it does not count as another delivery.
-RENEW = """
-local lost = {}
-for i = 3, #ARGV do
-    local mine = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2])
-    if #mine == 0 or #redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'JUSTID') == 0 then
-        lost[#lost + 1] = ARGV[i]
-    end
-end
-return lost
-"""
-# The delivery is uncounted: its cluster has not died of it, and failed attempts are counted elsewhere.
-RELEASE = """
-for i = 4, #ARGV do
-    local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)[1]
-    if pending then
-        redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i],
-                   'IDLE', ARGV[3], 'RETRYCOUNT', math.max(pending[4] - 1, 0), 'JUSTID')
-    end
-end
-"""
-# XGROUP DELCONSUMER would drop a consumer's tasks with it, so nothing may come between the look and the deletion.
-TIDY = """
-for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
-    local field = {}
-    for i = 1, #consumer, 2 do field[consumer[i]] = consumer[i + 1] end
-    if field.pending == 0 and field.idle > tonumber(ARGV[2]) then
-        redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], field.name)
-    end
-end
-local payloads = redis.call('LRANGE', KEYS[2], 0, ARGV[3] - 1)
-for _, payload in ipairs(payloads) do redis.call('XADD', KEYS[1], '*', 'payload', payload) end
-redis.call('LTRIM', KEYS[2], #payloads, -1)
-return #payloads
-"""
 
 logger = logging.getLogger("django-q")
 
@@ -84,7 +50,7 @@ def connection_options(url: str) -> dict[str, object]:
         "socket_timeout": 5,  # seconds; above the one for which an empty queue is asked
         "health_check_interval": 30,  # seconds; routers drop connections that were long idle
         # Connect anew, once, if the connection was cut, or leads to a former primary. After a timeout the server may
-        # still do what it was asked: a task would be queued twice.
+        # still do what it was asked.
         "retry": Retry(NoBackoff(), 1, (ConnectionLost, ReadOnlyError)),
     }
     if parts.scheme == "rediss" and "DYNO" in os.environ and "ssl_cert_reqs" not in parse_qs(parts.query):
@@ -96,12 +62,22 @@ def usable(url: str) -> str:
     """Return the URL without what redis-py does not know (DigitalOcean adds `ssl`), or what changes its answers.
 
     Raises:
-        ImproperlyConfigured: If it is not that of a single server.
+        ImproperlyConfigured: If it is not that of a single server, or cannot be read. No part of it is repeated.
     """
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ImproperlyConfigured(
             "REDIS_URL must begin with redis://, rediss:// or unix://: the queue is on one server, "
             "neither behind Sentinel nor in a cluster."
+        )
+    try:
+        parts = urlsplit(url)
+        readable = parts.port != 0 and not parts.fragment and "@" not in parts.query
+    except ValueError:
+        readable = False
+    if not readable or (parts.scheme != "unix" and "@" in parts.path):
+        raise ImproperlyConfigured(
+            "REDIS_URL cannot be read: write redis://user:password@host:6379/0, and in the password %2F for /, %23 for "
+            "#, %3F for ?, %40 for @, %3A for : and %25 for %."
         )
     base, _, query = url.partition("?")
     dropped = {"ssl", "protocol", "decode_responses", "legacy_responses"}
@@ -110,8 +86,19 @@ def usable(url: str) -> str:
 
 @cache
 def client(url: str) -> Client:
-    """Connect; a process keeps its connections, and those of a fork are its own."""
-    return Client.from_url(usable(url), **connection_options(url))
+    """Connect; a process keeps its connections, and those of a fork are its own.
+
+    Raises:
+        ImproperlyConfigured: If the URL is wrong.
+    """
+    wanted = usable(url)
+    try:
+        made = Client.from_url(wanted, **connection_options(url))
+        pool = made.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # which connects nowhere, but knows all options
+    except (RedisError, TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f"REDIS_URL has an option after its ? that cannot be used: {error}") from error
+    return made
 
 
 class Broker(Redis):  # type: ignore[misc]
@@ -122,23 +109,26 @@ class Broker(Redis):  # type: ignore[misc]
 
     ordered = True
     forgets_returned = True
+    transactional = False
     looked = tidied = float("-inf")  #: when, by the monotonic clock
+    idles = False  #: nothing came for a second, so that it is not asked what is there before it waits again
 
     def __init__(self, list_key: str | None = None) -> None:
         """Serve the queue of this cluster."""
         name = list_key or Conf.CLUSTER_NAME
         super().__init__(name)
         self.list_key = ":".join(["django_q", *dict.fromkeys([Conf.PREFIX, name]), "stream"])
+        self.name = f"{socket.gethostname()}-{uuid4().hex[:8]}"
 
     @staticmethod
     def get_connection(list_key: str | None = None) -> Client:
         """Connect to the server of the setting `redis`."""
         return client(Conf.REDIS)
 
-    @cached_property
+    @property
     def consumer(self) -> str:
-        """Whom claimed tasks belong to: this process alone."""
-        return f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+        """Whom claimed tasks belong to: this process alone, and none that was forked from it."""
+        return f"{self.name}-{os.getpid()}"
 
     @property
     def lease(self) -> int:
@@ -151,6 +141,8 @@ class Broker(Redis):  # type: ignore[misc]
             return action()
         except ResponseError as error:
             if not any(word in str(error) for word in NO_GROUP):
+                if "READONLY" in str(error):  # which redis-py does not see in what a script of Redis 6 answers
+                    self.connection.connection_pool.disconnect(inuse_connections=False)
                 raise
         try:
             self.connection.xgroup_create(self.list_key, GROUP, id="0", mkstream=True)
@@ -164,20 +156,32 @@ class Broker(Redis):  # type: ignore[misc]
         run = self.connection.register_script(script)
         return self.in_group(lambda: run([self.list_key, *keys], [GROUP, *args]))
 
+    def once(self, *command: str | int) -> Any:
+        """Send a command that may not be carried out twice: redis-py repeats those whose answer did not come."""
+        pool = self.connection.connection_pool
+        connection = pool.get_connection()  # connected anew if the server has closed it
+        try:
+            connection.check_health()
+            connection.send_command(*command, check_health=False)
+            return connection.read_response()
+        except ReadOnlyError:  # a former primary has refused it
+            connection.disconnect()
+            connection.send_command(*command)
+            return connection.read_response()
+        finally:
+            pool.release(connection)
+
     def enqueue(self, task: str) -> str:
         """Add a task."""
-        receipt: bytes = self.connection.xadd(self.list_key, {"payload": task})
+        receipt: bytes = self.once("XADD", self.list_key, "*", "payload", task)
         return receipt.decode()
 
     def enqueue_all(self, payloads: list[str]) -> None:
         """Add tasks, all or none."""
-        pipeline = self.connection.pipeline(transaction=True)
-        for payload in payloads:
-            pipeline.xadd(self.list_key, {"payload": payload})
-        pipeline.execute()
+        self.once("EVAL", ENQUEUE_ALL, 1, self.list_key, *payloads)
 
-    def claim(self, limit: int) -> list[Delivery]:
-        """Take tasks whose lease has run out, or else new ones, for which it waits a second."""
+    def claim(self, limit: int, size: int) -> list[Delivery]:
+        """Take tasks whose lease has run out, or else new ones; where there are none, wait a second for one."""
         now = time.monotonic()
         if now - self.tidied > TIDY_EVERY:
             if self.tidied < 0:
@@ -185,28 +189,21 @@ class Broker(Redis):  # type: ignore[misc]
             if self.tidy() < DRAIN:
                 self.tidied = now
         if now - self.looked > LOOK_EVERY:
-            if deliveries := self.reclaim(limit):
-                return deliveries
+            lapsed = self.run(RECLAIM, self.consumer, limit, size, self.lease)
+            if lapsed:
+                return [self.delivery(*task) for task in zip(lapsed[::3], lapsed[1::3], lapsed[2::3], strict=True)]
             self.looked = now
+        if not self.idles and (taken := self.run(CLAIM, self.consumer, limit, size)):
+            return [self.delivery(*task) for task in zip(taken[::2], taken[1::2], strict=True)]
         streams = {self.list_key: ">"}
-        read = self.in_group(lambda: self.connection.xreadgroup(GROUP, self.consumer, streams, count=limit, block=1000))
-        return [self.delivery(entry) for _, entries in read for entry in entries]
+        read = self.in_group(lambda: self.connection.xreadgroup(GROUP, self.consumer, streams, count=1, block=1000))
+        self.idles = not read
+        return [self.delivery(receipt, fields.get(b"payload", b"")) for _, tasks in read for receipt, fields in tasks]
 
-    def reclaim(self, limit: int) -> list[Delivery]:
-        """Take tasks whose lease has run out, the oldest first."""
-        pending = self.in_group(
-            lambda: self.connection.xpending_range(self.list_key, GROUP, "-", "+", limit, idle=self.lease)
-        )
-        if not pending:
-            return []
-        counts = {entry["message_id"]: entry["times_delivered"] + 1 for entry in pending}
-        # Those are left out that another cluster has taken meanwhile, and those that are in no stream any more.
-        entries = self.connection.xclaim(self.list_key, GROUP, self.consumer, self.lease, list(counts))
-        return [self.delivery(entry, counts[entry[0]]) for entry in entries if entry[0]]
-
-    def delivery(self, entry: tuple[bytes, dict[bytes, bytes]], count: int = 1) -> Delivery:
+    @staticmethod
+    def delivery(receipt: bytes, payload: bytes, count: int = 1) -> Delivery:
         """Return a task; what is not text in it will not be readable."""
-        return Delivery(entry[0].decode(), entry[1].get(b"payload", b"").decode(errors="replace"), count)
+        return Delivery(receipt.decode(), payload.decode(errors="replace"), count)
 
     def idle(self, timeout: float, others: list[Any]) -> None:
         """Return: claim() has waited, and hears of a task at once."""
@@ -219,17 +216,12 @@ class Broker(Redis):  # type: ignore[misc]
     def release(self, receipts: Iterable[str], delay: float = 0.0) -> None:
         """Give tasks back, to be taken after so many seconds."""
         if receipts := list(receipts):
-            self.run(RELEASE, RETURNED, max(0, self.lease - int(delay * 1000)), *receipts)
+            self.run(RELEASE, self.consumer, RETURNED, max(0, self.lease - int(delay * 1000)), *receipts)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
-        """Remove tasks that are done.
-
-        In no transaction: a server whose memory is full refuses any, and so would stay full. What is deleted and still
-        pending, since the connection broke between the two, is forgotten by reclaim().
-        """
+        """Remove tasks that are done."""
         if receipts := list(receipts):
-            pipeline = self.connection.pipeline(transaction=False)
-            pipeline.xdel(self.list_key, *receipts).xack(self.list_key, GROUP, *receipts).execute()
+            self.run(REMOVE, self.consumer, *receipts)
 
     def tidy(self) -> int:
         """Forget clusters that are gone, and return how many tasks came from the list of a plain django-q2.
@@ -260,13 +252,18 @@ class Broker(Redis):  # type: ignore[misc]
 
     def dequeue(self) -> list[tuple[str, str | bytes]]:
         """Take tasks, as receipts and payloads."""
-        return [(delivery.receipt, delivery.payload) for delivery in self.claim(Conf.BULK)]
+        return [(delivery.receipt, delivery.payload) for delivery in self.claim(Conf.BULK, maxsize)]
 
     def acknowledge(self, task_id: str) -> None:
         """Remove a task that is done."""
         self.acknowledge_all([task_id])
 
-    delete = fail = acknowledge
+    fail = acknowledge
+
+    def delete(self, task_id: str) -> None:
+        """Remove a task, whoever holds it."""
+        self.connection.xdel(self.list_key, task_id)
+        self.in_group(lambda: self.connection.xack(self.list_key, GROUP, task_id))
 
     def lock_size(self) -> int:
         """Return how many tasks clusters hold."""

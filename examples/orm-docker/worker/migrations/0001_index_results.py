@@ -5,20 +5,24 @@ Without it, the admin, the start page's kind of query and the deletion of old re
 """
 
 from django.apps.registry import Apps
-from django.db import migrations, models
+from django.db import migrations, models, router
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 INDEX = models.Index(fields=["-stopped"], name="worker_newest_results")
 
 
 def add(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-    """Add it. It is not part of django-q2's own state, which its migrations keep."""
-    schema_editor.add_index(apps.get_model("django_q", "Task"), INDEX)
+    """Add it where the table is. It is not part of django-q2's own state, which its migrations keep."""
+    results = apps.get_model("django_q", "Task")
+    if router.allow_migrate_model(schema_editor.connection.alias, results):
+        schema_editor.add_index(results, INDEX)
 
 
 def remove(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     """Remove it."""
-    schema_editor.remove_index(apps.get_model("django_q", "Task"), INDEX)
+    results = apps.get_model("django_q", "Task")
+    if router.allow_migrate_model(schema_editor.connection.alias, results):
+        schema_editor.remove_index(results, INDEX)
 
 
 class Migration(migrations.Migration):

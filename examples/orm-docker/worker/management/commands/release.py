@@ -2,14 +2,16 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DEFAULT_DB_ALIAS
 
 from worker.checks import check_database
 
 
 class Command(BaseCommand):
-    """Checks the database and the settings for production, migrates the database and creates the cache's table."""
+    """Checks the settings for production, migrates the databases of site and queue, and creates the cache's table."""
 
     help = "Prepare a release: deploy checks, migrations, the cache table. Ends with 1 at the first that fails."
     requires_system_checks = []  # the deploy checks below hold all others
@@ -23,5 +25,6 @@ class Command(BaseCommand):
         for problem in check_database(None):
             raise CommandError(f"{problem.msg} {problem.hint}")
         call_command("check", deploy=True, fail_level="WARNING")
-        call_command("migrate", interactive=False)
+        for alias in dict.fromkeys([DEFAULT_DB_ALIAS, settings.Q_CLUSTER.get("orm") or DEFAULT_DB_ALIAS]):
+            call_command("migrate", database=alias, interactive=False)
         call_command("createcachetable")

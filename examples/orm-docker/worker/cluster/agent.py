@@ -1,0 +1,139 @@
+"""The agent: holds the cluster's tasks, from their claim until they are settled.
+
+It handles bytes, strings and numbers: whatever is a user's is opened and run in a worker. Four threads share its
+work, and the lock below; none holds that while it waits for a server. What it holds is known to the broker under
+leases, so an agent that dies loses nothing.
+"""
+
+import heapq
+import logging
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from django_q.brokers import get_broker
+
+from worker.cluster.board import Board
+from worker.cluster.channels import Channel
+from worker.cluster.hand_out import HandOut
+from worker.cluster.leases import Leases
+from worker.cluster.messages import FAIL, RESULT, RUN, Held, size_of
+from worker.cluster.packages import set_aside
+from worker.cluster.results import Results
+from worker.cluster.schedules import Schedules
+from worker.delivery import Leasing
+
+AGAIN = 5.0  #: seconds until the next try of what could not be done for want of a server
+
+logger = logging.getLogger("django-q")
+
+
+class Agent:
+    """What its threads share."""
+
+    def __init__(self, control: Channel, board: Board) -> None:
+        """Begin with nothing."""
+        self.board = board
+        self.broker: Leasing = get_broker()
+        self.lock = threading.RLock()
+        self.held: dict[int, Held] = {}
+        self.waiting: deque[Held] = deque()  #: tasks that no worker has begun, in their order
+        self.waiting_bytes = 0
+        self.urgent: deque[Held] = deque()  #: what else a worker is to do; it comes first
+        self.later: list[tuple[float, int]] = []  #: when to try again, and what: a heap
+        self.returning: list[Held] = []  #: tasks that the broker is to get back
+        self.replies: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()  #: of the workers, to be settled
+        self.unsaved_bytes = 0  #: of those
+        self.begun = 0  #: tasks that a worker was sent, since the start
+        self.tickets = 0
+        self.draining = False  #: told to stop: nothing begins any more
+        self.returned = False  #: what was not begun is given back
+        self.wake_up, self.woken = socket.socketpair()
+        for end in (self.wake_up, self.woken):
+            end.setblocking(False)
+        self.hand_out = HandOut(self, control, board)
+        self.results, self.leases, self.schedules = Results(self), Leases(self), Schedules(self)
+
+    def run(self) -> None:
+        """Work until told to stop, and all is settled."""
+        sys.setswitchinterval(0.001)  # a worker idles while the thread that saves does not let go
+        for thread in (self.results.run, self.leases.run, self.schedules.run):
+            threading.Thread(target=self.guarded, args=(thread,), daemon=True).start()
+        self.hand_out.run()
+        self.schedules.withdraw()
+        self.results.prune()
+
+    @staticmethod
+    def guarded(thread: Callable[[], None]) -> None:
+        """Run a thread without which the others must not go on."""
+        try:
+            thread()
+        except BaseException:
+            logger.critical("A thread of the agent has failed.", exc_info=True)
+            os._exit(1)
+
+    def hold(self, does: str, **fields: Any) -> Held:
+        """Hold something new."""
+        with self.lock:
+            self.tickets += 1
+            held = self.held[self.tickets] = Held(self.tickets, does, **fields)
+            return held
+
+    def offer(self, held: Held) -> None:
+        """Let a worker do what is to be done next with something that is held."""
+        with self.lock:
+            if held.does == RUN:
+                self.waiting.append(held)
+                self.waiting_bytes += len(held.payload)
+            else:
+                self.urgent.append(held)
+
+    def try_again(self, held: Held) -> None:
+        """Offer something after a while; at a stop others are to do it."""
+        with self.lock:
+            if self.draining:
+                self.forget(held)
+            else:
+                heapq.heappush(self.later, (time.monotonic() + AGAIN, held.ticket))
+
+    def forget(self, held: Held) -> None:
+        """Hold something no more; a task is given back, unless it has ended: its lease runs out, and counts that."""
+        with self.lock:
+            if held.receipt and held.does in {RUN, FAIL}:
+                self.returning.append(held)
+                self.wake()
+            else:
+                self.held.pop(held.ticket, None)
+
+    def set_aside(self, held: Held, reason: str) -> None:
+        """Let a row stand for a task that no worker can open."""
+        self.answer((RESULT, held.ticket, set_aside(held.payload, reason), reason, True, 1, False, None))
+
+    def answer(self, reply: tuple[Any, ...]) -> None:
+        """Let the thread that saves results settle something."""
+        with self.lock:
+            self.unsaved_bytes += size_of(reply)
+        self.replies.put(reply)
+
+    def suspects(self) -> list[Held]:
+        """Return the tasks of which one may be what clusters have died of; they are offered one at a time."""
+        with self.lock:
+            return [held for held in self.held.values() if held.suspect]
+
+    def wake(self) -> None:
+        """Wake the thread that keeps leases."""
+        try:
+            self.wake_up.send(b"1")
+        except BlockingIOError:  # it is about to wake
+            return
+
+
+def run(control: Channel, board: Board) -> None:
+    """Run an agent, as a process of the cluster."""
+    Agent(control, board).run()

@@ -1,0 +1,110 @@
+"""Channels between processes: socket pairs that carry whole messages, and no locks.
+
+A message is taken whole or not at all, so a process that is killed at any instant leaves neither half a message nor a
+lock behind (multiprocessing's queues leave both: https://github.com/django-q2/django-q2/issues/23). A message of more
+than INLINE bytes travels as a file of its own, by its descriptor.
+"""
+
+import contextlib
+import marshal
+import mmap
+import os
+import socket
+import sys
+import tempfile
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+INLINE = 65_536  #: bytes; the buffers of a socket hold a few messages of this size on every system
+KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM  # macOS has no other
+PIECE = 1 << 30  #: bytes; a write of more than 2 GiB is cut short
+BY_FILE = b"f"  #: in the place of a message that follows as a file; marshalled tuples begin otherwise
+ROOM = socket.CMSG_SPACE(4 * array("i").itemsize)
+FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # what a task starts must not inherit a channel
+
+if sys.platform != "linux":
+    INLINE = 1024  # net.local.dgram.maxdgram is 2048
+
+
+class Channel:
+    """One end of a channel. Messages are tuples of numbers, strings, bytes and None."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Use a socket of a pair."""
+        self.sock = sock
+
+    @classmethod
+    def of(cls, descriptor: int) -> "Channel":
+        """Return the channel of a descriptor that came through another one."""
+        return cls(socket.socket(socket.AF_UNIX, KIND, fileno=descriptor))
+
+    def fileno(self) -> int:
+        """Return what can be waited for."""
+        return self.sock.fileno()
+
+    def close(self) -> None:
+        """Close this end."""
+        self.sock.close()
+
+    def send(self, message: tuple[Any, ...], descriptors: Sequence[int] = (), *, wait: bool = True) -> bool:
+        """Send a message, and descriptors along; say whether it was sent, which it is not if it had to wait.
+
+        Raises:
+            OSError: If the other end is closed.
+        """
+        data = marshal.dumps(message)
+        with contextlib.ExitStack() as stack:
+            if len(data) > INLINE:
+                file = stack.enter_context(_file())
+                for begin in range(0, len(data), PIECE):
+                    file.write(memoryview(data)[begin : begin + PIECE])
+                data, descriptors = BY_FILE, [file.fileno()]
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
+            try:  # socket.send_fds() of Python 3.11 forgets its flags
+                self.sock.sendmsg([data], rights, 0 if wait else socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            return True
+
+    def receive(self, *, wait: bool = True) -> tuple[Any, ...] | None:
+        """Return the next message; None if there is none, and it was not to wait, or if the other end is closed.
+
+        The descriptors that came along are appended to it.
+        """
+        try:
+            data, ancillary, _, _ = self.sock.recvmsg(INLINE, ROOM, FLAGS | (0 if wait else socket.MSG_DONTWAIT))
+        except (BlockingIOError, ConnectionResetError):
+            return None
+        if not data:
+            return None
+        descriptors = array("i")
+        for _, _, content in ancillary:
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+        if data == BY_FILE:
+            return _content(descriptors[0])
+        message: tuple[Any, ...] = marshal.loads(data)  # noqa: S302 (a process of this cluster has sent it)
+        return (*message, *descriptors) if descriptors else message
+
+
+def pair() -> tuple[Channel, Channel]:
+    """Return the two ends of a new channel."""
+    one, other = socket.socketpair(socket.AF_UNIX, KIND)
+    return Channel(one), Channel(other)
+
+
+def _file() -> Any:
+    """Return a file that is gone with its last descriptor."""
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create("message"), "wb", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
+
+
+def _content(descriptor: int) -> tuple[Any, ...]:
+    """Return the message in a file, and close it."""
+    try:
+        with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as content:
+            message: tuple[Any, ...] = marshal.loads(content)  # noqa: S302 (as above)
+            return message
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,202 @@
+"""What a worker does with a schedule that is due.
+
+Its next time is saved before its task is queued, in a transaction of its own, of which the queue is a part where it
+is in the same database. One that cannot be queued becomes a failed task that says why, and goes on to its next time.
+"""
+
+import ast
+import logging
+from calendar import monthrange
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from croniter import croniter
+from django.conf import settings
+from django.db import connections, router, transaction
+from django.utils import timezone
+from django_q.brokers import get_broker
+from django_q.conf import Conf
+from django_q.humanhash import uuid
+from django_q.models import Schedule
+from django_q.tasks import async_task
+
+from worker.cluster.packages import instance, pack, table
+from worker.cluster.schedules import due
+from worker.delivery import Leasing, brief
+from worker.health import silent_servers
+
+MINUTES = {Schedule.MINUTES: 1, Schedule.HOURLY: 60}
+DAYS = {Schedule.DAILY: 1, Schedule.WEEKLY: 7, Schedule.BIWEEKLY: 14}
+MONTHS = {Schedule.MONTHLY: 1, Schedule.BIMONTHLY: 2, Schedule.QUARTERLY: 3, Schedule.YEARLY: 12}
+LATER = timedelta(hours=1)  #: until a schedule is tried again whose next time cannot be told
+
+logger = logging.getLogger("django-q")
+
+
+def queue(key: int, problem: str) -> None:
+    """Queue the task of a schedule, unless there is a problem.
+
+    Raises:
+        Exception: If it is to be done again, for a server is away.
+    """
+    broker: Leasing = get_broker()
+    broker.ping()
+    alias = router.db_for_write(Schedule)
+    skip = connections[alias].features.has_select_for_update_skip_locked
+    together = broker.transactional and alias == Conf.ORM
+    with transaction.atomic(alias):
+        schedule = due().select_for_update(skip_locked=skip).filter(pk=key).first()
+        if schedule is None:  # another cluster was faster
+            return
+        before = {"next_run": schedule.next_run, "repeats": schedule.repeats, "minutes": schedule.minutes}
+        intended = schedule.next_run
+        problem = move_on(schedule) or problem
+        if together and not problem:
+            problem = attempt(schedule, intended, broker)
+        schedule.save(using=alias)
+    rows = Schedule.objects.using(alias).filter(pk=key)
+    if not together and not problem:
+        problem = attempt(schedule, intended, broker)
+        if problem and silent_servers():  # that was no fault of the schedule's
+            rows.filter(next_run=schedule.next_run).update(**before)
+            broker.ping()
+        rows.update(task=schedule.task)
+    if schedule.schedule_type == Schedule.ONCE and before["repeats"] < 0:
+        rows.delete()
+    if problem:
+        record(schedule, problem)
+
+
+def attempt(schedule: Schedule, intended: datetime, broker: Leasing) -> str:
+    """Queue a schedule's task; return why it cannot be, or ""."""
+    try:
+        args, kwargs = arguments(schedule)
+        options = kwargs.pop("q_options", {})
+        if schedule.intended_date_kwarg:
+            kwargs[schedule.intended_date_kwarg] = intended.isoformat()
+        if schedule.hook:
+            options["hook"] = schedule.hook
+        options["cluster"] = schedule.cluster or options.get("cluster", options.pop("broker_name", None))
+        if options["cluster"] in {None, Conf.CLUSTER_NAME}:
+            options["broker"] = broker
+        options["group"] = options.get("group", schedule.name or schedule.pk)
+        with transaction.atomic(
+            router.db_for_write(Schedule)
+        ):  # what the database refuses here spoils no more than this
+            schedule.task = async_task(schedule.func, *args, q_options=options, **kwargs)
+    except Exception as error:  # whatever receivers of django-q2's pre_enqueue raise
+        return brief(error)
+    logger.info("Queued the schedule %s as %s", schedule.name or schedule.pk, schedule.task)
+    return ""
+
+
+def arguments(schedule: Schedule) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a schedule's task.
+
+    Raises:
+        ValueError: If they are written wrongly.
+    """
+    kwargs: Any = {}
+    try:
+        args = ast.literal_eval(schedule.args) if schedule.args else ()
+    except Exception as error:
+        raise ValueError(
+            f"its arguments {schedule.args!r} are no Python literals, such as 1, 'two': {error}"
+        ) from error
+    if schedule.kwargs:
+        try:
+            try:
+                kwargs = ast.literal_eval(schedule.kwargs)
+            except (SyntaxError, ValueError):
+                call: Any = ast.parse(f"f({schedule.kwargs})", mode="eval").body
+                kwargs = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+            kwargs = {str(name): value for name, value in kwargs.items()}
+        except Exception as error:
+            text = f"its keyword arguments {schedule.kwargs!r} are not written as one=1, two='2'"
+            raise ValueError(f"{text}: {error}") from error
+    return args if isinstance(args, tuple) else (args,), kwargs
+
+
+def record(schedule: Schedule, problem: str) -> None:
+    """Save a failed task for a schedule that could not be queued."""
+    name = schedule.name or f"schedule {schedule.pk}"
+    reason = f"The schedule {name} cannot be queued: {problem}"
+    logger.error("%s; its next time is %s", reason, schedule.next_run)
+    now = timezone.now()
+    task = {"id": uuid()[1], "name": name, "func": schedule.func, "args": (), "kwargs": {}, "hook": schedule.hook}
+    task |= {"group": name, "started": now, "stopped": now, "success": False, "result": reason}
+    table().bulk_create([instance(pack(task, ""), 1)])
+
+
+# The next time
+
+
+def move_on(schedule: Schedule) -> str:
+    """Set a schedule's next time, and count this one; return why that cannot be told, or ""."""
+    if schedule.schedule_type == Schedule.ONCE:
+        schedule.repeats = 0
+        return ""
+    schedule.repeats = schedule.repeats - 1 if schedule.repeats > 0 else -1
+    try:
+        schedule.next_run = following(schedule, timezone.now())
+    except Exception as error:  # whatever a cron expression is
+        schedule.next_run = timezone.now() + LATER
+        return f"its next time cannot be told ({brief(error)})"
+    return ""
+
+
+def following(schedule: Schedule, now: datetime) -> datetime:
+    """Return when a schedule is due next: after now, or with `catch_up` after its last time, however long ago that was.
+
+    A day that a month lacks, and an hour that a day lacks, are kept in `minutes`, which these types of schedule do
+    not use, so that the next time is on that day or at that hour again.
+
+    Raises:
+        Exception: If its cron expression is none.
+    """
+    due: datetime = schedule.next_run
+    after = due if Conf.CATCH_UP else max(now, due)
+    kind = schedule.schedule_type
+    if kind == Schedule.CRON:
+        found: datetime = croniter(schedule.cron, wall_clock(now, keep_zone=True)).get_next(datetime)
+        return found
+    if kind in MINUTES:
+        step = timedelta(minutes=MINUTES[kind] * (schedule.minutes or 1 if kind == Schedule.MINUTES else 1))
+        return due + ((after - due) // step + 1) * step
+    local, kept = wall_clock(due), schedule.minutes
+    schedule.minutes = None
+    passed = wall_clock(after) - local
+    if kind in DAYS:
+        if kept is not None and instant(datetime.combine(local, time(*divmod(kept % 1440, 60)))) == due:
+            local = datetime.combine(local, time(*divmod(kept % 1440, 60)))
+        number = max(1, passed.days // DAYS[kind])
+        while (wanted := local + timedelta(days=number * DAYS[kind]), found := instant(wanted))[1] <= after:
+            number += 1
+        if wall_clock(found) != wanted:
+            schedule.minutes = wanted.hour * 60 + wanted.minute
+        return found
+    last = monthrange(local.year, local.month)[1]
+    day = kept if kept and local.day == last < kept else local.day
+    number = max(1, passed.days // (31 * MONTHS[kind]))
+    while True:
+        year, month = divmod(local.year * 12 + local.month - 1 + number * MONTHS[kind], 12)
+        last = monthrange(year, month + 1)[1]
+        found = instant(local.replace(year=year, month=month + 1, day=min(day, last)))
+        if found > after:
+            schedule.minutes = day if day > last else None
+            return found
+        number += 1
+
+
+def wall_clock(moment: datetime, *, keep_zone: bool = False) -> datetime:
+    """Return what clocks show at a moment, in the time zone of the setting `time_zone`."""
+    if not settings.USE_TZ:
+        return moment
+    local = moment.astimezone(ZoneInfo(Conf.TIME_ZONE))
+    return local if keep_zone else local.replace(tzinfo=None)
+
+
+def instant(shown: datetime) -> datetime:
+    """Return the moment at which clocks show this; if they never do, the one at which they would."""
+    return shown.replace(tzinfo=ZoneInfo(Conf.TIME_ZONE)).astimezone(UTC) if settings.USE_TZ else shown

@@ -1,0 +1,89 @@
+"""How the main process starts others, and how it logs: neither may make it wait."""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from worker.cluster.channels import Channel
+
+PR_SET_PDEATHSIG = 1  #: from linux/prctl.h
+READ_WITHIN = 1.0  #: seconds in which somebody must read a line of the log
+MUTE = 10.0  #: seconds for which nothing is logged once nobody reads it
+
+logger = logging.getLogger("django-q")
+_mute_until = 0.0
+
+
+class Unread(BaseException):
+    """Nobody reads the log: no Exception, for handlers of logging would tell of it in the log."""
+
+
+def say(level: int, text: str, *args: Any, **options: Any) -> None:
+    """Log a line; drop it if nobody reads the log, and for a while those that follow. For the main process only."""
+    global _mute_until
+
+    def give_up(*_: object) -> NoReturn:
+        raise Unread
+
+    if time.monotonic() < _mute_until:
+        return
+    before = signal.signal(signal.SIGALRM, give_up)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, READ_WITHIN)
+        logger.log(level, text, *args, **options)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except Unread:
+        _mute_until = time.monotonic() + MUTE
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def fork(target: Callable[[], None], *closed: Channel) -> int:
+    """Start a process that ends with this one, and does not keep these channels open; return its pid.
+
+    Raises:
+        OSError: If the system has no room for it.
+    """
+    parent = os.getpid()
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        die_with(parent)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # They are the main process's. SIG_IGN would do here, but programs that a task starts would inherit it.
+            signal.signal(number, lambda *_: None)
+        for channel in closed:
+            channel.close()
+        target()
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        logger.critical("A process of the cluster has failed.", exc_info=True)
+    finally:
+        os._exit(code)  # whatever threads and exit handlers a task has left
+
+
+def die_with(parent: int) -> None:
+    """End this process as soon as its parent has ended, however that came about."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    else:
+
+        def watch() -> None:
+            while os.getppid() == parent:
+                time.sleep(1)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        threading.Thread(target=watch, daemon=True).start()
+    if os.getppid() != parent:
+        os._exit(1)

@@ -1,0 +1,18 @@
+"""What is kept about tasks beside django-q2's own tables."""
+
+from django.db import models
+
+
+class Lapse(models.Model):
+    """How often the lease of a task has run out: nobody said what became of the task, so it may have ended its cluster.
+
+    Only where tasks wait in the database is anything kept here, in the database of Q_CLUSTER's `orm`, beside the queue:
+    other brokers count by themselves. Most tasks never have a row. It goes with the task.
+    """
+
+    task = models.BigIntegerField(primary_key=True)  # the id of the row in django-q2's queue, which is never used again
+    times = models.IntegerField()
+
+    def __str__(self) -> str:
+        """Return what it says."""
+        return f"task {self.task}: {self.times}"

@@ -1,0 +1,45 @@
+"""What PostgreSQL is asked, each in one statement: the queue is django-q2's table, and all times are the server's."""
+
+# With one commit, where a notification of its own would take another.
+ENQUEUE = """
+WITH task AS (INSERT INTO django_q_ormq (key, payload, lock) VALUES (%s, %s, 'epoch') RETURNING id)
+SELECT id, pg_notify(%s, '') FROM task
+"""
+
+# In order, past what other clusters are taking at this moment, and in one round trip.
+CLAIM = """
+WITH free AS (SELECT id, lock, octet_length(payload) AS size FROM django_q_ormq
+              WHERE key = %s AND lock <= statement_timestamp() ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED),
+     reach AS (SELECT id, lock, sum(size) OVER queue AS size, row_number() OVER queue AS place FROM free
+               WINDOW queue AS (ORDER BY id)),
+     taken AS (UPDATE django_q_ormq AS task SET lock = statement_timestamp() + %s FROM reach
+               WHERE task.id = reach.id AND (reach.size <= %s OR place = 1)
+               RETURNING task.id, task.payload, task.lock, reach.lock AS former),
+     counted AS (INSERT INTO worker_lapse (task, times) SELECT id, 1 FROM taken WHERE former > '1971-01-01'
+                 ON CONFLICT (task) DO UPDATE SET times = worker_lapse.times + 1 RETURNING task, times)
+SELECT id, payload, lock::text, coalesce(counted.times, known.times, 0) FROM taken
+LEFT JOIN counted ON counted.task = id LEFT JOIN worker_lapse AS known ON known.task = id ORDER BY id
+"""
+
+# What this process holds by now, as far as it knows: the next ones begin with it.
+HELD = "WITH held AS (SELECT * FROM unnest(%s::bigint[], %s::timestamptz[]) AS held (id, lock)),"
+# It waits for nobody: another thread may be removing in a transaction what is locked, and be waiting for this one.
+RENEW = """
+     mine AS (SELECT task.id FROM django_q_ormq AS task JOIN held USING (id, lock) FOR UPDATE OF task SKIP LOCKED),
+     renewed AS (UPDATE django_q_ormq AS task SET lock = statement_timestamp() + %s FROM mine WHERE task.id = mine.id
+                 RETURNING task.id, task.lock)
+SELECT id, coalesce(renewed.lock, task.lock)::text FROM held JOIN django_q_ormq AS task USING (id, lock)
+LEFT JOIN renewed USING (id) WHERE renewed.lock IS NOT NULL OR task.lock > statement_timestamp()
+"""
+# Its lock will look like a lease that has run out where there is a delay, but its cluster has not died of it.
+RELEASE = """
+     freed AS (UPDATE django_q_ormq AS task SET lock = CASE WHEN %s THEN statement_timestamp() + %s ELSE 'epoch' END
+               FROM held WHERE task.id = held.id AND task.lock = held.lock RETURNING task.id)
+INSERT INTO worker_lapse (task, times) SELECT id, -1 FROM freed WHERE %s
+ON CONFLICT (task) DO UPDATE SET times = worker_lapse.times - 1
+"""
+REMOVE = """
+     gone AS (DELETE FROM django_q_ormq AS task USING held WHERE task.id = held.id AND task.lock = held.lock
+              RETURNING task.id)
+DELETE FROM worker_lapse USING gone WHERE task = gone.id
+"""

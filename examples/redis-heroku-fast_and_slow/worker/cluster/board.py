@@ -1,0 +1,86 @@
+"""What all processes of a cluster see: numbers and names in shared memory. Each has one writer, and needs no lock."""
+
+import math
+import mmap
+import time
+from collections.abc import Iterator
+
+IDLE = 0.0  #: the limit of a worker that has no task
+NO_LIMIT = math.inf  #: the limit of a task that may run for ever
+NAME = 160  #: bytes of a task's name that are kept
+NUMBER = 8  #: bytes of a number
+THREADS = ("hands tasks out", "keeps leases", "saves results", "looks at schedules")  #: what the agent's threads do
+HAND_OUT, LEASES, RESULTS, SCHEDULES = range(len(THREADS))
+LIMIT, TAKEN, SENT, TELLS, FIELDS = range(5)  #: of a worker
+
+
+class Board:
+    """The beats of the agent's threads, and the states of the workers, by their seats."""
+
+    def __init__(self, seats: int) -> None:
+        """Begin with idle workers; each thread is expected to move within a minute."""
+        numbers = (len(THREADS) + seats * FIELDS) * NUMBER
+        self._memory = mmap.mmap(-1, numbers + seats * NAME)
+        self._numbers = memoryview(self._memory)[:numbers].cast("d")
+        self._names = numbers
+        for thread in range(len(THREADS)):
+            self.expect(thread, 60.0)
+
+    # The beats: the agent's threads write, the supervisor reads
+
+    def expect(self, thread: int, seconds: float) -> None:
+        """Promise that this thread of the agent moves again within so many seconds."""
+        self._numbers[thread] = time.monotonic() + seconds
+
+    def late(self, since: float) -> Iterator[tuple[str, float]]:
+        """Yield what threads do that have not moved as promised, and for how many seconds, from `since` at most."""
+        now = time.monotonic()
+        for thread, does in enumerate(THREADS):
+            if (late := now - max(self._numbers[thread], since)) > 0:
+                yield does, late
+
+    # The workers: each writes its own, but for what the agent has sent it
+
+    def _at(self, seat: int, field: int) -> int:
+        return len(THREADS) + seat * FIELDS + field
+
+    def clear(self, seat: int) -> None:
+        """Make a seat ready for another worker."""
+        for field in range(FIELDS):
+            self._numbers[self._at(seat, field)] = 0.0
+
+    def begin(self, seat: int, limit: float) -> None:
+        """Note when a worker must have ended what it does, or that it is IDLE."""
+        at = self._at(seat, LIMIT)
+        self._numbers[at] = limit
+        self._numbers[at + TELLS] = 0.0
+
+    def call(self, seat: int, name: str) -> None:
+        """Note the name of what a worker does."""
+        begin = self._names + seat * NAME
+        self._memory[begin : begin + NAME] = name.encode(errors="replace")[:NAME].ljust(NAME, b"\0")
+
+    def limit(self, seat: int) -> float:
+        """Return when the worker must have ended what it does: IDLE without a task, NO_LIMIT if it need not."""
+        return self._numbers[self._at(seat, LIMIT)]
+
+    def name(self, seat: int) -> str:
+        """Return the name of the task that the worker has, or had last."""
+        begin = self._names + seat * NAME
+        return self._memory[begin : begin + NAME].rstrip(b"\0").decode(errors="replace")
+
+    def count(self, seat: int, field: int) -> None:
+        """Count a message that the worker has TAKEN, or that was SENT to it, or that its hooks are called (TELLS)."""
+        self._numbers[self._at(seat, field)] += 1
+
+    def uncount(self, seat: int) -> None:
+        """Note that a message was taken back."""
+        self._numbers[self._at(seat, SENT)] -= 1
+
+    def tells(self, seat: int) -> bool:
+        """Say whether the worker has come to the hook of what it was told to do."""
+        return self._numbers[self._at(seat, TELLS)] > 0
+
+    def waits(self, seat: int) -> bool:
+        """Say whether a message waits for an idle worker."""
+        return self.limit(seat) == IDLE and self._numbers[self._at(seat, SENT)] > self._numbers[self._at(seat, TAKEN)]

@@ -1,0 +1,250 @@
+"""A worker: runs tasks by django-q2's worker(), and whatever else is a user's.
+
+What this process dies of costs one task an attempt. It reads and writes one channel that nobody shares, so nobody
+waits for what it may have taken along.
+"""
+
+import logging
+import math
+import os
+import pydoc
+import signal
+import sys
+import time
+import traceback
+from contextlib import nullcontext, suppress
+from functools import cache, partial
+from multiprocessing.process import current_process
+from types import SimpleNamespace
+from typing import Any
+
+from django.db import DatabaseError, close_old_connections, connections
+from django.db.models.signals import post_save
+from django.utils import timezone
+from django_q import worker as upstream
+from django_q.conf import Conf
+from django_q.models import Task as Model
+from django_q.signals import call_hook, post_execute
+
+from worker.cluster import after, due, packages
+from worker.cluster.board import IDLE, NO_LIMIT, TAKEN, TELLS, Board
+from worker.cluster.channels import Channel
+from worker.cluster.messages import FAIL, LEAVE, RESULT, RUN
+from worker.delivery import Task, brief
+from worker.health import in_words, silent_servers
+
+MARGIN = 3.0  #: seconds beyond its limit after which a task's worker is killed: it may notice by itself
+
+logger = logging.getLogger("django-q")
+
+
+def run(seat: int, channel: Channel, board: Board) -> None:
+    """Run a worker, as a process of the cluster."""
+    os.register_at_fork(after_in_child=partial(_leave_cluster, channel))
+    current_process().name = f"Worker-{seat + 1}"
+    post_save.disconnect(call_hook, sender=Model)  # after() calls hooks
+    # What follows is for django-q2 1.11.1. Its worker goes through the import system for each task, here once for each
+    # function; and what a receiver of these two signals raises would end it, or fail a task that has succeeded.
+    upstream.pydoc = SimpleNamespace(locate=locate)
+    for name in ("post_spawn", "post_execute_in_worker"):
+        setattr(upstream, name, SimpleNamespace(send=getattr(upstream, name).send_robust))
+    if Conf.CPU_AFFINITY and hasattr(os, "sched_setaffinity"):
+        processors = sorted(os.sched_getaffinity(0))
+        mine = range(seat * Conf.CPU_AFFINITY, (seat + 1) * Conf.CPU_AFFINITY)
+        os.sched_setaffinity(0, {processors[number % len(processors)] for number in mine})
+    Child(seat, channel, board).work()
+
+
+def _leave_cluster(channel: Channel) -> None:
+    """Let a process that a task has forked be one of the system's own: multiprocessing ends its own by SIGTERM."""
+    with suppress(OSError):
+        channel.close()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
+@cache
+def found(path: str) -> Any:
+    """Return what a task names as its function.
+
+    Raises:
+        LookupError: If there is none.
+    """
+    if not path or (function := pydoc.locate(path)) is None:
+        raise LookupError(path)
+    return function
+
+
+def locate(path: Any) -> Any:
+    """Return what a task names as its function, None if there is none."""
+    try:
+        return found(path) if isinstance(path, str) else None
+    except LookupError:
+        return None
+
+
+def limit_of(task: Task) -> int:
+    """Return the whole seconds that a task may take, -1 for no limit; upstream's worker dies of None, and fails 1.5.
+
+    Raises:
+        ValueError: If its limit is no number.
+    """
+    limit = task.get("timeout", Conf.TIMEOUT)
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or math.isnan(limit)):
+        raise ValueError(f"its timeout {limit!r} is no number of seconds")
+    return min(math.ceil(limit), 10**8) if limit and 0 < limit < math.inf else -1
+
+
+class Child:
+    """The worker in one seat; to django-q2's worker() it is the queue of tasks, that of results, and the timer."""
+
+    value = -1  #: of the timer, whom nobody asks: the board has the limit
+
+    def __init__(self, seat: int, channel: Channel, board: Board) -> None:
+        """Take messages from a channel."""
+        self.seat, self.channel, self.board = seat, channel, board
+        self.task: Task | None = None  #: what runs
+        self.message: tuple[Any, ...] = ()
+        self.leaving = False
+
+    def work(self) -> None:
+        """Work until told to leave, or to be replaced by a fresh one."""
+        while not self.leaving:
+            try:
+                upstream.worker(self, self, self, -1)
+            except BaseException as error:  # what upstream does not take for a task's own failure
+                if self.task is None:
+                    raise
+                self.fail(self.task, error)
+            else:
+                return
+
+    def get_lock(self) -> nullcontext[None]:
+        """Return no lock."""
+        return nullcontext()
+
+    # The queue of tasks
+
+    def get(self) -> Task | str:
+        """Return the next task to run, once all else that comes before it is done; STOP to leave."""
+        while True:
+            with suppress(OSError, ValueError):  # a task may have closed it
+                sys.stdout.flush()  # what tasks print, which would come when this process ends
+            self.board.begin(self.seat, IDLE)
+            self.task = None
+            message = self.channel.receive()
+            if message is None or message[0] == LEAVE:
+                self.leaving = True
+                return "STOP"
+            self.board.count(self.seat, TAKEN)
+            self.message = message
+            if task := self.take(*message):
+                return task
+
+    def take(self, does: str, ticket: int, payload: str, count: int, extra: tuple[Any, ...]) -> Task | None:
+        """Do what a message says, but for running a task, which is returned."""
+        self.begin(Conf.TIMEOUT or -1)
+        if does in {RUN, FAIL}:
+            return self.open(payload, count, extra)
+        done, again = True, ""
+        self.board.call(self.seat, " ".join(map(str, (does, *extra[:1]))) if not payload else "")
+        try:
+            close_old_connections()
+            match does:
+                case "after":
+                    task = packages.opened(payload)
+                    self.board.call(self.seat, packages.label("name", task["name"]))
+                    self.begin(limit := limit_of(task))
+                    done = after.after(task, limit, partial(self.board.count, self.seat, TELLS), *extra)
+                case "gather":
+                    after.gather(*extra)
+                case "schedule":
+                    due.queue(*extra)
+        except BaseException as error:  # whatever receivers and classes of a user raise
+            if isinstance(error, Exception) and (silent := silent_servers()):
+                again = in_words(silent)
+            else:
+                logger.error("What a worker was told to do (%s) has failed: %s", does, brief(error), exc_info=True)
+        self.channel.send((does, ticket, None, done, again))
+        return None
+
+    def begin(self, limit: float) -> None:
+        """Note when this must have ended."""
+        self.board.begin(self.seat, time.monotonic() + limit + MARGIN if limit > 0 else NO_LIMIT)
+
+    def open(self, payload: str, count: int, extra: tuple[Any, ...]) -> Task | None:
+        """Open a package; return its task if it is to be run, and answer otherwise."""
+        try:
+            task = packages.opened(payload)
+            task["name"] = packages.label("name", task["name"])  # django-q2 writes them into its log
+            if task.get("group") is not None:
+                task["group"] = packages.label("group", task["group"])
+            self.task = task
+            self.board.call(self.seat, task["name"])
+            if extra:  # an attempt has failed with its worker
+                reason, for_good = extra
+                self.put(task | {"success": False, "result": reason} | ({"ack_failure": True} if for_good else {}))
+                return None
+            task["timeout"] = limit_of(task)
+            if (count > 1 or task.get("once")) and (row := self.saved(task)):
+                self.put(task | {"success": True, "result": row.result, "save": False})
+                return None
+            self.begin(task["timeout"])
+        except BaseException as error:  # whatever unpickling raises
+            if self.task:
+                self.fail(self.task, error)
+            else:
+                reason = f"The task cannot be read: {brief(error)}"
+                row = packages.set_aside(payload, reason)
+                self.channel.send((RESULT, self.message[1], tuple(row), reason, True, 1, False, None))
+            return None
+        return task
+
+    def saved(self, task: Task) -> Any:
+        """Return the row of a task that succeeded before, though its cluster could not tell the broker any more."""
+        self.begin(-1)  # the database may be away for long, which is no fault of the task's
+        while True:
+            try:
+                close_old_connections()
+                return packages.table().filter(pk=packages.label("id", task["id"]), success=True).first()
+            except DatabaseError:
+                connections.close_all()
+                time.sleep(1)
+
+    # The queue of results
+
+    def put(self, task: Task) -> None:
+        """Hand on a task with its result; what has ended is not lost if this process is killed afterwards."""
+        task.setdefault("stopped", timezone.now())
+        most = 1 if task.get("ack_failure") else Conf.MAX_ATTEMPTS
+        part = part_of(task, most)
+        if part:
+            task["hook"] = packages.PART
+        row = packages.pack(task, self.message[2])
+        is_cached = bool(task.get("cached")) and not part
+        wanted = part or not row.success or task.get("save", Conf.SAVE_LIMIT >= 0)
+        save = bool(wanted) and not is_cached
+        follows = is_cached or bool(task.get("chain") or (task.get("hook") and not part)) or listeners()
+        reason = "" if row.success else packages.unpickled(row.result)
+        self.channel.send((RESULT, self.message[1], tuple(row), reason, save, most, follows, part))
+        self.task = None
+
+    def fail(self, task: Task, error: BaseException) -> None:
+        """Hand on a task as failed by something that upstream's worker does not expect."""
+        text = "".join(traceback.format_exception(error))
+        reason = f"It ended with code {error.code}, by sys.exit()" if isinstance(error, SystemExit) else brief(error)
+        self.put(task | {"success": False, "result": f"{reason} : {text}", "stopped": timezone.now()})
+
+
+def part_of(task: Task, most: int) -> tuple[str, int, int, int | None] | None:
+    """Return what gathers an iterable that a task is part of, None if it is not: its last is None without a cache."""
+    number, cached = task.get("iter_count"), task.get("iter_cached")
+    if not isinstance(number, int) or number < 1 or not task.get("group"):
+        return None
+    seconds = None if not cached else 0 if cached is True or not isinstance(cached, int) else int(cached)
+    return packages.label("group", task["group"]), int(number), int(most), seconds
+
+
+def listeners() -> bool:
+    """Say whether anybody wants to know of each task once it is saved."""
+    return post_save.has_listeners(Model) or post_execute.has_listeners()

@@ -1,0 +1,217 @@
+"""The thread of the agent that hands tasks to the workers, hears their answers, and finds out what a dead one had."""
+
+import heapq
+import logging
+import os
+import select
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+
+from worker.cluster.board import HAND_OUT, SENT, Board
+from worker.cluster.channels import Channel
+from worker.cluster.leases import MOST_BYTES
+from worker.cluster.messages import AFTER, FAIL, LEAVE, RUN, SCHEDULE, Held
+
+if TYPE_CHECKING:
+    from worker.cluster.agent import Agent
+
+CUT_OFF = "cut off"  #: why a worker was killed that a stop has left no more time
+DEPTH = 10  #: messages with a worker that is quick at them, as many as Linux lets lie there: it need not wait for each
+QUICK = 0.01  #: seconds in which a quick worker is done with one
+SLOW = 0.05  #: seconds after which what lies behind a task is taken back, for a worker that idles
+TRIES = 5  #: workers that may die of what is not a task's own run before it is given up: not each death is its fault
+
+logger = logging.getLogger("django-q")
+
+
+@dataclass(slots=True)
+class Seat:
+    """A worker, as the agent sees it."""
+
+    number: int
+    pid: int
+    channel: Channel
+    theirs: Channel  #: the worker's own end, to take back what it has not taken
+    out: list[int] = field(default_factory=list)  #: the tickets of what it was sent and has not answered
+    since: float = 0.0  #: when it answered last, or was sent the first of these
+    quick: bool = False
+
+
+class HandOut:
+    """Hands out for an agent."""
+
+    def __init__(self, agent: "Agent", control: Channel, board: Board) -> None:
+        """Begin without workers: the supervisor tells of them."""
+        self.agent, self.control, self.board, self.lock = agent, control, board, agent.lock
+        self.seats: dict[int, Seat] = {}
+        self.by_descriptor: dict[int, Seat] = {}
+        self.poll = select.poll()
+        self.poll.register(control, select.POLLIN)
+
+    def run(self) -> None:
+        """Work until told to stop, and all is settled; then let the workers leave."""
+        while not (self.agent.draining and self.agent.returned and not self.agent.held):
+            self.turn()
+        for seat in self.seats.values():
+            with suppress(OSError):  # it has ended by itself
+                seat.channel.send((LEAVE,), wait=False)
+
+    def turn(self) -> None:
+        """Wait for whoever has something to say, and do what follows."""
+        self.board.expect(HAND_OUT, 5.0)
+        pressing = any(len(seat.out) > 1 for seat in self.seats.values())
+        for descriptor, _ in self.poll.poll(SLOW * 1000 if pressing else 500):
+            if seat := self.by_descriptor.get(descriptor):
+                self.hear(seat)
+            elif descriptor == self.control.fileno():
+                self.obey()
+        with self.lock:
+            now = time.monotonic()
+            while self.agent.later and self.agent.later[0][0] <= now:
+                if again := self.agent.held.get(heapq.heappop(self.agent.later)[1]):
+                    self.agent.urgent.append(again)
+            while self.agent.draining and not self.seats and self.agent.urgent:  # nobody is left to do it
+                self.agent.forget(self.agent.urgent.popleft())
+            self.balance(now)
+            self.feed()
+
+    # What the supervisor says
+
+    def obey(self) -> None:
+        """Take an order."""
+        order = self.control.receive(wait=False)
+        if order is None:
+            os._exit(1)  # the supervisor is gone, and this process about to be
+        with self.lock:
+            match order:
+                case ("seat", number, pid, ours, theirs):
+                    self.seats[number] = seat = Seat(number, pid, Channel.of(ours), Channel.of(theirs))
+                    self.by_descriptor[seat.channel.fileno()] = seat
+                    self.poll.register(seat.channel, select.POLLIN)
+                case ("gone", number, reason):
+                    self.bury(self.seats.pop(number), reason)
+                case ("stop",):
+                    self.agent.draining = True
+                    self.agent.wake()
+
+    def bury(self, seat: Seat, reason: str) -> None:
+        """Find out what a worker that has ended had: what it was sent, less what it answered and did not take."""
+        self.hear(seat)
+        self.take_back(seat)
+        self.poll.unregister(seat.channel)
+        del self.by_descriptor[seat.channel.fileno()]
+        seat.channel.close()
+        seat.theirs.close()
+        for ticket in seat.out:
+            self.died(self.agent.held[ticket], reason, seat.number)
+
+    def died(self, held: Held, reason: str, seat: int) -> None:
+        """Decide what becomes of what a worker had in its hands when it ended."""
+        name = self.board.name(seat)
+        if held.does == AFTER and self.board.tells(seat):
+            row, tried, most = held.extra
+            logger.error("The hook of %s has failed: %s", name, reason)
+            self.agent.answer((AFTER, held.ticket, None, row[-1] or 0 < most <= tried, ""))
+        elif reason == CUT_OFF:
+            if held.does == RUN:
+                logger.warning("%s was cut off after %s s; it is given back, and run again", name, settings.Q_GRACE)
+            self.agent.forget(held)
+        elif held.does == RUN:  # another worker opens it, and says of whom an attempt has failed
+            held.does, held.extra = FAIL, (reason, False)
+            self.agent.offer(held)
+        elif held.deaths + 1 < TRIES:
+            held.deaths += 1
+            if held.does == SCHEDULE and held.deaths > 1:
+                held.extra = (held.extra[0], reason)
+            self.agent.offer(held)
+        elif held.does == FAIL:
+            self.agent.set_aside(held, f"The task cannot be read: {TRIES} workers died of it. {held.extra[0]}.")
+        else:
+            logger.error("What comes after %s is given up: %s workers died of it. %s", name, TRIES, reason)
+            self.agent.answer((held.does, held.ticket, None, True, ""))
+
+    # What workers say and are told
+
+    def hear(self, seat: Seat) -> None:
+        """Take what a worker has answered, and send it more."""
+        while seat.out and (reply := seat.channel.receive(wait=False)) is not None:
+            with self.lock:
+                now = time.monotonic()
+                seat.quick = now - seat.since < QUICK
+                seat.since = now
+                seat.out.remove(reply[1])
+                self.agent.answer(reply)
+                self.feed_one(seat)
+
+    def feed(self) -> None:
+        """Send something to each worker that idles, if there is something."""
+        with self.lock:
+            for seat in self.seats.values():
+                if not seat.out:
+                    self.feed_one(seat)
+
+    def feed_one(self, seat: Seat) -> None:
+        """Send a worker as much as it is to have."""
+        while len(seat.out) < (DEPTH if seat.quick else 1) and (held := self.next()):
+            try:
+                if not seat.channel.send(held.message, wait=False):
+                    self.put_back(held)
+                    return
+            except OSError:  # it has ended, of which the supervisor is about to tell
+                self.put_back(held)
+                return
+            if not seat.out:
+                seat.since = time.monotonic()
+            seat.out.append(held.ticket)
+            self.board.count(seat.number, SENT)
+
+    def next(self) -> Held | None:
+        """Take what is to be done next."""
+        if self.agent.urgent:
+            return self.agent.urgent.popleft()
+        if not self.agent.waiting or self.agent.draining or self.agent.unsaved_bytes > MOST_BYTES:
+            return None
+        held = self.agent.waiting.popleft()
+        self.agent.waiting_bytes -= len(held.payload)
+        self.agent.begun += 1
+        return held
+
+    def put_back(self, held: Held) -> None:
+        """Put something back to where it was."""
+        if held.does != RUN:
+            self.agent.urgent.appendleft(held)
+            return
+        self.agent.begun -= 1
+        place = next(
+            (at for at, other in enumerate(self.agent.waiting) if other.ticket > held.ticket), len(self.agent.waiting)
+        )
+        self.agent.waiting.insert(place, held)
+        self.agent.waiting_bytes += len(held.payload)
+
+    def take_back(self, seat: Seat) -> None:
+        """Take back what a worker was sent and has not taken."""
+        while (message := seat.theirs.receive(wait=False)) is not None:
+            seat.out.remove(message[1])
+            self.board.uncount(seat.number)
+            self.put_back(self.agent.held[message[1]])
+
+    def balance(self, now: float) -> None:
+        """Let nothing wait behind a long task."""
+        for seat in self.seats.values():
+            if len(seat.out) > 1 and now - seat.since > SLOW:
+                seat.quick = False
+                self.take_back(seat)
+
+    def take_all_back(self) -> list[Held]:
+        """Take out all tasks that no worker has begun."""
+        with self.lock:
+            for seat in self.seats.values():
+                self.take_back(seat)
+            found = [*self.agent.waiting, *self.agent.suspects()]
+            self.agent.waiting.clear()
+            self.agent.waiting_bytes = 0
+            return found

@@ -1,0 +1,190 @@
+"""Packages: tasks as the queue carries them, and rows as the table keeps them.
+
+The agent verifies a package's signature, and workers open it; workers pack a result, and the agent writes it down. So
+only workers pickle and unpickle, and a row's texts are such as every database takes.
+"""
+
+import pickle
+import uuid
+import zlib
+from collections.abc import Callable
+from datetime import datetime
+from functools import cache
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.core.signing import TimestampSigner, b64_decode
+from django.db import connection, router
+from django.db.models import QuerySet
+from django.utils import timezone
+from django_q.conf import Conf
+from django_q.models import Task as Model
+from django_q.utils import get_func_repr
+from picklefield.fields import PickledObject, dbsafe_decode, wrap_conflictual_object
+
+from worker.delivery import Task, brief, run_payload
+
+FIELDS = {field.name: field for field in Model._meta.concrete_fields}  # noqa: SLF001 (a documented part of models)
+PLAIN = {type(None), bool, int, float, str, bytes}  #: what can be unpickled if it could be pickled
+for _name in ("args", "kwargs", "result"):
+    FIELDS[_name].copy = False  # it would copy each value before it pickles it, for those who look rows up by one
+PART = "worker.cluster.after.gather"  #: the hook of a row that is part of an iterable, until all of them are there
+NEEDED = {"id", "name", "func", "args", "kwargs", "started"}  #: in each package
+
+
+class Row(NamedTuple):
+    """A row of django-q2's table of results, as texts that the database takes; times in ISO format."""
+
+    id: str
+    name: str
+    func: str
+    hook: str | None
+    args: str | None
+    kwargs: str | None
+    result: str | None
+    group: str | None
+    cluster: str | None
+    started: str
+    stopped: str
+    success: bool
+
+
+@cache
+def _signer() -> TimestampSigner:
+    fallbacks: list[str | bytes] = [*settings.SECRET_KEY_FALLBACKS]
+    return TimestampSigner(key=settings.SECRET_KEY, salt=Conf.PREFIX, fallback_keys=fallbacks)
+
+
+def verify(payload: str) -> None:
+    """Verify a signature.
+
+    Raises:
+        BadSignature: If it is not this project's.
+    """
+    _signer().unsign(payload)
+
+
+def opened(payload: str) -> Task:
+    """Return the task of a payload whose signature was verified.
+
+    Raises:
+        Exception: Whatever unpickling raises; a ValueError if it is no task.
+    """
+    text = payload.rsplit(":", 2)[0].encode()
+    data = zlib.decompress(b64_decode(text[1:])) if text[:1] == b"." else b64_decode(text)
+    task = pickle.loads(data)  # noqa: S301 (this project has signed it)
+    if not isinstance(task, dict) or not task.keys() >= NEEDED:
+        raise ValueError("it is no package of django-q2")
+    return task
+
+
+# Texts that a database takes
+
+
+def text_of(value: Any, most: int | None = None) -> str:
+    """Return a text without what databases refuse, cut to so many characters."""
+    try:
+        text = str(value)
+    except Exception:  # whatever a class's own __str__ raises
+        text = f"<{type(value).__name__}>"
+    if type(text) is str and text.isascii() and "\0" not in text:
+        return text[:most]
+    return text.replace("\0", "�").encode(errors="replace").decode()[:most]
+
+
+def label(name: str, value: Any) -> str:
+    """Return a text for a column of the table."""
+    return text_of(value, FIELDS[name].max_length)
+
+
+def function_label(function: Any) -> str:
+    """Return the dotted path of a function, or what else there is of one."""
+    try:
+        return label("func", get_func_repr(function) or str(function))
+    except Exception:  # whatever a class's own __repr__ raises
+        return label("func", f"<{type(function).__name__}>")
+
+
+def pickled(name: str, value: Any) -> str | None:
+    """Return a value as its column holds it; raises what pickling raises."""
+    encoded = FIELDS[name].get_db_prep_value(wrap_conflictual_object(value), connection)
+    return None if encoded is None else str(encoded)
+
+
+def unpickled(text: str | None) -> Any:
+    """Return a value that a column holds; raises what unpickling raises."""
+    return None if text is None else FIELDS["result"].to_python(PickledObject(text))
+
+
+def moment(text: str) -> datetime:
+    """Return a time of a row."""
+    return datetime.fromisoformat(text)
+
+
+# Rows
+
+
+def table() -> "QuerySet[Any]":
+    """Return the table of results, never a replica of it that lags."""
+    rows: QuerySet[Any] = Model.objects.using(router.db_for_write(Model))
+    return rows
+
+
+def pack(task: Task, payload: str) -> Row:
+    """Return the row of a task with its result; one whose result cannot be kept has failed."""
+    success, result, problem = task["success"], task["result"], ""
+    if not success:
+        result = text_of(result)
+    try:
+        packed = pickled("result", result)
+    except BaseException as error:  # whatever a class's own __reduce__ raises
+        problem = f"The result cannot be pickled: {brief(error)}"
+    else:
+        try:
+            if type(result) not in PLAIN and packed is not None:
+                dbsafe_decode(packed)
+        except BaseException as error:  # or its __setstate__
+            problem = f"The result cannot be unpickled: {brief(error)}"
+    if problem:
+        success, packed = False, pickled("result", problem)
+    func = function_label(task["func"])
+    try:
+        args, kwargs = pickled("args", task["args"]), pickled("kwargs", task["kwargs"])
+    except BaseException:  # they could be pickled once, and cannot again
+        args = kwargs = None
+        if not success:  # "resubmit" must find them
+            func, args, kwargs = function_label(run_payload), pickled("args", (payload,)), pickled("kwargs", {})
+    return Row(
+        id=label("id", task["id"]),
+        name=label("name", task["name"]),
+        func=func,
+        hook=_optional("hook", task.get("hook"), function_label),
+        args=args,
+        kwargs=kwargs,
+        result=packed,
+        group=_optional("group", task.get("group")),
+        cluster=label("cluster", Conf.CLUSTER_NAME),
+        started=task["started"].isoformat(),
+        stopped=task["stopped"].isoformat(),
+        success=success,
+    )
+
+
+def _optional(name: str, value: Any, text: Callable[[Any], str] = text_of) -> str | None:
+    return None if value is None else text(value)[: FIELDS[name].max_length]
+
+
+def instance(row: Row, attempts: int) -> Any:
+    """Return a row as django-q2's model."""
+    texts = {
+        name: PickledObject(text) for name in ("args", "kwargs", "result") if (text := getattr(row, name)) is not None
+    }
+    times = {name: moment(getattr(row, name)) for name in ("started", "stopped")}
+    return Model(**row._asdict() | texts | times, attempt_count=attempts)
+
+
+def set_aside(payload: str, reason: str) -> Row:
+    """Return a row that stands for a payload which cannot be opened, and runs it when the admin's "resubmit" does."""
+    identity, now = uuid.uuid4().hex, timezone.now()
+    task = {"id": identity, "name": f"set-aside-{identity[:8]}", "func": run_payload, "args": (payload,), "kwargs": {}}
+    return pack(task | {"started": now, "stopped": now, "success": False, "result": reason}, payload)

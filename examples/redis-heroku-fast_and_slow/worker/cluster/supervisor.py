@@ -1,0 +1,290 @@
+"""The supervisor: the main process, which starts the others, watches them, and owns the signals and the exit code.
+
+It does nothing else: no database, no broker, no cache and no user's code is behind any of its waits, which all end.
+So a stop always ends in time, and what is stuck is always seen.
+
+Upstream, django-q2 1.11.1, SIGTERM to all processes leaves the main process waiting for ever (#346), and a killed
+guard leaves orphans that go on working, while the main process ends with 0.
+"""
+
+import ctypes
+import gc
+import logging
+import os
+import select
+import signal
+import sys
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
+from typing import Any, NoReturn
+
+from django.conf import settings
+from django.core.management.base import CommandError
+from django.db import connections
+from django_q.conf import Conf
+
+from worker import health
+from worker.cluster import agent, child
+from worker.cluster.board import IDLE, Board
+from worker.cluster.channels import Channel, pair
+from worker.cluster.forks import fork, say
+from worker.cluster.hand_out import CUT_OFF
+from worker.heartbeat import Heartbeat
+
+STUCK_AFTER = 30.0  #: seconds without a move that was promised, after which the cluster ends, or a worker is replaced
+LATE_AFTER = 10.0  #: seconds of that after which probes are told
+HAND_BACK = 5.0  #: seconds beyond Q_GRACE that the agent gets to save and to give back; platforms grant five
+LOOK_EVERY = 1.0  #: seconds
+OUT_OF_TIME = "Task exceeded maximum timeout value, and its worker was killed"
+NOT_TAKEN = "The worker did not take its task, and was killed"
+
+
+@dataclass
+class Worker:
+    """A worker process."""
+
+    pid: int
+    seat: int
+    started: float
+    waits_since: float = 0.0  #: since when it is idle though a message waits for it, 0 if it is not
+    reason: str = ""  #: why it was killed, if this process did
+
+
+class Supervisor:
+    """The main process of a cluster."""
+
+    def __init__(self) -> None:
+        """Prepare what all processes share."""
+        self.seats: int = Conf.WORKERS
+        self.board = Board(self.seats)
+        self.heartbeat = Heartbeat(Conf.CLUSTER_NAME)
+        self.name = Conf.CLUSTER_NAME
+        self.agent = 0  #: its pid, 0 once it has ended
+        self.workers: dict[int, Worker] = {}  #: by pid
+        self.orders: deque[tuple[tuple[Any, ...], list[Channel]]] = deque()  #: what the agent has not taken yet
+        self.told = False  #: to stop
+        self.deadline = 0.0  #: of a stop, for running tasks
+        self.code = 0
+        self.looked = self.resumed = time.monotonic()  #: the last look, and since when looks follow each other
+        self.problem = ""  #: why the heartbeat's file could not be written, as it was last said
+
+    def run(self) -> NoReturn:
+        """Run the cluster until it is told to stop, or cannot go on; end this process with 0 or 1."""
+        sys.stdout.flush()  # or each process would write what is in it
+        try:
+            self.take_signals()
+            connections.close_all()  # a connection that both sides of a fork use serves neither
+            if self.wait_for_servers():
+                self.start()
+                while self.look():
+                    self.wait(LOOK_EVERY)
+        except BaseException:
+            self.code = 1
+            say(logging.CRITICAL, "Q Cluster %s cannot go on.", self.name, exc_info=True)
+        for pid in [*self.workers, *([self.agent] if self.agent else [])]:
+            os.kill(pid, signal.SIGKILL)
+        self.heartbeat.stop()
+        if self.code:
+            say(logging.CRITICAL, "Q Cluster %s has died; it ends with 1, to be started anew.", self.name)
+        elif self.agent or self.workers:
+            say(logging.ERROR, "Q Cluster %s was cut off; what it held waits for its leases.", self.name)
+        else:
+            say(logging.INFO, "Q Cluster %s has stopped.", self.name)
+        os._exit(self.code)
+
+    def take_signals(self) -> None:
+        """Let signals wake this process, and do nothing else: a second one changes nothing."""
+        self.woken, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if sys.platform == "linux" else os.pipe()
+        os.set_blocking(writer, False)
+        os.set_blocking(self.woken, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.take_stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler it would wake nobody
+
+    def take_stop(self, number: int, frame: FrameType | None) -> None:
+        """Remember that this process was told to stop."""
+        self.told = True
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a signal, the agent to take an order, or so many seconds."""
+        poll = select.poll()
+        poll.register(self.woken, select.POLLIN)
+        poll.poll(seconds * 1000)
+        while True:
+            try:
+                os.read(self.woken, 512)
+            except BlockingIOError:
+                return
+
+    # Starting
+
+    def wait_for_servers(self) -> bool:
+        """Wait, by a process of its own, until database and broker answer; say whether to go on."""
+        pid = fork(wait_for_servers)
+        while not self.told:
+            self.wait(LOOK_EVERY)
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                self.code = min(1, abs(os.waitstatus_to_exitcode(status)))
+                if self.code:  # it has said why
+                    self.heartbeat.stop()
+                    os._exit(self.code)
+                return True
+        os.kill(pid, signal.SIGKILL)
+        return False
+
+    def start(self) -> None:
+        """Start the agent and the workers."""
+        say(logging.INFO, "Q Cluster %s starting.", self.name)
+        gc.collect()
+        with suppress(AttributeError):  # which glibc has: what imports have left free goes back to the system
+            ctypes.CDLL(None).malloc_trim(0)
+        gc.freeze()  # what is here by now is shared by all processes: a look for garbage would copy its pages
+        self.control, theirs = pair()
+        self.agent = fork(partial(agent.run, theirs, self.board), self.control)
+        theirs.close()
+        self.fill_seats()
+        say(logging.INFO, "Q Cluster %s [%s] running.", self.name, self.name)
+
+    def fill_seats(self) -> None:
+        """Start a worker for each seat without one; those that end at once are replaced once a second."""
+        for seat in set(range(self.seats)) - {worker.seat for worker in self.workers.values()}:
+            ours, theirs = pair()
+            self.board.clear(seat)
+            others = [channel for _, channels in self.orders for channel in channels]
+            try:
+                pid = fork(partial(child.run, seat, theirs, self.board), self.control, ours, *others)
+            except OSError as error:
+                say(logging.ERROR, "No worker can be started (%s); next try in %.0f s", error, LOOK_EVERY)
+                return
+            self.workers[pid] = Worker(pid, seat, time.monotonic())
+            # The agent gets the worker's end as well: it can take back what the worker has not taken.
+            self.orders.append((("seat", seat, pid), [ours, theirs]))
+            self.hand_orders()
+
+    def hand_orders(self) -> None:
+        """Hand the agent what it has room for; one that is stuck must not make this process wait."""
+        try:
+            while self.orders:
+                order, channels = self.orders[0]
+                if not self.control.send(order, [channel.fileno() for channel in channels], wait=False):
+                    return
+                self.orders.popleft()
+                for channel in channels:
+                    channel.close()
+        except OSError:  # it has ended, which reap() is about to see
+            return
+
+    # Watching
+
+    def look(self) -> bool:
+        """Look at all processes, and do what follows; say whether to go on."""
+        now = time.monotonic()
+        if now - self.looked > 5 * LOOK_EVERY:  # all were frozen, not only the others
+            self.resumed = now
+        self.looked = now
+        young = {worker.seat for worker in self.workers.values() if now - worker.started < 1.0}
+        gone = self.reap()
+        if not self.agent:
+            return self.ended()
+        if self.told and not self.deadline:
+            self.stop(0)
+        late = dict(self.board.late(self.resumed))
+        self.kill_late_workers(now)
+        if self.deadline:
+            if now > self.deadline + HAND_BACK:
+                return False
+        elif stuck := [does for does, seconds in late.items() if seconds > STUCK_AFTER]:
+            say(logging.CRITICAL, "Q Cluster %s cannot go on: nothing %s any more.", self.name, stuck[0])
+            self.stop(1)
+        elif not young & gone:
+            self.fill_seats()
+        self.hand_orders()
+        told = {does: round(seconds, 1) for does, seconds in late.items() if seconds > LATE_AFTER}
+        problem = self.heartbeat.beat(self.agent, list(self.workers), told)
+        if problem != self.problem:
+            self.problem = problem
+            if problem:
+                say(logging.WARNING, "Cluster %s has nowhere to leave a sign of life: %s", self.name, problem)
+        return True
+
+    def reap(self) -> set[int]:
+        """Take note of processes that have ended, also of those that tasks have left to this one; return free seats."""
+        gone: set[int] = set()
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return gone
+            if not pid:
+                return gone
+            code = os.waitstatus_to_exitcode(status)
+            if pid == self.agent:
+                self.agent = 0
+                if code or not self.deadline:
+                    self.code = 1
+                    say(logging.CRITICAL, "Q Cluster %s cannot go on: its agent has ended (%s).", self.name, code)
+            elif worker := self.workers.pop(pid, None):
+                gone.add(worker.seat)
+                if code < 0:
+                    reason = f"The worker died ({signal.Signals(-code).name}) while it ran this task"
+                else:
+                    reason = f"The worker ended with code {code} while it ran this task"
+                self.orders.append((("gone", worker.seat, worker.reason or reason), []))
+
+    def kill_late_workers(self, now: float) -> None:
+        """Kill workers whose task is out of time, that do not take theirs, or that a stop has left no more time."""
+        for worker in self.workers.values():
+            limit = self.board.limit(worker.seat)
+            worker.waits_since = max(worker.waits_since or now, self.resumed) if self.board.waits(worker.seat) else 0.0
+            if IDLE < limit < now:
+                self.kill(worker, OUT_OF_TIME)
+            elif worker.waits_since and now - worker.waits_since > STUCK_AFTER:
+                self.kill(worker, NOT_TAKEN)
+            elif self.deadline and now > self.deadline:
+                self.kill(worker, CUT_OFF)
+
+    def kill(self, worker: Worker, reason: str) -> None:
+        """Kill a worker, and remember why."""
+        worker.reason = worker.reason or reason
+        os.kill(worker.pid, signal.SIGKILL)
+
+    # Stopping
+
+    def stop(self, code: int) -> None:
+        """Let the agent give back what is not begun, and running tasks end, for Q_GRACE seconds."""
+        say(logging.INFO, "Q Cluster %s stopping.", self.name)
+        self.code = self.code or code
+        self.deadline = time.monotonic() + settings.Q_GRACE
+        self.orders.append((("stop",), []))
+
+    def ended(self) -> bool:
+        """Wait for workers that the agent has told to leave, for a moment; return False."""
+        end = time.monotonic() + (1.0 if self.deadline else 0.0)
+        while self.workers and time.monotonic() < end:
+            self.wait(0.1)
+            self.reap()
+        for pid in list(self.workers):  # an agent that has died leaves nobody to report to
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            del self.workers[pid]
+        return False
+
+
+def wait_for_servers() -> None:
+    """Wait until database and broker answer.
+
+    Raises:
+        SystemExit: With 1, once it is said which one does not.
+    """
+    try:
+        health.wait_for_servers()
+    except CommandError as error:
+        sys.stderr.write(f"CommandError: {error}\n")
+        sys.stderr.flush()
+        raise SystemExit(1) from error
