@@ -134,7 +134,7 @@ ANSWER = {
     "an iterable": [1, 2, 3],
     "a cached result": -5.0,
     "a failure with a cached result": True,
-    "a cached group": [2, 1, [9], 0],
+    "a cached group": [2, 1, [9], 1],
     "a cached iterable": [6, 7],
     "a chain of which a task fails": [[5, 6], 1],
     "a task of the class": [3.0, [3.0]],

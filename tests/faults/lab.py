@@ -226,8 +226,12 @@ class Cluster(Process):
         roles = self.reported_roles()
         if roles is None or len(roles.workers) != self.size:
             return None
-        parents = {self.popen.pid, *roles.pids.get("sentinel", ())}
-        return roles if roles.others() == {pid for parent in parents for pid in children(parent)} else None
+        return roles if roles.others() == self.living() else None
+
+    def living(self) -> set[int]:
+        """Return its own processes but for the main process."""
+        found = set(children(self.popen.pid))
+        return found if self.lab.kind == OURS else found.union(*map(children, found))
 
     def reported_roles(self) -> Roles | None:
         """Return what was last reported of its processes: ours by a file of the main process, upstream's to all."""
@@ -256,10 +260,11 @@ class Cluster(Process):
                 os.kill(pid, number)
 
     def kill_a_worker(self, chance: random.Random) -> bool:
-        """Kill one of those that were last reported; say whether it was there."""
-        roles = self.reported_roles()
-        living = set(roles.workers).intersection(self.session()) if roles else set()
-        self.signal(signal.SIGKILL, [chance.choice(sorted(living))] if living else [])
+        """Kill one of those that live; say whether there was one."""
+        if (roles := self.reported_roles()) is None:
+            return False
+        living = sorted(self.living() - roles.others().difference(roles.workers))
+        self.signal(signal.SIGKILL, [chance.choice(living)] if living else [])
         return bool(living)
 
     def kill_workers(self, seconds: float, chance: random.Random, every: float = 0.2) -> int:

@@ -83,13 +83,16 @@ def test_a_worker_whose_agent_is_stuck_ends_with_1(lab: Lab) -> None:
 
 @pytest.mark.full
 @each_broker(7, own_server=False)
-def test_a_worker_whose_workers_are_stuck_ends_with_1(lab: Lab) -> None:
+def test_workers_that_do_not_take_their_tasks_are_replaced(lab: Lab) -> None:
     lab.deadline = 120
     cluster = lab.start()
-    cluster.signal(signal.SIGSTOP, cluster.roles().of("workers"))
+    frozen = cluster.roles().workers
+    cluster.signal(signal.SIGSTOP, frozen)
     keys = lab.enqueue_many("task", 10)
-    assert cluster.wait_for_exit() == 1, lab.report()
-    lab.wait_done(keys, lab.start())
+    lab.wait_done(keys, cluster)
+    assert lab.starts() == dict.fromkeys(keys, 1), lab.report()
+    assert not set(frozen) & set(cluster.roles().workers), lab.report()
+    cluster.stop_in_time()
 
 
 @pytest.mark.full

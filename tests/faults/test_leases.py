@@ -120,10 +120,10 @@ def test_a_task_may_have_a_limit_of_time_in_fractions_of_seconds(lab: Lab) -> No
 @each_broker(6)
 def test_a_cluster_that_was_frozen_and_is_told_to_stop_takes_nothing_from_the_new_owner(lab: Lab) -> None:
     lab.lease = SHORT
-    frozen = lab.start()
-    lab.enqueue("work", ("long", 12.0))
+    frozen = lab.start(timeout=60)
+    lab.enqueue("work", ("long", 20.0))
     lab.wait_started("long", alive=frozen)
-    other = lab.start()
+    other = lab.start(timeout=60)
     frozen.signal(signal.SIGSTOP)
     lab.wait(lambda: lab.starts()["long"] == 2, "a start by the other one", other)
     time.sleep(2 * lab.lease)

@@ -32,7 +32,7 @@ LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)  #: the lock of a task that was neve
 # reads just so many entries of an index in this order, however many tasks wait or are taken.
 ORDER = [("lock", DESCENDING), ("_id", ASCENDING)]
 DEFAULTS: Document = {
-    # For each call, tries that PyMongo makes by itself included: well before the guard takes the pusher for stuck, and
+    # For each call, tries that PyMongo makes by itself included: well before the agent is taken for stuck, and
     # before leases can run out unnoticed while a call waits, which would then claim what the cluster holds already.
     "timeoutMS": min(10_000, Conf.RETRY * 1000 // 3),
     "w": "majority",  # what is written outlives a change of the primary
@@ -75,6 +75,7 @@ class Broker(Mongo):  # type: ignore[misc]
 
     ordered = True
     forgets_returned = True
+    passing: tuple[type[Exception], ...] = ()
     transactional = False
     indexed = False
 

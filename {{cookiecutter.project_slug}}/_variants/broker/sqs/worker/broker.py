@@ -38,7 +38,7 @@ from worker.delivery import MAX_DELIVERIES, Delivery
 
 BATCH = 10  #: messages in a request, at most
 MAX_BYTES = 1_048_576  #: of a message; 256 KiB until August 2025, and still so in queues with that MaximumMessageSize
-MAX_POLL = 4  #: seconds; the pusher hears nothing during a poll, and has five to give tasks back at a stop
+MAX_POLL = 4  #: seconds; the agent claims meanwhile, and has five to give tasks back at a stop
 KEEP = 1_209_600  #: seconds that a new queue keeps a task, the most there is; by default it would be four days
 MAX_RECEIVES = 100  #: hand-outs after which SQS itself sets a task aside, in case no worker gets that far
 GONE = {"InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid"}  #: codes of a lease that is lost
@@ -86,6 +86,7 @@ class Broker(Sqs):  # type: ignore[misc]
 
     ordered = False
     forgets_returned = False
+    passing: tuple[type[Exception], ...] = ()
     transactional = False
     queue: str  #: its URL
 
