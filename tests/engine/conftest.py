@@ -24,6 +24,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
+def django_db_setup(environment: dict[str, str]) -> None:
+    """Use the database of the environment itself: what runs in threads and processes must see the same."""
+
+
+@pytest.fixture(scope="session")
 def site(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Run web and all workers."""
     folder = tmp_path_factory.mktemp("logs")

@@ -88,7 +88,7 @@ def test_a_missing_package_ends_with_a_sentence(
         prodserver("worker")
     assert end.value.code == 1
     assert capsys.readouterr().err == (
-        "CommandError: The broker needs the package client, which is not installed here: "
+        "CommandError: The worker needs the package client, which is not installed here: "
         "run `uv sync`, or `uv add client` if it was removed.\n"
     )
 

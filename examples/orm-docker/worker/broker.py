@@ -68,6 +68,7 @@ class Broker(ORM):  # type: ignore[misc]
 
     ordered = True
     forgets_returned = True
+    passing: tuple[type[Exception], ...] = ()
     transactional = True
 
     def __init__(self, list_key: str | None = None) -> None:

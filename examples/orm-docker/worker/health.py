@@ -13,7 +13,7 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
-from django.db import OperationalError, ProgrammingError, connection
+from django.db import InterfaceError, InternalError, OperationalError, ProgrammingError, connection
 from django_q.brokers import get_broker
 
 from worker import heartbeat
@@ -73,6 +73,13 @@ def _failures() -> dict[str, Exception]:
             failures[name] = error
             logger.debug("The %s does not answer", name, exc_info=True)
     return failures
+
+
+def may_pass(error: BaseException) -> bool:
+    """Say whether an error may be a server's that is away, or locked, so that another try can succeed."""
+    if isinstance(error, OperationalError | InterfaceError | InternalError):
+        return True
+    return isinstance(error, Exception) and (isinstance(error, get_broker().passing) or bool(silent_servers()))
 
 
 def in_words(silent: dict[str, str]) -> str:

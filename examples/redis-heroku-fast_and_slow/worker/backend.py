@@ -38,9 +38,10 @@ class DjangoQ2Worker(django_q2.DjangoQ2Worker):
 
         try:
             import_string(Conf.BROKER_CLASS)
-        except ModuleNotFoundError as error:
+            import_string("croniter.croniter")
+        except (ModuleNotFoundError, ImportError) as error:
             raise ImproperlyConfigured(
-                f"The broker needs the package {error.name}, which is not installed here: run `uv sync`, "
+                f"The worker needs the package {error.name}, which is not installed here: run `uv sync`, "
                 f"or `uv add {error.name}` if it was removed."
             ) from error
 
@@ -58,6 +59,8 @@ class DjangoQ2Worker(django_q2.DjangoQ2Worker):
         begin_as(self.cluster_name())
         from worker.cluster.supervisor import Supervisor
 
+        if sys.stdout:
+            sys.stdout.flush()  # or each process would write what is in it
         Supervisor().run()
 
     def cluster_name(self) -> str:

@@ -20,7 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django_q.brokers.redis_broker import Redis
 from django_q.conf import Conf
 from redis import ConnectionError as ConnectionLost
-from redis import ReadOnlyError, RedisError, ResponseError
+from redis import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis import Redis as Client
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -109,6 +109,7 @@ class Broker(Redis):  # type: ignore[misc]
 
     ordered = True
     forgets_returned = True
+    passing: tuple[type[Exception], ...] = (OutOfMemoryError, ReadOnlyError)
     transactional = False
     looked = tidied = float("-inf")  #: when, by the monotonic clock
     idles = False  #: nothing came for a second, so that it is not asked what is there before it waits again
@@ -246,7 +247,7 @@ class Broker(Redis):  # type: ignore[misc]
     # django-q2's words
 
     def set_stat(self, key: str, value: str, timeout: int) -> None:
-        """Show a cluster's state for so many seconds; while the server is away, the pusher's log says so."""
+        """Show a cluster's state for so many seconds; while the server is away, the log of the agent says so."""
         with suppress(RedisError):
             super().set_stat(key, value, timeout)
 

@@ -34,6 +34,7 @@ class Leasing(Protocol):
     cache: Any
     ordered: bool  #: whether tasks are handed out in the order they came
     forgets_returned: bool  #: whether a hand-out that ended with the task given back does not count as one
+    passing: tuple[type[Exception], ...]  #: errors of a server that is there, and takes nothing more for a while
     transactional: bool  #: whether enqueue() is part of the transaction of the database that holds the schedules
 
     def ping(self) -> Any:

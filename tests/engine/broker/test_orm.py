@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -202,11 +203,12 @@ def test_a_task_wakes_who_waits_at_once(brokers: Brokers, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def pooler(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def pooler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Lead connections by way of a PgBouncer that changes servers with each transaction."""
     if PGBOUNCER is None:
         pytest.skip("pgbouncer is not installed")
-    folder, port, target = tmp_path_factory.mktemp("pgbouncer"), free_port(), database().settings_dict
+    port, target = free_port(), database().settings_dict
+    folder = Path(mkdtemp(prefix="pgbouncer-", dir="/tmp"))  # another user must get there
     (folder / "users").write_text(f'"{target["USER"]}" "{target["PASSWORD"]}"\n')
     (folder / "pgbouncer.ini").write_text(
         f"[databases]\n* = host={target['HOST']} port={target['PORT']}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
@@ -215,7 +217,7 @@ def pooler(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     )
     command: list[str | Path] = [PGBOUNCER, "-q", folder / "pgbouncer.ini"]
     if os.getuid() == 0:  # which PgBouncer refuses
-        for path in (*folder.parents[:3], folder, *folder.iterdir()):
+        for path in (folder, *folder.iterdir()):
             path.chmod(0o755)
         command[:0] = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
@@ -227,6 +229,7 @@ def pooler(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
         connections.close_all()
         server.terminate()
         server.wait()
+    shutil.rmtree(folder)
 
 
 @postgresql

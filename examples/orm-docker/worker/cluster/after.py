@@ -6,11 +6,13 @@ one does it again, so all of that is such as may be done twice; a hook is called
 
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from django.db.models import Q
 from django.db.models.signals import post_save
 from django.utils import timezone
 from django_q.brokers import get_broker
@@ -22,54 +24,46 @@ from django_q.tasks import async_chain
 from django_q.timeout import TimeoutHandler
 
 from worker.cluster import packages
+from worker.cluster.messages import is_done
 from worker.cluster.packages import PART, Row
 from worker.delivery import Task, brief
 from worker.enqueue import Collector
-from worker.health import silent_servers
+from worker.health import may_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-REMEMBER = 24 * 60 * 60  #: seconds for which the attempts of a task with a cached result are counted
 LOCKED_FOR = 5  #: seconds for which a list of cached results is locked at most, in case whoever locked it died
 
 logger = logging.getLogger("django-q")
 
 
-def after(task: Task, limit: int, note: Callable[[], None], texts: tuple[Any, ...], attempts: int, most: int) -> bool:
-    """Do all of it for an attempt, note when hooks come, and return whether the task is done with.
+def after(task: Task, tells: Callable[[], None], texts: tuple[Any, ...], attempts: int, most: int) -> None:
+    """Do all of it for an attempt, and note when hooks come.
 
     Raises:
         Exception: If it is to be done again, for a server is away.
     """
     row = Row(*texts)
     task |= {"success": row.success, "result": packages.unpickled(row.result), "stopped": packages.moment(row.stopped)}
-    if task.get("cached"):
-        attempts = (
-            unless_refused(f"save the result of {row.name} in the cache", lambda: save_in_cache(task)) or attempts
-        )
-    done = row.success or 0 < most <= attempts
-    if done and task.get("chain"):
+    if is_cached(task, row):
+        try:
+            save_in_cache(task)
+        except Exception as error:  # each cache has exceptions of its own
+            if may_pass(error):
+                raise
+            logger.error("The result of %s cannot be cached: %s", row.name, brief(error), exc_info=True)
+    if task.get("chain") and is_done(texts, attempts, most):
         queue_next(task, row)
-    note()
-    with TimeoutHandler(limit):
+    tells()
+    limit = task.get("timeout", Conf.TIMEOUT)
+    with TimeoutHandler(math.ceil(limit) if isinstance(limit, int | float) and limit > 0 else -1):
         tell(task, row, attempts)
-    return done
 
 
-def unless_refused(what: str, action: Callable[[], Any]) -> Any:
-    """Do something; if it fails though no server is away, log that and go on.
-
-    Raises:
-        Exception: If a server is away.
-    """
-    try:
-        return action()
-    except Exception as error:  # each cache and broker has exceptions of its own
-        if silent_servers():
-            raise
-        logger.error("Could not %s: %s", what, brief(error), exc_info=True)
-        return None
+def is_cached(task: Task, row: Row) -> bool:
+    """Say whether a result goes into the cache: in the table are all others, failures, and parts of iterables."""
+    return bool(task.get("cached")) and row.hook != PART
 
 
 # Hooks and receivers
@@ -84,12 +78,22 @@ def tell(task: Task, row: Row, attempts: int) -> None:
     with whatever_it_raises(f"The hook of {row.name}"):
         call_hook(Model, instance)
     instance.hook = row.hook
-    if not task.get("cached") and (not row.success or task.get("save", Conf.SAVE_LIMIT >= 0)):
+    if not row.success or (task.get("save", Conf.SAVE_LIMIT >= 0) and not is_cached(task, row)):
         facts = {"created": attempts == 1, "raw": False, "using": packages.table().db, "update_fields": None}
-        with whatever_it_raises(f"A receiver of post_save for {row.name}"):
+        with whatever_it_raises(f"A receiver of post_save for {row.name}"), without_hooks():
             post_save.send_robust(sender=Model, instance=instance, **facts)
     with whatever_it_raises(f"A receiver of post_execute for {row.name}"):
         post_execute.send_robust(sender="django_q", task=task)
+
+
+@contextmanager
+def without_hooks() -> "Iterator[None]":
+    """Let django-q2 call no hook when a row is saved, as it does for tasks that run at once (`sync`)."""
+    post_save.disconnect(call_hook, sender=Model)
+    try:
+        yield
+    finally:
+        post_save.connect(call_hook, sender=Model)
 
 
 @contextmanager
@@ -118,12 +122,21 @@ def queue_next(task: Task, row: Row) -> None:
         for package in queued:
             get_broker(package.get("cluster")).enqueue(SignedPackage.dumps(package))
     except Exception as error:  # of a link that is none, or whatever receivers of pre_enqueue raise
-        if silent_servers():
+        if may_pass(error):
             raise
         reason = f"The link after {row.name} cannot be queued: {brief(error)}"
         logger.error("%s", reason)
-        now, func = timezone.now(), link[0] if isinstance(link, tuple) and link else link
-        failed = {"id": identity, "name": f"after {row.name}", "func": func, "args": (), "kwargs": {}, "success": False}
+        func, *given = link if isinstance(link, tuple) and link else (link,)
+        args = given[0] if given and isinstance(given[0], tuple) else ()
+        now = timezone.now()
+        failed = {
+            "id": identity,
+            "name": f"after {row.name}",
+            "func": func,
+            "args": args,
+            "kwargs": {},
+            "success": False,
+        }
         failed |= {"group": task.get("group"), "started": now, "stopped": now, "result": reason}
         packages.table().bulk_create([packages.instance(packages.pack(failed, ""), 1)], ignore_conflicts=True)
 
@@ -131,8 +144,8 @@ def queue_next(task: Task, row: Row) -> None:
 # Results in the cache
 
 
-def save_in_cache(task: Task) -> int:
-    """Save a result where django-q2's result_cached() and its like look for it, and return the attempts."""
+def save_in_cache(task: Task) -> None:
+    """Save a result where django-q2's result_cached() and its like look for it; the table counts what has failed."""
     broker: Any = get_broker()
     key, timeout = f"{broker.list_key}:{task['id']}", None if task["cached"] is True else task["cached"]
     broker.cache.set(key, SignedPackage.dumps(task), timeout)
@@ -142,10 +155,8 @@ def save_in_cache(task: Task) -> int:
             keys = broker.cache.get(listed) or []
             if key not in keys:
                 broker.cache.set(listed, [*keys, key], timeout)
-    if task["success"] or broker.cache.add(f"{key}:attempts", 1, REMEMBER):
-        return 1
-    attempts: int = broker.cache.incr(f"{key}:attempts")
-    return attempts
+    if task["success"]:
+        packages.table().filter(pk=packages.label("id", task["id"]), success=False).delete()
 
 
 @contextmanager
@@ -168,9 +179,12 @@ def gather(group: str, number: int, most: int, cached: int | None) -> None:
 
     django-q2 1.11.1 keeps the parts in the cache, which may drop them, and in a list that two clusters change at once.
     """
-    rows = packages.table().filter(group=group, hook=PART).order_by("started")
-    parts = [part for part in rows if part.success or 0 < most <= part.attempt_count]
-    if len(parts) < number:  # another cluster was faster
+    ended = Q(success=True) | Q(attempt_count__gte=most) if most else Q(success=True)
+    rows = packages.table().filter(ended, group=group, hook=PART)
+    if rows.count() < number:  # others are still under way, or another cluster was faster
+        return
+    parts = list(rows.order_by("started"))
+    if len(parts) < number:
         return
     broker: Any = get_broker()
     arguments = f"{broker.list_key}:{group}:args"

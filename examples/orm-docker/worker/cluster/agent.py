@@ -67,7 +67,6 @@ class Agent:
             threading.Thread(target=self.guarded, args=(thread,), daemon=True).start()
         self.hand_out.run()
         self.schedules.withdraw()
-        self.results.prune()
 
     @staticmethod
     def guarded(thread: Callable[[], None]) -> None:
@@ -105,6 +104,7 @@ class Agent:
     def forget(self, held: Held) -> None:
         """Hold something no more; a task is given back, unless it has ended: its lease runs out, and counts that."""
         with self.lock:
+            held.suspect = False
             if held.receipt and held.does in {RUN, FAIL}:
                 self.returning.append(held)
                 self.wake()

@@ -37,10 +37,12 @@ def say(level: int, text: str, *args: Any, **options: Any) -> None:
     try:
         signal.setitimer(signal.ITIMER_REAL, READ_WITHIN)
         logger.log(level, text, *args, **options)
-        signal.setitimer(signal.ITIMER_REAL, 0)
     except Unread:
         _mute_until = time.monotonic() + MUTE
+    except Exception:  # of a filter or formatter of the project's
+        return
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 

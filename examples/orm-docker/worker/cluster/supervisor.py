@@ -29,7 +29,7 @@ from django_q.conf import Conf
 
 from worker import health
 from worker.cluster import agent, child
-from worker.cluster.board import IDLE, Board
+from worker.cluster.board import IDLE, LIMIT, TAKEN, TELLS, Board
 from worker.cluster.channels import Channel, pair
 from worker.cluster.forks import fork, say
 from worker.cluster.hand_out import CUT_OFF
@@ -74,7 +74,6 @@ class Supervisor:
 
     def run(self) -> NoReturn:
         """Run the cluster until it is told to stop, or cannot go on; end this process with 0 or 1."""
-        sys.stdout.flush()  # or each process would write what is in it
         try:
             self.take_signals()
             connections.close_all()  # a connection that both sides of a fork use serves neither
@@ -154,10 +153,10 @@ class Supervisor:
     def fill_seats(self) -> None:
         """Start a worker for each seat without one; those that end at once are replaced once a second."""
         for seat in set(range(self.seats)) - {worker.seat for worker in self.workers.values()}:
-            ours, theirs = pair()
-            self.board.clear(seat)
+            self.board.clear(seat, LIMIT, TAKEN, TELLS)
             others = [channel for _, channels in self.orders for channel in channels]
             try:
+                ours, theirs = pair()
                 pid = fork(partial(child.run, seat, theirs, self.board), self.control, ours, *others)
             except OSError as error:
                 say(logging.ERROR, "No worker can be started (%s); next try in %.0f s", error, LOOK_EVERY)
@@ -214,7 +213,7 @@ class Supervisor:
         return True
 
     def reap(self) -> set[int]:
-        """Take note of processes that have ended, also of those that tasks have left to this one; return free seats."""
+        """Take note of processes that have ended, also of those that tasks have left; return seats of failed ones."""
         gone: set[int] = set()
         while True:
             try:
@@ -230,12 +229,13 @@ class Supervisor:
                     self.code = 1
                     say(logging.CRITICAL, "Q Cluster %s cannot go on: its agent has ended (%s).", self.name, code)
             elif worker := self.workers.pop(pid, None):
-                gone.add(worker.seat)
-                if code < 0:
-                    reason = f"The worker died ({signal.Signals(-code).name}) while it ran this task"
-                else:
-                    reason = f"The worker ended with code {code} while it ran this task"
-                self.orders.append((("gone", worker.seat, worker.reason or reason), []))
+                if code:
+                    gone.add(worker.seat)
+                how = f"ended with code {code}" if code >= 0 else f"died ({signal_name(-code)})"
+                reason = worker.reason or f"The worker {how} while it ran this task"
+                # With what the board says of it, before another worker writes there.
+                order = ("gone", worker.seat, reason, self.board.name(worker.seat), self.board.tells(worker.seat))
+                self.orders.append((order, []))
 
     def kill_late_workers(self, now: float) -> None:
         """Kill workers whose task is out of time, that do not take theirs, or that a stop has left no more time."""
@@ -269,11 +269,15 @@ class Supervisor:
         while self.workers and time.monotonic() < end:
             self.wait(0.1)
             self.reap()
-        for pid in list(self.workers):  # an agent that has died leaves nobody to report to
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            del self.workers[pid]
         return False
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal; those of real time have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def wait_for_servers() -> None:

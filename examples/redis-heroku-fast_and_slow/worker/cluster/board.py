@@ -44,9 +44,9 @@ class Board:
     def _at(self, seat: int, field: int) -> int:
         return len(THREADS) + seat * FIELDS + field
 
-    def clear(self, seat: int) -> None:
-        """Make a seat ready for another worker."""
-        for field in range(FIELDS):
+    def clear(self, seat: int, *fields: int) -> None:
+        """Make a seat ready for another worker: the supervisor what that one writes, the agent what it sends."""
+        for field in fields:
             self._numbers[self._at(seat, field)] = 0.0
 
     def begin(self, seat: int, limit: float) -> None:

@@ -6,6 +6,7 @@ than INLINE bytes travels as a file of its own, by its descriptor.
 """
 
 import contextlib
+import errno
 import marshal
 import mmap
 import os
@@ -73,11 +74,13 @@ class Channel:
         The descriptors that came along are appended to it.
         """
         try:
-            data, ancillary, _, _ = self.sock.recvmsg(INLINE, ROOM, FLAGS | (0 if wait else socket.MSG_DONTWAIT))
+            data, ancillary, flags, _ = self.sock.recvmsg(INLINE, ROOM, FLAGS | (0 if wait else socket.MSG_DONTWAIT))
         except (BlockingIOError, ConnectionResetError):
             return None
         if not data:
             return None
+        if flags & socket.MSG_CTRUNC:
+            raise OSError(errno.EMFILE, "a message has lost its file: too many are open")
         descriptors = array("i")
         for _, _, content in ancillary:
             descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])

@@ -24,14 +24,14 @@ from django.utils import timezone
 from django_q import worker as upstream
 from django_q.conf import Conf
 from django_q.models import Task as Model
-from django_q.signals import call_hook, post_execute
+from django_q.signals import post_execute
 
 from worker.cluster import after, due, packages
 from worker.cluster.board import IDLE, NO_LIMIT, TAKEN, TELLS, Board
 from worker.cluster.channels import Channel
-from worker.cluster.messages import FAIL, LEAVE, RESULT, RUN
+from worker.cluster.messages import AFTER, FAIL, LEAVE, RESULT, RUN, SCHEDULE, is_done
 from worker.delivery import Task, brief
-from worker.health import in_words, silent_servers
+from worker.health import may_pass
 
 MARGIN = 3.0  #: seconds beyond its limit after which a task's worker is killed: it may notice by itself
 
@@ -42,7 +42,6 @@ def run(seat: int, channel: Channel, board: Board) -> None:
     """Run a worker, as a process of the cluster."""
     os.register_at_fork(after_in_child=partial(_leave_cluster, channel))
     current_process().name = f"Worker-{seat + 1}"
-    post_save.disconnect(call_hook, sender=Model)  # after() calls hooks
     # What follows is for django-q2 1.11.1. Its worker goes through the import system for each task, here once for each
     # function; and what a receiver of these two signals raises would end it, or fail a task that has succeeded.
     upstream.pydoc = SimpleNamespace(locate=locate)
@@ -102,7 +101,7 @@ class Child:
 
     def __init__(self, seat: int, channel: Channel, board: Board) -> None:
         """Take messages from a channel."""
-        self.seat, self.channel, self.board = seat, channel, board
+        self.seat, self.channel, self.board, self.listeners = seat, channel, board, listeners()
         self.task: Task | None = None  #: what runs
         self.message: tuple[Any, ...] = ()
         self.leaving = False
@@ -128,10 +127,15 @@ class Child:
     def get(self) -> Task | str:
         """Return the next task to run, once all else that comes before it is done; STOP to leave."""
         while True:
-            with suppress(OSError, ValueError):  # a task may have closed it
+            with suppress(AttributeError, OSError, ValueError):  # a task may have closed it, or taken it away
                 sys.stdout.flush()  # what tasks print, which would come when this process ends
             self.board.begin(self.seat, IDLE)
             self.task = None
+            if self.message and any(map(is_in_transaction, connections.all(initialized_only=True))):
+                # What later tasks write, and queue, would be part of it, and vanish.
+                logger.warning("%s has left a transaction open: it is rolled back", self.board.name(self.seat))
+                self.leaving = True
+                return "STOP"
             message = self.channel.receive()
             if message is None or message[0] == LEAVE:
                 self.leaving = True
@@ -143,10 +147,10 @@ class Child:
 
     def take(self, does: str, ticket: int, payload: str, count: int, extra: tuple[Any, ...]) -> Task | None:
         """Do what a message says, but for running a task, which is returned."""
-        self.begin(Conf.TIMEOUT or -1)
+        self.begin(-1 if does == SCHEDULE else Conf.TIMEOUT or -1)
         if does in {RUN, FAIL}:
             return self.open(payload, count, extra)
-        done, again = True, ""
+        done, again = does != AFTER or is_done(*extra), ""
         self.board.call(self.seat, " ".join(map(str, (does, *extra[:1]))) if not payload else "")
         try:
             close_old_connections()
@@ -154,19 +158,26 @@ class Child:
                 case "after":
                     task = packages.opened(payload)
                     self.board.call(self.seat, packages.label("name", task["name"]))
-                    self.begin(limit := limit_of(task))
-                    done = after.after(task, limit, partial(self.board.count, self.seat, TELLS), *extra)
+                    with suppress(ValueError):  # which has failed it
+                        self.begin(limit_of(task))
+                    after.after(task, self.tells, *extra)
                 case "gather":
                     after.gather(*extra)
                 case "schedule":
-                    due.queue(*extra)
+                    due.queue(self.tells, *extra)
         except BaseException as error:  # whatever receivers and classes of a user raise
-            if isinstance(error, Exception) and (silent := silent_servers()):
-                again = in_words(silent)
+            if may_pass(error):
+                again = f"What a worker was told to do ({does}) has to wait: {brief(error)}"
             else:
                 logger.error("What a worker was told to do (%s) has failed: %s", does, brief(error), exc_info=True)
         self.channel.send((does, ticket, None, done, again))
         return None
+
+    def tells(self) -> None:
+        """Note that a user's hooks and receivers come."""
+        if self.message[0] == SCHEDULE:  # which may have waited for servers as long as they needed
+            self.begin(Conf.TIMEOUT or -1)
+        self.board.count(self.seat, TELLS)
 
     def begin(self, limit: float) -> None:
         """Note when this must have ended."""
@@ -206,9 +217,11 @@ class Child:
         while True:
             try:
                 close_old_connections()
-                return packages.table().filter(pk=packages.label("id", task["id"]), success=True).first()
-            except DatabaseError:
+                ids = [task["id"], *([task.get("group")] if task.get("iter_count") else [])]  # or what it was part of
+                return packages.table().filter(pk__in=map(str, ids), success=True).first()
+            except DatabaseError as error:
                 connections.close_all()
+                logger.error("%s waits for the database (%s)", task["name"], brief(error))
                 time.sleep(1)
 
     # The queue of results
@@ -216,15 +229,15 @@ class Child:
     def put(self, task: Task) -> None:
         """Hand on a task with its result; what has ended is not lost if this process is killed afterwards."""
         task.setdefault("stopped", timezone.now())
+        self.begin(Conf.TIMEOUT or -1)  # for what packing calls of a user's
         most = 1 if task.get("ack_failure") else Conf.MAX_ATTEMPTS
         part = part_of(task, most)
         if part:
             task["hook"] = packages.PART
         row = packages.pack(task, self.message[2])
         is_cached = bool(task.get("cached")) and not part
-        wanted = part or not row.success or task.get("save", Conf.SAVE_LIMIT >= 0)
-        save = bool(wanted) and not is_cached
-        follows = is_cached or bool(task.get("chain") or (task.get("hook") and not part)) or listeners()
+        save = bool(part or not row.success or (task.get("save", Conf.SAVE_LIMIT >= 0) and not is_cached))
+        follows = is_cached or bool(task.get("chain") or (task.get("hook") and not part)) or self.listeners
         reason = "" if row.success else packages.unpickled(row.result)
         self.channel.send((RESULT, self.message[1], tuple(row), reason, save, most, follows, part))
         self.task = None
@@ -234,6 +247,13 @@ class Child:
         text = "".join(traceback.format_exception(error))
         reason = f"It ended with code {error.code}, by sys.exit()" if isinstance(error, SystemExit) else brief(error)
         self.put(task | {"success": False, "result": f"{reason} : {text}", "stopped": timezone.now()})
+
+
+def is_in_transaction(connection: Any) -> bool:
+    """Say whether a connection is in a transaction, also in one that Django does not know of."""
+    driver = connection.connection  # of psycopg, sqlite3, or another
+    status = getattr(getattr(driver, "info", None), "transaction_status", 0)  # PostgreSQL's: 0 is none, 4 unknown
+    return connection.in_atomic_block or getattr(driver, "in_transaction", False) or 0 < status < 4
 
 
 def part_of(task: Task, most: int) -> tuple[str, int, int, int | None] | None:
@@ -246,5 +266,6 @@ def part_of(task: Task, most: int) -> tuple[str, int, int, int | None] | None:
 
 
 def listeners() -> bool:
-    """Say whether anybody wants to know of each task once it is saved."""
-    return post_save.has_listeners(Model) or post_execute.has_listeners()
+    """Say whether anybody wants to know of each task once it is saved, beside django-q2, which calls hooks."""
+    with after.without_hooks():
+        return post_save.has_listeners(Model) or post_execute.has_listeners()

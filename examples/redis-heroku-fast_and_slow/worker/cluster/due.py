@@ -7,6 +7,7 @@ is in the same database. One that cannot be queued becomes a failed task that sa
 import ast
 import logging
 from calendar import monthrange
+from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -24,7 +25,7 @@ from django_q.tasks import async_task
 from worker.cluster.packages import instance, pack, table
 from worker.cluster.schedules import due
 from worker.delivery import Leasing, brief
-from worker.health import silent_servers
+from worker.health import may_pass
 
 MINUTES = {Schedule.MINUTES: 1, Schedule.HOURLY: 60}
 DAYS = {Schedule.DAILY: 1, Schedule.WEEKLY: 7, Schedule.BIWEEKLY: 14}
@@ -34,8 +35,8 @@ LATER = timedelta(hours=1)  #: until a schedule is tried again whose next time c
 logger = logging.getLogger("django-q")
 
 
-def queue(key: int, problem: str) -> None:
-    """Queue the task of a schedule, unless there is a problem.
+def queue(tells: Callable[[], None], key: int, problem: str) -> None:
+    """Queue the task of a schedule, unless there is a problem, and note when a user's receivers come.
 
     Raises:
         Exception: If it is to be done again, for a server is away.
@@ -43,24 +44,26 @@ def queue(key: int, problem: str) -> None:
     broker: Leasing = get_broker()
     broker.ping()
     alias = router.db_for_write(Schedule)
+    rows = Schedule.objects.using(alias).filter(pk=key)
     skip = connections[alias].features.has_select_for_update_skip_locked
     together = broker.transactional and alias == Conf.ORM
     with transaction.atomic(alias):
         schedule = due().select_for_update(skip_locked=skip).filter(pk=key).first()
-        if schedule is None:  # another cluster was faster
+        if schedule is None:  # another cluster was faster, or a worker that then died: perhaps before it queued this
+            for schedule in rows if problem else ():
+                record(schedule, problem)
             return
-        before = {"next_run": schedule.next_run, "repeats": schedule.repeats, "minutes": schedule.minutes}
-        intended = schedule.next_run
+        before = times(schedule)
         problem = move_on(schedule) or problem
         if together and not problem:
-            problem = attempt(schedule, intended, broker)
-        schedule.save(using=alias)
-    rows = Schedule.objects.using(alias).filter(pk=key)
+            problem = attempt(schedule, before["next_run"], broker, tells)
+        rows.update(**times(schedule), task=schedule.task)  # no receiver of save() can keep it from moving on
     if not together and not problem:
-        problem = attempt(schedule, intended, broker)
-        if problem and silent_servers():  # that was no fault of the schedule's
+        try:
+            problem = attempt(schedule, before["next_run"], broker, tells)
+        except Exception:
             rows.filter(next_run=schedule.next_run).update(**before)
-            broker.ping()
+            raise
         rows.update(task=schedule.task)
     if schedule.schedule_type == Schedule.ONCE and before["repeats"] < 0:
         rows.delete()
@@ -68,8 +71,18 @@ def queue(key: int, problem: str) -> None:
         record(schedule, problem)
 
 
-def attempt(schedule: Schedule, intended: datetime, broker: Leasing) -> str:
-    """Queue a schedule's task; return why it cannot be, or ""."""
+def times(schedule: Schedule) -> dict[str, Any]:
+    """Return what tells when a schedule is due."""
+    return {"next_run": schedule.next_run, "repeats": schedule.repeats, "minutes": schedule.minutes}
+
+
+def attempt(schedule: Schedule, intended: datetime, broker: Leasing, tells: Callable[[], None]) -> str:
+    """Queue a schedule's task; return why it cannot be, or "".
+
+    Raises:
+        Exception: If a server is away.
+    """
+    tells()
     try:
         args, kwargs = arguments(schedule)
         options = kwargs.pop("q_options", {})
@@ -86,6 +99,8 @@ def attempt(schedule: Schedule, intended: datetime, broker: Leasing) -> str:
         ):  # what the database refuses here spoils no more than this
             schedule.task = async_task(schedule.func, *args, q_options=options, **kwargs)
     except Exception as error:  # whatever receivers of django-q2's pre_enqueue raise
+        if may_pass(error):
+            raise
         return brief(error)
     logger.info("Queued the schedule %s as %s", schedule.name or schedule.pk, schedule.task)
     return ""

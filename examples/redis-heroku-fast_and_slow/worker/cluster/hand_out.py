@@ -14,7 +14,8 @@ from django.conf import settings
 from worker.cluster.board import HAND_OUT, SENT, Board
 from worker.cluster.channels import Channel
 from worker.cluster.leases import MOST_BYTES
-from worker.cluster.messages import AFTER, FAIL, LEAVE, RUN, SCHEDULE, Held
+from worker.cluster.messages import AFTER, FAIL, LEAVE, RUN, SCHEDULE, Held, is_done
+from worker.delivery import brief
 
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent
@@ -89,16 +90,17 @@ class HandOut:
         with self.lock:
             match order:
                 case ("seat", number, pid, ours, theirs):
+                    self.board.clear(number, SENT)
                     self.seats[number] = seat = Seat(number, pid, Channel.of(ours), Channel.of(theirs))
                     self.by_descriptor[seat.channel.fileno()] = seat
                     self.poll.register(seat.channel, select.POLLIN)
-                case ("gone", number, reason):
-                    self.bury(self.seats.pop(number), reason)
+                case ("gone", number, reason, name, tells):
+                    self.bury(self.seats.pop(number), reason, name, tells)
                 case ("stop",):
                     self.agent.draining = True
                     self.agent.wake()
 
-    def bury(self, seat: Seat, reason: str) -> None:
+    def bury(self, seat: Seat, reason: str, name: str, tells: bool) -> None:
         """Find out what a worker that has ended had: what it was sent, less what it answered and did not take."""
         self.hear(seat)
         self.take_back(seat)
@@ -107,15 +109,13 @@ class HandOut:
         seat.channel.close()
         seat.theirs.close()
         for ticket in seat.out:
-            self.died(self.agent.held[ticket], reason, seat.number)
+            self.died(self.agent.held[ticket], reason, name, tells)
 
-    def died(self, held: Held, reason: str, seat: int) -> None:
-        """Decide what becomes of what a worker had in its hands when it ended."""
-        name = self.board.name(seat)
-        if held.does == AFTER and self.board.tells(seat):
-            row, tried, most = held.extra
+    def died(self, held: Held, reason: str, name: str, tells: bool) -> None:
+        """Decide what becomes of what a worker had when it ended: it has a name, and may have come to its hooks."""
+        if held.does == AFTER and tells:
             logger.error("The hook of %s has failed: %s", name, reason)
-            self.agent.answer((AFTER, held.ticket, None, row[-1] or 0 < most <= tried, ""))
+            self.agent.answer((AFTER, held.ticket, None, is_done(*held.extra), ""))
         elif reason == CUT_OFF:
             if held.does == RUN:
                 logger.warning("%s was cut off after %s s; it is given back, and run again", name, settings.Q_GRACE)
@@ -123,16 +123,18 @@ class HandOut:
         elif held.does == RUN:  # another worker opens it, and says of whom an attempt has failed
             held.does, held.extra = FAIL, (reason, False)
             self.agent.offer(held)
+        elif held.does == SCHEDULE and tells:  # a receiver of pre_enqueue, say
+            held.extra = (held.extra[0], reason)
+            self.agent.offer(held)
         elif held.deaths + 1 < TRIES:
             held.deaths += 1
-            if held.does == SCHEDULE and held.deaths > 1:
-                held.extra = (held.extra[0], reason)
             self.agent.offer(held)
         elif held.does == FAIL:
             self.agent.set_aside(held, f"The task cannot be read: {TRIES} workers died of it. {held.extra[0]}.")
         else:
-            logger.error("What comes after %s is given up: %s workers died of it. %s", name, TRIES, reason)
-            self.agent.answer((held.does, held.ticket, None, True, ""))
+            logger.error("What a worker had to do (%s) is given up: %s of them died. %s", name, TRIES, reason)
+            done = held.does != AFTER or is_done(*held.extra)
+            self.agent.answer((held.does, held.ticket, None, done, ""))
 
     # What workers say and are told
 
@@ -140,6 +142,8 @@ class HandOut:
         """Take what a worker has answered, and send it more."""
         while seat.out and (reply := seat.channel.receive(wait=False)) is not None:
             with self.lock:
+                if reply[1] not in seat.out:  # it has answered already: what a task has left there may interfere
+                    continue
                 now = time.monotonic()
                 seat.quick = now - seat.since < QUICK
                 seat.since = now
@@ -161,8 +165,9 @@ class HandOut:
                 if not seat.channel.send(held.message, wait=False):
                     self.put_back(held)
                     return
-            except OSError:  # it has ended, of which the supervisor is about to tell
-                self.put_back(held)
+            except (MemoryError, OSError) as error:  # of a large message: there is no room, or no descriptor
+                logger.error("A worker could not be sent its task (%s); next try in a while", brief(error))
+                self.agent.try_again(held)
                 return
             if not seat.out:
                 seat.since = time.monotonic()

@@ -61,16 +61,17 @@ class Leases:
     def turn(self) -> None:
         """Renew, give back, then claim what there is room for, or wait."""
         close_old_connections()
+        if self.agent.draining:
+            for held in self.agent.hand_out.take_all_back():
+                self.agent.forget(held)
+            self.agent.returned = not self.agent.returning  # for which the broker is not needed
         if self.cut_off:
             self.reconnected()
         if time.monotonic() - self.renewed > Conf.RETRY / 3:
             self.renew()
         self.give_back()
         if self.agent.draining:
-            for held in [] if self.agent.returned else self.agent.hand_out.take_all_back():
-                self.agent.forget(held)
-            self.give_back()
-            self.agent.returned = True
+            self.agent.returned = not self.agent.returning
             self.rest(0.5)
             return
         self.try_alone()
@@ -218,7 +219,7 @@ class Leases:
 
     def reconnected(self) -> None:
         """Renew before anything is claimed: after an outage all leases may have run out, those of others too."""
-        self.broker.ping()  # raises if it is still away, which renew() does not notice while nothing is held
+        self.broker.queue_size()  # raises if it is still away, which renew() does not notice while nothing is held
         if time.monotonic() - self.cut_off > Conf.RETRY / 2:
             self.claim_from = time.monotonic() + LONGEST_PAUSE + 1
         self.renew()

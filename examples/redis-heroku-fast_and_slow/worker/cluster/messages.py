@@ -31,12 +31,18 @@ class Held:
     count: int = 1  #: how often the broker has handed it out
     extra: tuple[Any, ...] = ()  #: what else a worker must know
     deaths: int = 0  #: of workers that had it, but for those in its own run
+    part: tuple[Any, ...] | None = None  #: what is to GATHER once all that comes after it is done
     suspect: bool = False  #: clusters died while they held it, so it is run when nothing else is
 
     @property
     def message(self) -> tuple[Any, ...]:
         """What a worker is told."""
         return (self.does, self.ticket, self.payload, self.count, self.extra)
+
+
+def is_done(row: tuple[Any, ...], attempts: int, most: int) -> bool:
+    """Say whether a task needs no further attempt."""
+    return bool(row[-1]) or 0 < most <= attempts
 
 
 def size_of(reply: tuple[Any, ...]) -> int:

@@ -8,20 +8,21 @@ is set aside.
 import logging
 import queue
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain, cycle
 from typing import TYPE_CHECKING, Any
 
 from django.db import close_old_connections, connections, transaction
-from django.db.models import F, Q
+from django.db.models import F
 from django.db.models.expressions import RawSQL
 from django_q.conf import Conf
 from django_q.models import Task as Model
 from picklefield.fields import PickledObject
 
 from worker.cluster.board import RESULTS
-from worker.cluster.messages import AFTER, GATHER, RESULT, Held, size_of
-from worker.cluster.packages import FIELDS, PART, Row, instance, moment, set_aside, table
+from worker.cluster.messages import AFTER, GATHER, RESULT, Held, is_done, size_of
+from worker.cluster.packages import FIELDS, PART, Row, moment, set_aside, table
 from worker.delivery import brief
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ BATCH = 500  #: results saved in one transaction
 BUSY = 5  #: results in a batch from which on more of them are waited for
 LINGER = 0.02  #: seconds of that, at most: a row of a hundred costs a third of one of twenty
 PRUNE_EVERY = 5.0  #: seconds between two looks at `save_limit`
+REFUSALS = 3  #: answers of a server that is there, after which what it refuses is at fault: it may be changing places
 LONGEST_PAUSE = 5.0  #: seconds between two tries while a server is away
+LOCKED_FOR = 10  #: seconds for which somebody else's lock is waited for before that is said
 ANSWER = 30.0  #: seconds in which the database's driver answers, or says that it cannot
 
 logger = logging.getLogger("django-q")
@@ -77,7 +80,7 @@ class Results:
     def settle(self, batch: list[tuple[Any, ...]]) -> None:
         """Save results, then let happen what comes after, or tell the broker; then let go of what is done."""
         results: dict[int, tuple[Held, Row, str, bool, int, bool, Any]] = {}
-        done: list[Held] = []
+        ended: list[Held] = []
         failed: list[Held] = []
         for does, ticket, *reply in batch:
             if not (held := self.agent.held.get(ticket)):
@@ -88,25 +91,27 @@ class Results:
                 logger.warning("%s; next try in a while", reply[2])
                 self.agent.try_again(held)
             else:
-                (done if reply[1] else failed).append(held)
+                (ended if reply[1] else failed).append(held)
         attempts = self.save([(held, row) for held, row, _, save, *_ in results.values() if save])
-        parts = set()
         for held, row, reason, _save, most, after, part in results.values():
             tried = attempts.get(row.id, 1)
             if row.success:
                 logger.info("Processed '%s' (%s)", row.func, row.name)
             else:
                 logger.error("Failed '%s' (%s) - %s", row.func, row.name, reason)
-            if part:
-                parts.add(part)
+            held.part = part
             if after:
                 held.does, held.extra = AFTER, (tuple(row), tried, most)
                 self.agent.offer(held)
             else:
-                (done if row.success or 0 < most <= tried else failed).append(held)
-        for part in parts:
-            if self.is_complete(*part[:3]):
-                self.agent.offer(self.agent.hold(GATHER, extra=part))
+                (ended if is_done(row, tried, most) else failed).append(held)
+        # One part of each iterable is kept until its results are gathered, if they are complete: its lease will tell.
+        gathering = {held.part[0]: held for held in ended if held.part}
+        for held in gathering.values():
+            held.does, held.extra, held.part = GATHER, held.part or (), None
+            self.agent.offer(held)
+        kept = {held.ticket for held in gathering.values()}
+        done = [held for held in ended if held.ticket not in kept]
         self.tell_broker("acknowledge", done, lambda receipts: self.broker.acknowledge_all(receipts))
         self.tell_broker("give back", failed, lambda receipts: self.broker.release(receipts, delay=Conf.RETRY))
         with self.agent.lock:
@@ -117,13 +122,14 @@ class Results:
 
     def ask_database(self) -> None:
         """Ask the database whether rows can be written; a server that has lost its place as primary says no."""
-        table().filter(pk="").update(attempt_count=0)
+        with patiently(self.alias):
+            table().filter(pk="").update(attempt_count=0)
 
     def persevere(self, what: str, ask: Callable[[], Any], action: Callable[[], Any]) -> Any:
         """Do something, as often as its server is away; a line a try. Whether it is says a fresh connection.
 
         Raises:
-            Exception: What the server says to it though it is there, twice.
+            Exception: What the server says to it though it is there, again and again.
         """
         pause, refused = 1.0, 0
         while True:
@@ -132,16 +138,18 @@ class Results:
                 close_old_connections()
                 return action()
             except Exception as error:  # each driver and client has exceptions of its own
-                connections[self.alias].close()
                 try:
+                    connections[self.alias].close()
                     ask()
                 except Exception as silence:
                     logger.error("Could not %s (%s); next try in %.0f s", what, brief(silence), pause)
                 else:
                     refused += 1
-                    if refused == 2:
+                    if refused == REFUSALS:
                         raise error from None
+                    time.sleep(0.2)
                     continue
+            refused = 0
             self.agent.board.expect(RESULTS, pause + ANSWER)
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
@@ -175,14 +183,14 @@ class Results:
             logger.exception("The database refuses the result of %s", row.name)
             reason = f"The result of {row.name} cannot be saved: {brief(error)}"
             stub = set_aside(held.payload, reason)._replace(id=row.id, stopped=row.stopped)
-            self.insist(stub)
+            self.insist(row, stub)
             return {row.id: Conf.MAX_ATTEMPTS or 1}
 
-    def insist(self, stub: Row) -> None:
-        """Save what the database has no reason to refuse: if it does, it is full, and is waited for."""
-        while True:
+    def insist(self, row: Row, stub: Row) -> None:
+        """Save what stands for a row; if the database refuses that as well it may be full, or the payload too large."""
+        for candidate in chain([stub], cycle([row, stub, stub._replace(args=None, kwargs=None)])):
             try:
-                self.persevere("save results", self.ask_database, lambda: self.write([stub]))
+                self.persevere("save results", self.ask_database, lambda candidate=candidate: self.write([candidate]))  # type: ignore[misc]
             except Exception as error:
                 logger.error("Could not save results (%s); next try in %.0f s", brief(error), LONGEST_PAUSE)
                 self.agent.board.expect(RESULTS, LONGEST_PAUSE + ANSWER)
@@ -194,7 +202,7 @@ class Results:
         """Write rows, new ones and those of tasks that were tried before, in one transaction; return their attempts."""
         if not rows:
             return []
-        with transaction.atomic(self.alias):
+        with patiently(self.alias):
             known = table().filter(id__in=among([row.id for row in rows], self.alias))
             before = {
                 key: (success, tried) for key, success, tried in known.values_list("id", "success", "attempt_count")
@@ -209,13 +217,6 @@ class Results:
         if Conf.SAVE_LIMIT_PER:
             self.to_prune |= {(Conf.SAVE_LIMIT_PER, getattr(row, Conf.SAVE_LIMIT_PER)) for row in rows}
         return [(row.id, before[row.id][1] + 1 if row.id in before else 1) for row in rows]
-
-    def is_complete(self, group: str, number: int, most: int) -> bool:
-        """Say whether all parts of an iterable have ended."""
-        ended = Q(success=True) | Q(attempt_count__gte=most) if most else Q(success=True)
-        parts = table().filter(ended, group=group, hook=PART)
-        found: int = self.persevere("count the parts of an iterable", self.ask_database, parts.count)
-        return found >= number
 
     def prune(self) -> None:
         """Delete the oldest successes above `save_limit`."""
@@ -238,22 +239,37 @@ class Results:
                 logger.exception("The database refuses to prune results")
 
 
+@contextmanager
+def patiently(using: str) -> Iterator[None]:
+    """Begin a transaction that fails if somebody locks the table for long: so it is said, and tried again."""
+    with transaction.atomic(using):
+        if connections[using].vendor == "postgresql":
+            with connections[using].cursor() as cursor:
+                cursor.execute(f"SET LOCAL lock_timeout = '{LOCKED_FOR}s'")
+        yield
+
+
 def among(ids: list[str], using: str) -> Any:
     """Return what an id may be: on PostgreSQL as one parameter, of hundreds it takes longer than the query."""
     return RawSQL("SELECT unnest(%s::text[])", [ids]) if connections[using].vendor == "postgresql" else ids
 
 
 def insert(rows: list[Row], using: str) -> None:
-    """Write new rows: by COPY on PostgreSQL, which takes half the time of bulk_create() and its long literals."""
+    """Write new rows: by COPY on PostgreSQL, which takes half the time. No model is made: there may be listeners."""
     connection = connections[using]
     if not rows:
         return
-    if connection.vendor != "postgresql":
-        Model.objects.using(using).bulk_create([instance(row, 1) for row in rows])
-        return
-    name = connection.ops.quote_name
-    columns = ", ".join(name(FIELDS[field].column) for field in (*Row._fields, "attempt_count"))
-    copy = f"COPY {name(Model._meta.db_table)} ({columns}) FROM STDIN"  # noqa: SLF001 (a documented part of models)
-    with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(copy) as lines:
-        for row in rows:
-            lines.write_row((*row, 1))
+    quote, fields = connection.ops.quote_name, [FIELDS[name] for name in (*Row._fields, "attempt_count")]
+    table, columns = quote(Model._meta.db_table), ", ".join(quote(field.column) for field in fields)  # noqa: SLF001
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            with connection.wrap_database_errors, cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as lines:
+                for row in rows:
+                    lines.write_row((*row, 1))
+            return
+        adapt, marks = connection.ops.adapt_datetimefield_value, ", ".join(["%s"] * len(fields))
+        times: list[dict[str, Any]] = [
+            {name: adapt(moment(getattr(row, name))) for name in ("started", "stopped")} for row in rows
+        ]
+        values = [(*row._replace(**time), 1) for row, time in zip(rows, times, strict=True)]
+        cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", values)  # noqa: S608 (names of Django's)

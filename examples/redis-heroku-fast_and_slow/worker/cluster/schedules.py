@@ -56,10 +56,10 @@ class Schedules:
         quiet: float = settings.Q_QUIET
         while True:
             self.agent.board.expect(SCHEDULES, quiet + ANSWER)
-            close_old_connections()
             found = 0
             for what, action in (("given", self.announce), ("shown", self.show_state)):
                 try:
+                    close_old_connections()
                     action()
                 except Exception as error:  # each cache and broker has exceptions of its own
                     logger.warning(
@@ -85,13 +85,15 @@ class Schedules:
         return len(found)
 
     def announce(self) -> None:
-        """Give a sign of life to web."""
-        heartbeat.announce(Conf.CLUSTER_NAME)
+        """Give a sign of life to web, unless it is to be withdrawn."""
+        if not self.agent.draining:
+            heartbeat.announce(Conf.CLUSTER_NAME)
 
     def withdraw(self) -> None:
         """Withdraw it, when the cluster ends as it should."""
         try:
             heartbeat.withdraw(Conf.CLUSTER_NAME)
+            self.agent.broker.set_stat(Stat.get_key(self.identity), "", 1)
         except Exception as error:
             logger.warning("The sign of life of cluster %s could not be withdrawn: %s", Conf.CLUSTER_NAME, brief(error))
 
