@@ -39,7 +39,7 @@ def test_workers_killed_while_they_read_60_mb_lose_nothing(lab: Lab) -> None:
     lab.call("enqueue_loads", calls=loads, size=10, seconds=0.2)
     keys = lab.enqueue_many("beside", 10) | loads.keys()
     kills = cluster.kill_workers(5, random.Random(1), every=0.1)  # noqa: S311
-    assert kills > 10, f"{kills} workers were killed\n{lab.report()}"
+    assert kills > 5, f"{kills} workers were killed\n{lab.report()}"
     lab.wait_done(keys, cluster)
     assert lab.succeeded() == dict.fromkeys(keys, 1), lab.report()
     check_goes_on(lab, cluster)

@@ -84,10 +84,8 @@ class Broker(Sqs):  # type: ignore[misc]
     keeps the first answer about the queue's size for ever.
     """
 
-    ordered = False
-    forgets_returned = False
+    ordered = forgets_returned = transactional = False
     passing: tuple[type[Exception], ...] = ()
-    transactional = False
     queue: str  #: its URL
 
     def __init__(self, list_key: str | None = None) -> None:
