@@ -75,7 +75,7 @@ def tell(task: Task, row: Row, attempts: int) -> None:
     instance.args, instance.kwargs, instance.result = task["args"], task["kwargs"], task["result"]
     instance._state.adding, instance._state.db = False, packages.table().db  # noqa: SLF001 (a documented part of models)
     instance.hook = task.get("hook")
-    with whatever_it_raises(f"The hook of {row.name}"):
+    with whatever_it_raises(f"The hook of {row.name}"), without_hooks():  # one that saves its task is not called again
         call_hook(Model, instance)
     instance.hook = row.hook
     if not row.success or (task.get("save", Conf.SAVE_LIMIT >= 0) and not is_cached(task, row)):

@@ -45,6 +45,7 @@ class Leases:
         self.claim_from = 0.0
         self.cut_off = 0.0  #: when the broker was found to be away, 0 if it is not
         self.pause = 0.0
+        self.drained = False  #: what was not begun is taken back, since the agent was told to stop
         self.moment, self.seen = SOONEST, 0  #: how long to wait for room, and what workers had begun then
         self.pace = 0  #: what workers began within AHEAD seconds
         self.paced, self.begun_then = self.renewed, 0  #: since when that is counted anew, and what they had begun
@@ -61,7 +62,8 @@ class Leases:
     def turn(self) -> None:
         """Renew, give back, then claim what there is room for, or wait."""
         close_old_connections()
-        if self.agent.draining:
+        if self.agent.draining and not self.drained:
+            self.drained = True
             for held in self.agent.hand_out.take_all_back():
                 self.agent.forget(held)
             self.agent.returned = not self.agent.returning  # for which the broker is not needed
