@@ -17,9 +17,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django_q.brokers import get_broker
 
-from worker.cluster.board import Board
+from worker.cluster.board import THREADS, Board
 from worker.cluster.channels import Channel
 from worker.cluster.hand_out import HandOut
 from worker.cluster.leases import Leases
@@ -27,7 +28,7 @@ from worker.cluster.messages import FAIL, RESULT, RUN, Held, size_of
 from worker.cluster.packages import set_aside
 from worker.cluster.results import Results
 from worker.cluster.schedules import Schedules
-from worker.delivery import Leasing
+from worker.delivery import Leasing, brief
 
 AGAIN = 5.0  #: seconds until the next try of what could not be done for want of a server
 
@@ -37,10 +38,9 @@ logger = logging.getLogger("django-q")
 class Agent:
     """What its threads share."""
 
-    def __init__(self, control: Channel, board: Board) -> None:
+    def __init__(self, broker: Leasing, control: Channel, board: Board) -> None:
         """Begin with nothing."""
-        self.board = board
-        self.broker: Leasing = get_broker()
+        self.board, self.broker = board, broker
         self.lock = threading.RLock()
         self.held: dict[int, Held] = {}
         self.waiting: deque[Held] = deque()  #: tasks that no worker has begun, in their order
@@ -135,5 +135,17 @@ class Agent:
 
 
 def run(control: Channel, board: Board) -> None:
-    """Run an agent, as a process of the cluster."""
-    Agent(control, board).run()
+    """Run an agent, as a process of the cluster, once its broker can be asked: some ask their server at once."""
+    while True:
+        for thread in range(len(THREADS)):
+            board.expect(thread, 60.0)
+        try:
+            broker: Leasing = get_broker()
+        except ImproperlyConfigured:
+            raise
+        except Exception as error:  # each broker has exceptions of its own
+            logger.error("The broker does not answer (%s); next try in %.0f s", brief(error), AGAIN)
+            time.sleep(AGAIN)
+        else:
+            Agent(broker, control, board).run()
+            return
