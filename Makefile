@@ -19,7 +19,7 @@ demo:
 	@python3 scripts/demo.py
 
 docker: .venv/bake
-	.venv/bin/python scripts/docker_check.py $(ARGS)
+	.venv/bin/python -m scripts.docker_check $(ARGS)
 
 examples: .venv/bake
 	.venv/bin/python scripts/examples.py

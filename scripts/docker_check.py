@@ -1,6 +1,6 @@
 """Deploy projects with Docker, as their users would: build, start, run tasks, deploy a second version, stop, look back.
 
-    python scripts/docker_check.py [BROKER ...] [--with KEY=VALUE ...]
+    python -m scripts.docker_check [BROKER ...] [--with KEY=VALUE ...]
 
 Without a broker's name it takes each in turn; KEY=VALUE are further answers, such as queues=fast_and_slow. It needs a
 Docker engine, and leaves nothing behind in it but the build cache.
@@ -21,12 +21,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
-from urllib.request import Request, urlopen
+
+from tests.browser import HOST, Browser, Page
 
 ROOT = Path(__file__).resolve().parent.parent
 SLUG = "docker_check"
-HOST = "www.example.com"
 NAP = 30  #: seconds of the task that is under way when all is replaced or stopped
 WAITING = 40  #: tasks behind it
 LARGEST = 200  #: MB, uncompressed, that the project may add to the image that it is built from
@@ -144,13 +143,6 @@ class Deployment:
         rows = [json.loads(line) for line in self.compose("ps", "--all", "--format", "json").splitlines()]
         return {row["Service"]: row for row in rows if row["Service"] in self.services}
 
-    def ask(self, address: str, data: dict[str, str] | None = None, **headers: str) -> tuple[str, str, str]:
-        """Ask as a proxy would that ends TLS; return the last URL, the text and the cookie."""
-        headers |= {"Host": HOST, "X-Forwarded-Proto": "https", "Origin": f"https://{HOST}"}
-        body = urlencode(data).encode() if data else None
-        with urlopen(Request(address, body, headers), timeout=30) as response:  # noqa: S310 (http, to this machine)
-            return response.url, response.read().decode(), response.headers.get("Set-Cookie", "").partition(";")[0]
-
     def check_health(self) -> None:
         """Make sure that all is healthy, and has logged no error."""
         states = {name: row["Health"] or row["ExitCode"] for name, row in self.states().items()}
@@ -174,21 +166,21 @@ class Deployment:
         self.shell(f"from django.contrib.auth import authenticate; assert {user}.is_superuser")
 
     def check_tasks(self) -> None:
-        """Run each task that the start page offers."""
-        start = f"http://127.0.0.1:{self.port}/"
-        _, page, cookie = self.ask(start)
-        token = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page)[0]
-        for offer in re.findall(r'name="offer" value="(\w+)"', page):
-            data = {"csrfmiddlewaretoken": token, "text": "one two three", "offer": offer}
-            url, text, _ = self.ask(f"{start}tasks/", data, Accept="application/json", Cookie=cookie)
+        """Run each task that the start page offers, as the first user."""
+        browser = Browser(self.port)
+        browser.log_in(FIRST_USER["Username"], SECRET)
+        page = Page(browser.get("/").text)
+        if not page.buttons:
+            raise ProblemError(f"the start page offers no task to the first user:\n{page.text}")
+        for button in page.buttons:
+            task = browser.post(page.action, {**page.fields, "text": "one two three", **dict([button])}).location or ""
             deadline = time.monotonic() + 60
-            while not (state := json.loads(text))["done"]:
+            while not (state := json.loads(browser.get(task, accept="application/json").text))["done"]:
                 if time.monotonic() > deadline:
-                    raise ProblemError(f"the task {offer!r} is not done after a minute: {state}")
+                    raise ProblemError(f"the task {button[1]!r} is not done after a minute: {state}")
                 time.sleep(0.2)
-                _, text, _ = self.ask(url, Accept="application/json")
             if not re.match("Result: 3", state["text"]):
-                raise ProblemError(f"the task {offer!r} ended with {state}")
+                raise ProblemError(f"the task {button[1]!r} ended with {state}")
 
     def check_image(self) -> float:
         """Make sure that the image is small and its history tells no secret; return the MB of the project in it."""

@@ -57,9 +57,15 @@ class Browser:
         return self.ask("GET", path, {"Accept": accept})
 
     def post(self, path: str, fields: dict[str, str]) -> Response:
-        """Send a form, from the start page."""
+        """Send a form, from a page of the site."""
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Origin": f"https://{HOST}"}
         return self.ask("POST", path, headers, urlencode(fields))
+
+    def log_in(self, name: str, password: str) -> Response:
+        """Send the admin's login form; it leads to the start page."""
+        self.get("/admin/login/")
+        form = {"username": name, "password": password, "next": "/"}
+        return self.post("/admin/login/", {**form, "csrfmiddlewaretoken": self.cookies["csrftoken"].value})
 
     def ask(self, method: str, path: str, headers: dict[str, str], body: str | None = None) -> Response:
         """Send a request as the proxy would hand it on, and keep the cookies of the answer."""

@@ -23,7 +23,7 @@ from tests.interpreters import for_combination
 from tests.processes import Command, free_port, run, started
 from tests.projects import PRODUCTION, Workplace, uv_environment
 from tests.test_examples import load
-from tests.test_run import production
+from tests.test_run import check_stranger, production
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CLOUD = "☁"  #: marks a line
@@ -55,7 +55,10 @@ ELSEWHERE = {
         "scripts/docker_check.py",
         'self.line("docker compose exec web python manage.py createsuperuser")',
     ),
-    "www.example.com {": ("tests/test_docs.py", "def test_the_first_user_comes_in_through_the_proxy_of_the_page"),
+    "www.example.com {": (
+        "tests/test_docs.py",
+        "def test_the_first_user_comes_in_through_the_proxy_of_the_page_and_no_stranger",
+    ),
     "from functools import partial": ("tests/test_docs.py", "def test_the_code_in_the_readme_queues_a_task"),
     "components:": ("tests/test_kubernetes.py", 'kustomization["components"] = '),
 }
@@ -359,7 +362,9 @@ def test_caddy_takes_the_block_of_the_page_as_it_is(combination: Combination, pr
 
 
 @each("", lambda combination: iter([()]), [it for it in COMBINATIONS if it.hosting == "docker"][:1])
-def test_the_first_user_comes_in_through_the_proxy_of_the_page(combination: Combination, workplace: Workplace) -> None:
+def test_the_first_user_comes_in_through_the_proxy_of_the_page_and_no_stranger(
+    combination: Combination, workplace: Workplace
+) -> None:
     servers.program("caddy")
     docker = load(TEMPLATE / "scripts" / "docker_check.py")
     ((_, command),) = (it.split(" web ") for it in ELSEWHERE if it.endswith("createsuperuser"))
@@ -375,11 +380,10 @@ def test_the_first_user_comes_in_through_the_proxy_of_the_page(combination: Comb
         assert docker.SECRET not in screen
         redirect = ask(port, "GET", "/admin/", {"Host": HOST, "X-Forwarded-Proto": "https"})
         assert (redirect.status, redirect.location) == (308, f"https://{HOST}/admin/")
-        assert visitor.get("/admin/login/").status == 200
-        login = {"username": docker.FIRST_USER["Username"], "password": docker.SECRET, "next": "/admin/"}
-        login["csrfmiddlewaretoken"] = visitor.cookies["csrftoken"].value
-        assert visitor.post("/admin/login/", login).status == 302
+        check_stranger(visitor)
+        assert visitor.log_in(docker.FIRST_USER["Username"], docker.SECRET).status == 302
         assert "Site administration" in visitor.get("/admin/").text
+        assert "<form" in visitor.get("/").text
 
 
 def test_the_template_is_used_as_the_readme_says(tmp_path: Path) -> None:

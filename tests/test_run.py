@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import dropwhile
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -20,6 +21,11 @@ from tests.processes import Command, Process, free_port, started, succeeds
 from tests.projects import PRODUCTION, Environments, Workplace
 
 TEXT = "three short words"
+STAFF = {
+    "DJANGO_SUPERUSER_EMAIL": "ada@example.com",
+    "DJANGO_SUPERUSER_PASSWORD": "a password of hers",
+    "DJANGO_SUPERUSER_USERNAME": "ada",
+}
 AT_ONCE = 8  #: how often each button is pressed before the first result is awaited
 # It stands there twice for a cluster with a name, which begins again under the same pid.
 ANNOUNCEMENT = re.compile(r"Starting \w+ named [\w-]+")
@@ -67,6 +73,26 @@ def production(workplace: Workplace, addresses: dict[str, str]) -> Iterator[Site
         for process in site.processes:
             process.wait_until(partial(site.is_healthy, process), f"the health of {process.name}")
         yield site
+
+
+def check_stranger(browser: Browser) -> None:
+    """Go through what somebody is shown whom the site does not know, and what is refused."""
+    start = browser.get("/")
+    assert start.status == 200, start
+    assert 'href="/admin/login/?next=/"' in start.text
+    assert "<form" not in start.text
+    assert "prodserver" not in start.text
+    browser.get("/admin/login/")
+    form = {"text": TEXT, "offer": "count", "csrfmiddlewaretoken": browser.cookies["csrftoken"].value}
+    for answer, code, heading in (
+        (browser.get("/nowhere/"), 404, "Not found"),
+        (browser.post("/tasks/", form), 403, "Not allowed"),
+        (browser.post("/tasks/", {**form, "csrfmiddlewaretoken": "expired"}), 403, "Not allowed"),
+        (browser.get(f"/tasks/{uuid4()}/", accept="application/json"), 403, "Not allowed"),
+    ):
+        assert answer.status == code, answer
+        assert f"<h1>{heading}</h1>" in answer.text
+        assert Page(answer.text).files == Page(start.text).files, "the page has not the look of the others"
 
 
 def page_shows_that_all_run(site: Site, browser: Browser) -> Page:
@@ -126,6 +152,8 @@ def check(site: Site) -> None:
     """Go through all that a visitor and a platform do."""
     browser = Browser(site.port)
     assert status(site.port, "/readyz") == 200
+    site.workplace.manage("createsuperuser", "--noinput", environment={**site.environment, **STAFF})
+    assert browser.log_in(STAFF["DJANGO_SUPERUSER_USERNAME"], STAFF["DJANGO_SUPERUSER_PASSWORD"]).location == "/"
     page = page_shows_that_all_run(site, browser)
     assert page.files
     assert {path: browser.get(path).status for path in page.files} == dict.fromkeys(page.files, 200)

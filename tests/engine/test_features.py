@@ -69,10 +69,10 @@ QUEUE = {
         answer = lambda: result("objects")
     """,
     "a task submitted again by an admin": """
-        from django.contrib.auth.models import User
+        from django.contrib.auth import get_user_model
         from django.test import Client
         from django_q.models import Failure
-        admin = User.objects.create_superuser("admin")
+        admin = get_user_model().objects.create_superuser("admin")
         client = Client(headers={"host": "localhost"})
         client.force_login(admin)
         async_task("math.sqrt", -2, task_name="again", ack_failure=True)

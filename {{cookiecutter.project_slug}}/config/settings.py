@@ -101,6 +101,7 @@ TEMPLATES = [
     },
 ]
 
+AUTH_USER_MODEL = "core.User"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (

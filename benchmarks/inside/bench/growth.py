@@ -33,6 +33,7 @@ def main() -> None:
     """Fill the queue and the results step by step, and look at each."""
     django.setup()
     from core.views import start
+    from django.contrib.auth import get_user_model
     from django.core.management import call_command
     from django.db import connection
     from django.test import RequestFactory
@@ -44,6 +45,7 @@ def main() -> None:
 
     broker: Any = get_broker()
     request = RequestFactory().get("/")
+    request.user = get_user_model()(is_staff=True)
     call_command("collectstatic", interactive=False, verbosity=0)  # the page names files of it
     task = {"id": "0" * 32, "name": "task", "func": "bench.tasks.nothing", "args": (), "kwargs": {}}
     payload = SignedPackage.dumps(task | {"started": timezone.now()})
