@@ -57,6 +57,7 @@ BASE = {
     "tests/test_settings.py",
     "tests/test_tasks.py",
     "worker/__init__.py",
+    "worker/allowed.py",
     "worker/apps.py",
     "worker/backend.py",
     "worker/checks.py",

@@ -123,7 +123,7 @@ QUEUE = {
         answer = lambda: [task.result for task in Task.objects.filter(func="worker.delivery.run_payload")]
     """,
     "a schedule": """
-        schedule("math.copysign", 8, -1, name="soon")
+        schedule("core.tasks.count_words", "one two three", name="soon")
         answer = lambda: [task.result for task in Task.objects.filter(group="soon")]
     """,
 }
@@ -151,7 +151,7 @@ ANSWER = {
     "a task that is deaf to its time limit": "Task exceeded maximum timeout value, and its worker was killed",
     "a result that cannot be pickled": True,
     "a payload that cannot be read": ['The task cannot be read: BadSignature: No ":" found in value'],
-    "a schedule": [-8.0],
+    "a schedule": [3],
 }
 SCRIPT = """
 import json, time

@@ -10,6 +10,7 @@ from config.settings import *  # noqa: F403
 from config.settings import CACHES, INSTALLED_APPS, Q_CLUSTER
 
 INSTALLED_APPS.append("lab_app.Lab")
+Q_SCHEDULE_MODULES = ["lab_tasks"]
 Q_CLUSTER |= {"name": os.environ["LAB_NAME"], **json.loads(os.environ["LAB_CLUSTER"])}
 if cache := os.environ.get("LAB_CACHE"):
     CACHES["default"] = {"BACKEND": cache}

@@ -1,0 +1,121 @@
+"""Which functions schedules may run: what is typed in the admin, and what a worker is to queue."""
+
+from datetime import timedelta
+
+import pytest
+from core.models import User
+from django.core.checks import run_checks
+from django.core.exceptions import ValidationError
+from django.test import Client
+from django.utils import timezone
+from django_q.models import Failure, Schedule
+from django_q.tasks import schedule
+from pytest_django import Settings
+from worker.allowed import refusal
+from worker.cluster import due
+from worker.cluster.child import locate
+
+pytestmark = pytest.mark.django_db
+ADD = "/admin/django_q/schedule/add/"
+ALLOWED = "core.tasks.count_words"
+REFUSED = [
+    {"func": "os.abort"},
+    {"func": "django.core.management.call_command", "args": "'flush'"},
+    {"func": "worker.backend.begin_as", "args": "'x'"},
+    {"func": "core.views.settings.configure"},  # of core by its path alone
+    {"func": "core.views.async_task", "args": "'os.abort'"},
+    {"func": "core.tasks.count_words.__class__"},
+    {"func": "core"},
+    {"func": "core.tasks.gone"},
+    {"hook": "os.abort"},
+    {"kwargs": "text='x', hook='os.abort'"},
+    {"kwargs": "text='x', q_options={'hook': 'os.abort'}"},
+    {"kwargs": "{'text': 'x', 'q_options': {'chain': [('os.abort', ())]}}"},
+    {"kwargs": "text='x', chain=['os.abort']"},
+    {"kwargs": "text='x', q_options=1"},
+]
+UNREADABLE = [{"args": "one two"}, {"args": "f()"}, {"kwargs": "text="}]
+each_refused = pytest.mark.parametrize("fields", REFUSED, ids=str)
+
+
+def is_queued(monkeypatch: pytest.MonkeyPatch, fields: dict[str, str]) -> bool:
+    """Let a worker queue a schedule that nobody has validated, and say whether it has."""
+    queued: list[str] = []
+    monkeypatch.setattr(due, "async_task", lambda func, *args, **options: queued.append(func))
+    (row,) = Schedule.objects.bulk_create([Schedule(**{"func": ALLOWED, "name": "typed", **fields})])
+    due.queue(lambda: None, row.pk, "")
+    Schedule.objects.filter(pk=row.pk).delete()
+    return bool(queued)
+
+
+@pytest.fixture
+def staff() -> Client:
+    """Provide the browser of somebody who may do all in the admin."""
+    client = Client()
+    client.force_login(User.objects.create(username="ada", is_staff=True, is_superuser=True))
+    return client
+
+
+def typed(fields: dict[str, str]) -> dict[str, str]:
+    """Return what the admin's form sends."""
+    later = timezone.now() + timedelta(days=9)
+    when = {"next_run_0": later.date().isoformat(), "next_run_1": "12:00:00", "schedule_type": "D", "repeats": "-1"}
+    return {"func": ALLOWED, **when, **fields}
+
+
+@pytest.mark.parametrize("fields", [*REFUSED, *UNREADABLE], ids=str)
+def test_the_admin_says_beside_the_field_what_it_refuses(staff: Client, fields: dict[str, str]) -> None:
+    answer = staff.post(ADD, typed(fields))
+    assert answer.status_code == 200
+    ((field, (sentence,)),) = answer.context["adminform"].form.errors.items()
+    assert field in fields
+    assert sentence.startswith("A schedule")
+    assert sentence.endswith(".")
+    assert not Schedule.objects.filter(schedule_type="D").exists()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"args": "'one two'"}, {"kwargs": "text='x', q_options={'timeout': 5}", "hook": ALLOWED}],
+    ids=str,
+)
+def test_the_admin_takes_what_is_the_projects_own(
+    staff: Client, fields: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert staff.get(ADD).status_code == 200
+    answer = staff.post(ADD, typed(fields))
+    assert answer.status_code == 302, answer.context["adminform"].form.errors
+    assert is_queued(monkeypatch, fields)
+
+
+@each_refused
+def test_a_worker_queues_no_task_of_what_is_refused(fields: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_queued(monkeypatch, fields)
+    (failure,) = Failure.objects.filter(name="typed")
+    assert failure.result.startswith("The schedule typed cannot be queued: ")
+    assert failure.hook is None
+    assert locate(failure.func) is None, "who submits it again would run it"
+
+
+def test_the_date_that_is_passed_on_is_no_way_to_name_a_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_queued(monkeypatch, {"intended_date_kwarg": "text"})
+    assert not is_queued(monkeypatch, {"intended_date_kwarg": "hook"})
+
+
+def test_code_that_schedules_is_told_at_once() -> None:
+    with pytest.raises(ValidationError, match=r"A schedule may not run 'math\.copysign'"):
+        schedule("math.copysign", 2, -1)
+
+
+def test_the_setting_names_others(settings: Settings) -> None:
+    assert "Q_SCHEDULE_MODULES allows core" in refusal("math.floor")
+    settings.Q_SCHEDULE_MODULES = ["math", "django.core.management.call_command"]
+    assert refusal("math.floor") == refusal("django.core.management.call_command") == ""
+    assert refusal("mathematics.floor") != "" != refusal(ALLOWED)
+
+
+@pytest.mark.parametrize("wrong", ["core", [1], None, [""]])
+def test_a_setting_that_is_no_list_of_modules_is_named(settings: Settings, wrong: object) -> None:
+    settings.Q_SCHEDULE_MODULES = wrong
+    (message,) = run_checks()
+    assert (message.id, message.msg) == ("worker.E040", f"Q_SCHEDULE_MODULES is {wrong!r}, no list of modules.")
