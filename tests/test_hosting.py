@@ -241,6 +241,15 @@ def test_the_service_of_dokku_gives_access_to_the_database_that_the_project_uses
     assert name.replace("-", "_") == settings(project, {})["Q_CLUSTER"]["mongo_db"]
 
 
+def test_render_waits_for_checks_only_where_they_run(bake: Bake) -> None:
+    # Where nothing runs .github/workflows, no commit has a check that passes, and so none is ever deployed.
+    project = bake(chosen(hosting="render")[0])
+    services = [it for it in load(project / "render.yaml")["services"] if "autoDeployTrigger" in it]
+    assert {it["autoDeployTrigger"] for it in services} == {"checksPass"}
+    for page in (project / "DEPLOY.md", TEMPLATE / "docs/hosting/render.md", TEMPLATE / "cookiecutter.json"):
+        assert not re.search("gitlab|bitbucket", page.read_text(), re.IGNORECASE), page
+
+
 def headings(page: Path) -> list[str]:
     """Return the headings below a page's title."""
     return re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE)

@@ -1,17 +1,26 @@
-"""GitHub workflows, the projects' and the template's own, as actionlint judges them."""
+"""GitHub's files, the projects' and the template's own, as actionlint, zizmor and Dependabot's schema judge them."""
 
 import os
+import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import check_jsonschema
 import pytest
+import yaml
 
 from tests.combinations import COMBINATIONS, TEMPLATE, Combination
+from tests.hostings import validator
 from tests.processes import Command, run
 
 PROGRAMS = Path(sys.executable).parent
 WORKFLOW = ".github/workflows/ci.yml"
+DEPENDABOT = Path(check_jsonschema.__file__).parent / "builtin_schemas/vendor/dependabot.json"
+#: Of the answers, Dependabot's file knows only the hosting.
+OF_EACH_HOSTING = {it.hosting: it for it in COMBINATIONS if it.broker == "redis"}.values()
+ACTION = re.compile(r"uses: (\S+)@(\S+)(?: # (\S+))?")
 
 
 def judge(workflows: Iterable[Path], folder: Path, expect: int = 0) -> str:
@@ -52,3 +61,46 @@ def test_actionlint_sees_a_slip(
     broken = tmp_path / "ci.yml"
     broken.write_text(text.replace(old, new))
     assert said in judge([broken], tmp_path, expect=1)
+
+
+def hardened(folder: Path, expect: int = 0) -> str:
+    """Have zizmor judge all that GitHub reads in a folder."""
+    return run([PROGRAMS / "zizmor", "--offline", "--no-progress", "."], folder, {"PATH": os.defpath}, expect)
+
+
+def test_zizmor_has_no_objection_to_what_github_reads(bake: Callable[[Combination], Path], tmp_path: Path) -> None:
+    hardened(TEMPLATE / ".github")
+    for number, combination in enumerate(OF_EACH_HOSTING):
+        shutil.copytree(bake(combination) / ".github", tmp_path / str(number) / ".github")
+    hardened(tmp_path)
+    text = (tmp_path / "0" / WORKFLOW).read_text()
+    (tmp_path / "0" / WORKFLOW).write_text(ACTION.sub(r"uses: \1@v6", text))
+    assert "unpinned-uses" in hardened(tmp_path, expect=14)
+
+
+def test_a_project_uses_the_actions_that_the_templates_own_bot_keeps(bake: Callable[[Combination], Path]) -> None:
+    texts = [(bake(COMBINATIONS[0]) / WORKFLOW).read_text()]
+    texts += [path.read_text() for path in (TEMPLATE / ".github/workflows").glob("*.yml")]
+    found = {action for text in texts for action in ACTION.findall(text)}
+    assert all(re.fullmatch("[0-9a-f]{40}", commit) and release for _, commit, release in found), found
+    assert len(found) == len({name for name, *_ in found}), f"one of these in two versions: {found}"
+
+
+def test_dependabot_sees_every_image_and_mends_what_is_pinned(bake: Callable[[Combination], Path]) -> None:
+    for combination in OF_EACH_HOSTING:
+        project = bake(combination)
+        config = yaml.safe_load((project / ".github/dependabot.yml").read_text())
+        assert list(validator(DEPENDABOT).iter_errors(config)) == []
+        looks = {(entry["package-ecosystem"], entry["directory"]) for entry in config["updates"]}
+        folders = {path.parent.relative_to(project).as_posix() for path in project.rglob("*.yaml") if images(path)}
+        kinds = {"." if kind == "docker-compose" else folder.strip("/") for kind, folder in looks if "docker" in kind}
+        assert kinds - {""} == folders, combination
+        for rule in (rule for entry in config["updates"] for rule in entry.get("ignore", [])):
+            # Without them a rule would hold for updates that mend a vulnerability as well.
+            assert all(it.startswith("version-update:") for it in rule["update-types"]), combination
+
+
+def images(path: Path) -> set[str]:
+    """Return the images that a file names, apart from the project's own."""
+    found = set(re.findall(r"^ +image: (\S+)$", path.read_text(), re.MULTILINE))
+    return {image for image in found if ":" in image}
