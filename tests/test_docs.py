@@ -126,11 +126,9 @@ TOLD = {
     },
     "kill": {"-9", "-TERM"},
     "kubernetes/deploy": {""},
-    "perl": {"-pi"},
     "python3": {"-c"},
     "railway": {"config apply", "config plan", "domain", "init", "logs", "redeploy", "ssh"},
     "render": {"logs", "ssh"},
-    "sed": {"-e"},
 }
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tests.combinations import CHOICES, COMBINATIONS, CONTEXT, TEMPLATE, Combina
 from tests.hostings import FILES, READERS, load, objections, settings
 from tests.processes import Command, run
 from tests.projects import python_of
+from tests.test_examples import load as load_script
 
 Bake = Callable[[Combination], Path]
 
@@ -185,11 +185,19 @@ def test_the_dockerfile_suits_all_builders(bake: Bake) -> None:
     assert not re.search(r"--mount|^(EXPOSE|ENTRYPOINT|HEALTHCHECK|STOPSIGNAL)", instructions, re.MULTILINE)
 
 
-@pytest.mark.parametrize("combination", chosen(hosting="railway"), ids=str)
-def test_the_program_for_railway_is_tidy(combination: Combination, bake: Bake) -> None:
+@pytest.mark.parametrize(
+    ("combination", "folder"),
+    [
+        (combination, folder)
+        for hosting, folder in {"railway": ".railway", "digitalocean": ".do"}.items()
+        for combination in chosen(hosting=hosting)
+    ],
+    ids=str,
+)
+def test_the_programs_for_platforms_are_tidy(combination: Combination, folder: str, bake: Bake) -> None:
     project = bake(combination)
     for command in (["format", "--check"], ["check"]):
-        run([PROGRAMS / "ruff", *command, "--no-cache", "--config", "pyproject.toml", ".railway"], project, {})
+        run([PROGRAMS / "ruff", *command, "--no-cache", "--config", "pyproject.toml", folder], project, {})
 
 
 def test_the_program_for_railway_prints_nothing_but_what_the_cli_asks_for(bake: Bake) -> None:
@@ -212,13 +220,43 @@ def test_the_button_of_digitalocean_deploys_the_same(combination: Combination, b
     assert wrapped == app
 
 
-def test_secrets_are_added_to_the_app_of_digitalocean_on_their_way(bake: Bake) -> None:
+#: Each breaks what is put into YAML, or into a program's text, as it is.
+AWKWARD = """p&a|s's \\1 "w" : #$HOME{{ \U0001f511 }}"""
+
+
+def test_secrets_are_added_to_the_app_of_digitalocean_on_their_way(bake: Bake, tmp_path: Path) -> None:
     project = bake(chosen(hosting="digitalocean", broker="sqs")[0])
-    (command,) = re.findall(r"^(sed .*?) \| doctl", (project / "DEPLOY.md").read_text(), re.MULTILINE | re.DOTALL)
-    printed = subprocess.check_output(["bash", "-ceu", command], cwd=project, text=True)  # noqa: S607
-    variables = {entry["key"]: entry for entry in yaml.safe_load(printed)["envs"]}
-    assert len(variables["SECRET_KEY"]["value"]) > 50
-    assert variables["AWS_REGION"] == {"key": "AWS_REGION", "value": "eu-west-1", "scope": "RUN_TIME", "type": "SECRET"}
+    names = ["SECRET_KEY", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+    answers = dict.fromkeys(names, AWKWARD) | {"SECRET_KEY": ""}
+    asked = {f"{name} (Enter makes one up)" if name == "SECRET_KEY" else name: text for name, text in answers.items()}
+    printed = tmp_path / "spec.json"
+    here = ': < "$(tty)"; '  # so that there is a /dev/tty, at which it asks
+    ask = here + '"$0" .do/spec.py > "$1"'
+    typed = load_script(TEMPLATE / "scripts/docker_check.py").typed
+    shown = typed(["sh", "-c", ask, sys.executable, printed], asked, project)
+    assert AWKWARD not in shown
+    spec = yaml.safe_load(printed.read_text())
+    found = {entry["key"]: entry.pop("value") for entry in spec["envs"] if entry.get("type") == "SECRET"}
+    assert len(found["SECRET_KEY"]) > 50
+    assert found == {**answers, "SECRET_KEY": found["SECRET_KEY"]}
+    assert spec == load(project / ".do/app.yaml")
+    # The next time they come from the app itself, and are not asked for.
+    again = run(["sh", "-c", '"$0" .do/spec.py < "$1"', sys.executable, printed], project, {})
+    assert again == printed.read_text()
+    (tmp_path / "empty").touch()
+    lacking = typed(
+        ["sh", "-c", here + '"$0" .do/spec.py < "$1" || true', sys.executable, tmp_path / "empty"],
+        {**dict.fromkeys(asked, "x"), "AWS_REGION": ""},
+        project,
+    )
+    assert "AWS_REGION has no value: type it, or take it out of .do/app.yaml." in lacking
+
+
+def test_no_page_puts_a_value_into_a_file_by_a_pattern(bake: Bake) -> None:
+    # In the place of a pattern, & and \\1 mean something, and YAML reads : # ' " as it likes.
+    for combination in chosen(queues="single"):
+        for page in (bake(combination) / "DEPLOY.md", TEMPLATE / f"docs/hosting/{combination.hosting}.md"):
+            assert not re.search(r"^\s*(sed|perl|awk)\b", page.read_text(), re.MULTILINE), page
 
 
 @pytest.mark.parametrize("combination", chosen(hosting="digitalocean"), ids=str)
