@@ -279,6 +279,13 @@ def test_the_service_of_dokku_gives_access_to_the_database_that_the_project_uses
     assert name.replace("-", "_") == settings(project, {})["Q_CLUSTER"]["mongo_db"]
 
 
+def test_no_page_has_a_platform_look_for_a_server_on_itself(bake: Bake) -> None:
+    for combination in chosen(queues="single"):
+        page = (bake(combination) / "DEPLOY.md").read_text()
+        for address in re.findall(r"^.*[A-Z]_URL='?\w+://\S+", page, re.MULTILINE):
+            assert "localhost" not in address, f"{combination}: {address}"
+
+
 def test_render_waits_for_checks_only_where_they_run(bake: Bake) -> None:
     # Where nothing runs .github/workflows, no commit has a check that passes, and so none is ever deployed.
     project = bake(chosen(hosting="render")[0])

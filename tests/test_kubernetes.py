@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,11 @@ Object = dict[str, Any]
 Objects = list[Object]
 
 VERSION = kubernetes_validate.latest_version()
-KEDA = json.loads((Path(__file__).parent / "schemas" / "keda.schema.json").read_text())
+#: What judges objects that are none of Kubernetes' own, by the begin of their apiVersion.
+FOREIGN = {
+    api: json.loads((Path(__file__).parent / "schemas" / f"{name}.schema.json").read_text())
+    for api, name in {"gateway.networking.k8s.io/": "gateway", "keda.sh/": "keda"}.items()
+}
 WINDOW: int = CONTEXT["_hostings"]["kubernetes"]["stop_window"]
 ON_KUBERNETES = [combination for combination in COMBINATIONS if combination.hosting == "kubernetes"]
 # Django's version is in no file of the hosting.
@@ -123,8 +128,8 @@ def workers(objects: Objects) -> dict[str, Object]:
 def _invalid(text: str) -> str:
     it = json.loads(text)
     try:
-        if it["apiVersion"].startswith("keda.sh/"):
-            jsonschema.validate(it, KEDA)
+        if foreign := [schema for api, schema in FOREIGN.items() if it["apiVersion"].startswith(api)]:
+            jsonschema.validate(it, foreign[0])
         else:
             kubernetes_validate.validate(it, VERSION, strict=True)
     except jsonschema.ValidationError as error:
@@ -133,7 +138,7 @@ def _invalid(text: str) -> str:
 
 
 def invalid(objects: Objects) -> list[str]:
-    """Hold each object against the API of the newest Kubernetes, in which each key is known, or against KEDA's."""
+    """Hold each object against the API of the newest Kubernetes, in which each key is known, or against its own."""
     return list(filter(None, (_invalid(json.dumps(it, sort_keys=True)) for it in objects)))
 
 
@@ -224,7 +229,23 @@ def unmatched(objects: Objects) -> list[str]:
         for trigger in spec.get("triggers", []):
             if ("TriggerAuthentication", trigger["authenticationRef"]["name"]) not in names:
                 problems.append(f"{kind} {name} has no authentication")
+    listeners = {
+        (it["metadata"]["name"], listener["name"])
+        for it in of_kind(objects, "Gateway")
+        for listener in it["spec"]["listeners"]
+    }
+    for it in of_kind(objects, "HTTPRoute"):
+        name, spec = it["metadata"]["name"], it["spec"]
+        if not {(parent["name"], parent["sectionName"]) for parent in spec["parentRefs"]} <= listeners:
+            problems.append(f"HTTPRoute {name} hangs on no listener")
+        for backend in (backend for rule in spec["rules"] for backend in rule.get("backendRefs", [])):
+            ports = [port["port"] for port in find(objects, "Service", backend["name"])["spec"]["ports"]]
+            if backend["port"] not in ports:
+                problems.append(f"HTTPRoute {name} leads to no port")
     for name, template in templates(objects).items():
+        account = template["spec"].get("serviceAccountName")
+        if account and ("ServiceAccount", account) not in names:
+            problems.append(f"{name} runs as {account}, whom nobody knows")
         for container in template["spec"]["containers"]:
             for source in container.get("envFrom", []):
                 config = source.get("configMapRef", {}).get("name")
@@ -377,6 +398,31 @@ def test_only_web_takes_connections_and_only_the_projects_pods_and_keda_reach_it
 
 
 @each_rendered
+def test_pods_may_ask_for_names_and_nothing_else_where_a_cloud_hands_out_credentials(
+    combination: Combination, everything: Objects
+) -> None:
+    metadata = "169.254.169.254"  # also the address of the names' server, on GKE with Cloud DNS
+    open_at = [
+        rule.get("ports")
+        for rule in find(everything, "NetworkPolicy", "all")["spec"]["egress"]
+        for peer in rule["to"]
+        if "ipBlock" in peer and ip_address(metadata) in ip_network(peer["ipBlock"]["cidr"])
+        if f"{metadata}/32" not in peer["ipBlock"].get("except", [])
+    ]
+    assert open_at == [[{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]]
+
+
+@each_rendered
+def test_all_pods_run_as_an_account_to_which_a_role_can_be_bound_and_are_not_pid_1(
+    combination: Combination, everything: Objects
+) -> None:
+    assert find(everything, "ServiceAccount", "app")["automountServiceAccountToken"] is False
+    for name in ("web", "migrate", *workers(everything)):
+        spec = templates(everything)[name]["spec"]
+        assert (spec["serviceAccountName"], spec["shareProcessNamespace"]) == ("app", True)
+
+
+@each_rendered
 def test_the_addresses_that_the_page_gives_are_those_of_the_servers(
     combination: Combination, project: Path, everything: Objects
 ) -> None:
@@ -414,8 +460,9 @@ def test_every_key_of_the_secret_is_explained_and_no_value_is_in_a_file(
     assert not of_kind(everything, "Secret")
     explained = (project / "DEPLOY.md").read_text()
     required = {it["name"] for it in combination.row["environment"] if it["required"]}
-    for key in {"SECRET_KEY", "DATABASE_URL", *required}:
-        assert f"--from-literal={key}=" in explained
+    examples = dict(re.findall(r"--from-literal=(\w+)=(\S+)", explained))
+    assert {"SECRET_KEY", "DATABASE_URL", *required} <= examples.keys()
+    assert not re.search("localhost|127[.]0", str(examples)), "in a pod, that is the pod itself"
     for key in secret_keys(everything):
         assert re.search(rf"\b{key}\b", explained), key
 
@@ -430,8 +477,9 @@ def test_what_the_files_set_is_read_by_the_settings(
     for name in data:
         assert f'("{name}"' in settings, name
     host = data["ALLOWED_HOSTS"]
-    ingress = find(everything, "Ingress", "web")["spec"]
-    assert [rule["host"] for rule in ingress["rules"]] == [host] == ingress["tls"][0]["hosts"]
+    (listener,) = (it for it in find(everything, "Gateway", "web")["spec"]["listeners"] if it["name"] == "https")
+    routes = of_kind(everything, "HTTPRoute")
+    assert {listener["hostname"], *(name for it in routes for name in it["spec"]["hostnames"])} == {host}
     assert data["CSRF_TRUSTED_ORIGINS"] == f"https://{host}"
 
 
@@ -520,8 +568,9 @@ SLIPS = [
         typo_in(kind, name)
         for kind, name in {
             "Deployment": "web",
+            "Gateway": "web",
+            "HTTPRoute": "redirect",
             "HorizontalPodAutoscaler": "web",
-            "Ingress": "web",
             "Job": "migrate",
             "NetworkPolicy": "all",
             "PodDisruptionBudget": "worker",
@@ -616,6 +665,17 @@ SLIPS = [
         "data beside the volume",
         lambda them: container_of(them, "db")["env"][3].update(value="/var/lib/postgresql/17"),
         unserved,
+    ),
+    Slip(
+        "a route to nobody",
+        lambda them: find(them, "HTTPRoute", "web")["spec"]["rules"][0]["backendRefs"][0].update(port=8000),
+        unmatched,
+    ),
+    Slip("a route from nowhere", lambda them: find(them, "Gateway", "web")["spec"]["listeners"].pop(), unmatched),
+    Slip(
+        "an account that is not there",
+        lambda them: templates(them)["web"]["spec"].update(serviceAccountName="ap"),
+        unmatched,
     ),
     Slip(
         "an autoscaler of nothing",
@@ -729,8 +789,8 @@ def test_what_a_deploy_applies_ahead_is_neither_web_nor_a_worker(combination: Co
         it for it in everything if it["metadata"].get("labels", {}).get("app.kubernetes.io/component") not in later
     ]
     kinds = {it["kind"] for it in ahead}
-    assert {"ConfigMap", "NetworkPolicy", "StatefulSet"} <= kinds
-    assert not kinds & {"Deployment", "Job", "HorizontalPodAutoscaler", "ScaledObject", "Ingress"}
+    assert {"ConfigMap", "NetworkPolicy", "ServiceAccount", "StatefulSet"} <= kinds
+    assert not kinds & {"Deployment", "Job", "HorizontalPodAutoscaler", "ScaledObject", "Gateway", "HTTPRoute"}
 
 
 # The triggers, asked as KEDA asks them (github.com/kedacore/keda, pkg/scalers)
