@@ -91,6 +91,7 @@ PLATFORMS = {
         probe="/readyz",
         probe_host="172.17.0.5:5000",
         order=Order.START_FIRST,
+        queues="fast_and_slow",
         variables={"DYNO": "web.1"},
         given={"ALLOWED_HOSTS": "www.example.com"},
         twice=True,

@@ -9,23 +9,28 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests import servers
 from tests.hostings import Deployment, Described
 from tests.platforms.facts import Facts, Order
-from tests.processes import DEADLINE, PAUSE, Process, free_port, started, succeeds
+from tests.processes import DEADLINE, PAUSE, Command, Process, free_port, run, started, succeeds
 from tests.projects import PRODUCTION, Workplace
 
 # Goes into the project: a task and a page that write into a ledger, and take until they are let go.
 WORK = '''
 import os
+import subprocess
 import time
 from pathlib import Path
 
+from django.conf import settings
+from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django_q.tasks import async_task
 
@@ -42,9 +47,17 @@ def note(line: str) -> None:
 def work(name: str) -> None:
     """Take until the test lets it go, if the name says that it is long."""
     note(f"begin {{name}}")
+    if name.startswith("long"):  # and leaves an orphan behind, which falls to PID 1 where that is not somebody else
+        subprocess.run(["sh", "-c", '(sleep 0.1; echo "orphan $0" >> "$1") &', name, FOLDER / "ledger"])
     while name.startswith("long") and not (FOLDER / name).exists():
         time.sleep(0.05)
     note(f"end {{name}}")
+
+
+def ask() -> None:
+    """Ask the database, for long enough that others come meanwhile."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(0.2)")
 
 
 def queue(request: HttpRequest, name: str) -> HttpResponse:
@@ -57,13 +70,37 @@ def page(request: HttpRequest, name: str) -> HttpResponse:
     """Do in web what the task does in the worker."""
     work(name)
     return HttpResponse("done")
+
+
+def busy(request: HttpRequest) -> HttpResponse:
+    """Ask the database, and let a task of each queue do the same."""
+    ask()
+    for cluster in (None, *settings.Q_CLUSTER["ALT_CLUSTERS"]):
+        async_task(ask, cluster=cluster)
+    return HttpResponse("done")
 '''
+VISITORS = 24  #: at once, more than web has threads
+STEADY = 30  #: looks in turn that have seen no further connection, after which there are no more
 URLS = """
 import work  # noqa: E402
 from django.urls import path as path_of  # noqa: E402
 
-urlpatterns += [path_of("queue/<name>/", work.queue), path_of("page/<name>/", work.page)]
+urlpatterns += [
+    path_of("queue/<name>/", work.queue),
+    path_of("page/<name>/", work.page),
+    path_of("busy/", work.busy),
+]
 """
+
+
+#: Makes a program what PID 1 is in a container: to whom the orphans of all that it has started fall (man 2 prctl).
+AS_PID_1 = "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1); os.execvp(sys.argv[1], sys.argv[1:])"
+
+
+def zombies(parent: int) -> list[str]:
+    """Return what has ended, and waits for ever to be taken note of by this process."""
+    found = [path.read_text().rpartition(")") for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
+    return [name for name, _, rest in found if rest.split()[:2] == ["Z", str(parent)]]
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
@@ -169,8 +206,10 @@ class Platform:
         temporary = self.workplace.temporary / f"machine-{number}"
         temporary.mkdir()
         variables = {**self.environment(described), "PORT": str(port), "TMPDIR": str(temporary), "HOME": "/nonexistent"}
+        variables["PGAPPNAME"] = name  # by which the database counts its connections
         environment = self.workplace.environment(variables)
-        command, logs = described.command.split(), self.workplace.temporary
+        command = [str(self.workplace.python), "-c", AS_PID_1, *described.command.split()]
+        logs = self.workplace.temporary
         process = self.stack.enter_context(started(f"{name}-{number}", command, self.workplace.path, environment, logs))
         machine = Machine(name, process, port, described.window - described.pause, environment)
         self.machines.append(machine)
@@ -329,3 +368,29 @@ class Visitors:
         self.leaving.set()
         for thread in self.threads:
             thread.join()
+
+
+def most_connections(platform: Platform) -> Counter[str]:
+    """Keep all processes busy for some time, and return how many connections each kind has held at once, at most."""
+    found: Counter[str] = Counter()
+    ask = "SELECT application_name, count(*) FROM pg_stat_activity WHERE application_name <> 'psql' GROUP BY 1"
+    psql: Command = [servers.program("psql"), platform.addresses["DATABASE_URL"], "-AtF", " ", "-c", ask]
+    leaving = threading.Event()
+
+    def visit(port: int) -> None:
+        while not leaving.is_set():
+            platform.ask(port, "/busy/")
+
+    with ThreadPoolExecutor(VISITORS) as pool:
+        for port in itertools.islice(itertools.cycle(platform.router.ports), VISITORS):
+            pool.submit(visit, port)
+        try:
+            steady = 0
+            while steady < STEADY:
+                lines = (line.split() for line in run(psql, platform.workplace.temporary, os.environ).splitlines())
+                now = Counter({name: int(number) for name, number in (line for line in lines if len(line) == 2)})
+                steady = 0 if now - found else steady + 1
+                found |= now
+        finally:
+            leaving.set()
+    return found

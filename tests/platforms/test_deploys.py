@@ -1,5 +1,6 @@
 """A deploy as each platform does it: no request fails, no task is lost or runs twice, and nobody has to be killed."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -9,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests import servers
-from tests.combinations import CHOICES, Combination
+from tests.combinations import CHOICES, TEMPLATE, Combination
 from tests.hostings import MARGIN, READERS
 from tests.interpreters import for_combination
-from tests.platforms.facts import PLATFORMS
-from tests.platforms.platform import URLS, WORK, Ledger, Platform, Visitors, wait_until
+from tests.platforms.facts import PLATFORMS, Order
+from tests.platforms.platform import URLS, WORK, Ledger, Platform, Visitors, most_connections, wait_until, zombies
 from tests.projects import Environments, Workplace
 
 PROCESSES_OF_A_WORKER = 4  #: supervisor, agent, and two that run tasks, however many processors there are
@@ -92,6 +93,9 @@ def test_a_deploy_loses_nothing(name: str, running: Callable[..., Platform]) -> 
         wait_until(lambda: len(visitors.served) > 5, "some visitors")
         assert not platform.release(without="DATABASE_URL")  # so the old version goes on
         with long_work(platform) as answer:
+            wait_until(lambda: ledger.count("orphan").keys() >= {"long-task", "long-page"}, "the ends of the orphans")
+            for machine in platform.machines:
+                wait_until(lambda it=machine.process.popen.pid: not zombies(it), f"the burial by {machine.name}")  # type: ignore[misc]
             platform.deploy(when_told=lambda told: ledger.let_go({"web": "long-page"}.get(told, "long-task")))
             assert answer.result() == 200
         before = len(visitors.served)
@@ -112,3 +116,56 @@ def test_a_task_that_outlives_the_window_is_given_back_and_runs_again(running: C
         wait_until(lambda: ledger.count("begin")["long-task"] == 2, "the second begin of the task")
     wait_until(lambda: ledger.count("end")["long-task"] == 1, "the end of the task")
     assert ledger.count("begin")["long-task"] == 2
+
+
+# Connections to the database
+
+
+def table(heading: str) -> dict[str, dict[str, str]]:
+    """Return the rows of a table of the page, by their first cell."""
+    page = (TEMPLATE / "docs/connections.md").read_text()
+    head, _, *rows = re.findall(r"^\| (.*) \|$", page[page.index(heading) :].partition("\n\n")[0], re.MULTILINE)
+    names = head.split(" | ")
+    return {row.partition(" | ")[0].strip("`"): dict(zip(names, row.split(" | "), strict=True)) for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [("dokku", "tasks wait in the database"), ("heroku", "tasks wait elsewhere")]
+)
+def test_no_process_holds_more_connections_than_the_page_says(
+    name: str, column: str, running: Callable[..., Platform]
+) -> None:
+    platform = running(name)
+    told = {process: int(row[column]) for process, row in table("| process").items()}
+    assert dict(most_connections(platform)) == {process: told[process] for process in platform.deployment.processes}
+
+
+def test_the_plans_allow_as_many_connections_as_a_deploy_takes() -> None:
+    each = {process: int(row["tasks wait in the database"]) for process, row in table("| process").items()}
+    rows = table("| platform")
+    assert rows.keys() == PLATFORMS.keys()
+    for name, row in rows.items():
+        facts, plan = PLATFORMS[name], row["plan in the generated files"]
+        web = each["web"] // (2 if "`WEB_CONCURRENCY` is 1" in plan else 1)
+        times = 1 if facts.order is Order.STOP_FIRST else 2
+        pods = 2 if "two pods of web and of worker" in plan else 1
+        worker, slow = each["worker"], each["worker-slow"]
+        one = times * pods * (facts.webs * web + worker)
+        assert [int(row[column]) for column in ("one queue", "two queues", "another web", "another worker")] == [
+            one,
+            one + times * slow,
+            times * web,
+            times * worker,
+        ], name
+        allows = [int(number) for number in re.findall(r"\b\d+(?! GB)\b", row["allows"])]
+        assert not allows or one < min(allows), name  # one more is for release, or a shell
+        assert not allows or one + times * slow < max(allows), name
+
+
+def test_the_files_ask_for_the_plans_of_the_page(bake: Callable[[Combination], Path]) -> None:
+    plans = {name: row["plan in the generated files"] for name, row in table("| platform").items()}
+    for name, file in {"heroku": "app.json", "render": "render.yaml"}.items():
+        (plan,) = re.findall("`(.+)`", plans[name])
+        assert plan in (bake(combination_for(name)) / file).read_text(), name
+    environment = READERS["digitalocean"](bake(combination_for("digitalocean")), combination_for("digitalocean"))
+    assert environment.processes["web"].environment["WEB_CONCURRENCY"] == "1"
