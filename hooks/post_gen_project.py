@@ -1,6 +1,8 @@
-"""Lift the files of the chosen variants into the project and drop the others; knows no choice and no file by name."""
+"""Lift the files of the chosen variants into the project, drop the others, and say what comes next."""
 
 import json
+import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -11,3 +13,5 @@ for question in variants.iterdir():
     if chosen.is_dir():
         shutil.copytree(chosen, ".", dirs_exist_ok=True)
 shutil.rmtree(variants)
+folder = os.path.relpath(Path.cwd(), os.path.realpath(os.environ.get("PWD", "..")))
+print(f"Next:\n\n    cd {shlex.quote(folder)}\n    git init\n    make run")

@@ -1,9 +1,13 @@
 """Fixtures: a combination's project as it is baked, and a copy in which it can be run."""
 
 import os
+import shutil
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_cookies.plugin import Cookies
@@ -21,6 +25,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--faults", action="store_true", help="run the long fault tests too, and those of upstream's worker"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all temporary files go with the tests, also those that other programs leave; --basetemp keeps the tests'.
+
+    cookiecutter 2.7 leaves each hook that it has rendered, uv its locks, and SecantusDB its data.
+    """
+    sys.addaudithook(refuse_to_lose_files)
+    if not hasattr(config, "workerinput"):  # this process starts the others, which inherit the variable
+        folder = tempfile.mkdtemp(prefix="tests-")
+        Path(folder).chmod(0o711)  # PostgreSQL's user must get through
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder))
+
+
+def refuse_to_lose_files(event: str, details: tuple[Any, ...]) -> None:
+    """Refuse to start a program that would put its temporary files elsewhere."""
+    if event == "subprocess.Popen" and details[3] is not None and "TMPDIR" not in details[3]:
+        raise RuntimeError(f"{details[0]} is started without TMPDIR: see tests.processes.bare()")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -18,7 +18,7 @@ import yaml
 from jsonschema.validators import validator_for
 
 from tests.combinations import CONTEXT, Combination
-from tests.processes import run
+from tests.processes import bare, run
 
 SCHEMAS = Path(__file__).parent / "schemas"
 COMPOSE = Path(check_jsonschema.__file__).parent / "builtin_schemas/vendor/compose-spec.json"
@@ -201,7 +201,7 @@ def digitalocean(project: Path, combination: Combination) -> Deployment:
 
 def kustomize(folder: Path, expect: int = 0) -> str:
     """Return what kubectl makes of a folder."""
-    return run([KUBECTL, "kustomize", folder], folder, {"HOME": str(folder), "PATH": os.defpath}, expect)
+    return run([KUBECTL, "kustomize", folder], folder, bare(HOME=str(folder)), expect)
 
 
 def kubernetes(project: Path, combination: Combination) -> Deployment:

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -40,6 +41,11 @@ def run(command: Command, cwd: Path, environment: Environment, expect: int = 0, 
     if done.returncode != expect:
         pytest.fail(f"{shown(command)} ended with {done.returncode}, not {expect}:\n{done.stdout}")
     return done.stdout
+
+
+def bare(**variables: str) -> Environment:
+    """Return these variables and what any program needs: where others are, and where its temporary files may be."""
+    return {"PATH": os.defpath, "TMPDIR": tempfile.gettempdir(), **variables}
 
 
 def succeeds(command: Command, cwd: Path, environment: Environment, seconds: float = 60) -> bool:

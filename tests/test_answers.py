@@ -2,7 +2,6 @@
 
 import ast
 import json
-import os
 import subprocess
 import sys
 import tomllib
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.combinations import CHOICES, CONTEXT, TEMPLATE
+from tests.processes import bare
 from tests.projects import tree
 from tests.test_generate import parse
 
@@ -50,7 +50,7 @@ def cookiecutter(folder: Path, *arguments: str, answers: str = "") -> subprocess
     command = [sys.executable, "-m", "cookiecutter", "--config-file", str(settings), "-o", str(out), str(TEMPLATE)]
     return subprocess.run(
         [*command, *arguments],
-        env={"PATH": os.defpath, "PYTHONUTF8": "1", "HOME": str(folder)},
+        env=bare(PYTHONUTF8="1", HOME=str(folder)),
         input=answers,
         capture_output=True,
         encoding="utf-8",

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import Environment
+
 ROOT = Path(__file__).resolve().parent.parent
 MAKE = shutil.which("make") or "make"
 pytestmark = pytest.mark.xdist_group("demo")
@@ -56,15 +58,15 @@ class Demo:
 
 
 class Terminal:
-    """A shell's terminal, in which `make demo` runs in the foreground."""
+    """A shell's terminal, in which a command runs in the foreground."""
 
-    def __init__(self, demo: Demo) -> None:
-        """Type `make demo`."""
+    def __init__(self, command: str, folder: Path, env: Environment) -> None:
+        """Type it."""
         self.output = ""
         self.keyboard, screen = pty.openpty()
         # Whoever leads a session and opens a terminal gets it as its own; -m gives each job a process group.
-        line = f'exec <"{os.ttyname(screen)}" >"{os.ttyname(screen)}" 2>&1; set -m; make demo; echo "exit code $?"'
-        self.shell = subprocess.Popen(["/bin/sh", "-c", line], cwd=demo.folder, env=demo.env, start_new_session=True)
+        line = f'exec <"{os.ttyname(screen)}" >"{os.ttyname(screen)}" 2>&1; set -m; {command}; echo "exit code $?"'
+        self.shell = subprocess.Popen(["/bin/sh", "-c", line], cwd=folder, env=env, start_new_session=True)
         self.screen = screen
 
     def read_until(self, pattern: str, seconds: float) -> str:
@@ -101,7 +103,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 
 @pytest.fixture
 def terminal(demo: Demo) -> Iterator[Terminal]:
-    terminal = Terminal(demo)
+    terminal = Terminal("make demo", demo.folder, demo.env)
     yield terminal
     terminal.close()
 

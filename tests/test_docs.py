@@ -20,7 +20,7 @@ from tests.browser import HOST, Browser, Response, ask
 from tests.combinations import CHOICES, COMBINATIONS, TEMPLATE, Combination, each
 from tests.hostings import KUBECTL
 from tests.interpreters import for_combination
-from tests.processes import Command, free_port, run, started
+from tests.processes import Command, bare, free_port, run, started
 from tests.projects import PRODUCTION, Workplace, uv_environment
 from tests.test_examples import load
 from tests.test_run import check_stranger, production
@@ -332,7 +332,7 @@ def caddy(block: str, folder: Path) -> Iterator[tuple[Visitor, int]]:
     own = f"admin off\nlocal_certs\nskip_install_trust\nhttps_port {ports['https']}\nhttp_port {ports['http']}"
     (data / "Caddyfile").write_text(f"{{\n{own}\nstorage file_system {data}\n}}\n{block}")
     command: Command = [servers.program("caddy"), "run", "--config", "Caddyfile"]
-    with started("caddy", command, data, {"HOME": str(data), "PATH": os.defpath}) as process:
+    with started("caddy", command, data, bare(HOME=str(data))) as process:
         authority = data / "pki/authorities/local/root.crt"
         process.wait_until(authority.exists, "the authority's certificate")
 
@@ -356,7 +356,7 @@ def test_caddy_takes_the_block_of_the_page_as_it_is(combination: Combination, pr
     command: Command = [servers.program("caddy"), "adapt", "--validate", "--config", "Caddyfile"]
     for block, expect in ((caddyfile(project), 0), (caddyfile(project).replace("proxy", "proxi"), 1)):
         (tmp_path / "Caddyfile").write_text(block)
-        run(command, tmp_path, {"HOME": str(tmp_path)}, expect)
+        run(command, tmp_path, bare(HOME=str(tmp_path)), expect)
 
 
 @each("", lambda combination: iter([()]), [it for it in COMBINATIONS if it.hosting == "docker"][:1])
@@ -387,9 +387,12 @@ def test_the_first_user_comes_in_through_the_proxy_of_the_page_and_no_stranger(
 def test_the_template_is_used_as_the_readme_says(tmp_path: Path) -> None:
     (command,) = (it.split() for it in unmarked(TEMPLATE / "README.md") if it.startswith("cookiecutter "))
     program = Path(sys.executable).parent / command[0]
-    environment = {"HOME": str(tmp_path), "PATH": os.defpath}
-    run([program, TEMPLATE, "--no-input"], tmp_path, environment)  # in the place of its address
-    assert (tmp_path / "my_project/manage.py").exists()
+    environment = {**os.environ, "HOME": str(tmp_path), "PWD": str(tmp_path)}
+    printed = run([program, TEMPLATE, "--no-input"], tmp_path, environment)  # in the place of its address
+    following = printed.partition("Next:\n\n")[2]
+    assert following.split("\n    ")[-1] == "make run\n"
+    run(["sh", "-e", "-c", following.replace("make run", "make --dry-run run")], tmp_path, environment)
+    assert (tmp_path / "my_project/.git").exists()
 
 
 @each("", lambda combination: iter([()]), COMBINATIONS[:1])

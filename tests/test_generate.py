@@ -30,6 +30,7 @@ BASE = {
     "config/settings.py",
     "config/urls.py",
     "config/wsgi.py",
+    "conftest.py",
     "core/__init__.py",
     "core/admin.py",
     "core/apps.py",
@@ -52,7 +53,6 @@ BASE = {
     "manage.py",
     "pyproject.toml",
     "tests/__init__.py",
-    "tests/conftest.py",
     "tests/test_pages.py",
     "tests/test_settings.py",
     "tests/test_tasks.py",
@@ -202,7 +202,7 @@ def test_no_condition_stands_in_the_project_tree() -> None:
 
 
 def test_the_hooks_stay_short() -> None:
-    assert sum(len(path.read_text().splitlines()) for _, path in files(TEMPLATE / "hooks")) < 40
+    assert sum(len(path.read_text().splitlines()) for _, path in files(TEMPLATE / "hooks")) < 45
 
 
 def test_every_choice_is_explained() -> None:

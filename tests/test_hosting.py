@@ -13,7 +13,7 @@ import yaml
 
 from tests.combinations import CHOICES, COMBINATIONS, CONTEXT, TEMPLATE, Combination, each
 from tests.hostings import FILES, READERS, load, objections, settings
-from tests.processes import Command, run
+from tests.processes import Command, bare, run
 from tests.projects import python_of
 from tests.test_examples import load as load_script
 
@@ -161,21 +161,21 @@ def test_a_slip_is_seen(broken: Broken, bake: Bake, tmp_path: Path) -> None:
 @pytest.mark.parametrize("queues", CHOICES["queues"])
 def test_honcho_takes_the_procfile(queues: str, bake: Bake) -> None:
     project = bake(chosen(queues=queues)[0])
-    said = run([PROGRAMS / "honcho", "check"], project, {})
+    said = run([PROGRAMS / "honcho", "check"], project, bare())
     assert "Valid procfile detected" in said
     assert "release, web, worker" in said
 
 
 def test_honcho_finds_no_process_in_a_broken_procfile(tmp_path: Path) -> None:
     (tmp_path / "Procfile").write_text("release python manage.py release\n")
-    assert "release" not in run([PROGRAMS / "honcho", "check"], tmp_path, {})
+    assert "release" not in run([PROGRAMS / "honcho", "check"], tmp_path, bare())
 
 
 def test_hadolint_has_no_objection_to_the_dockerfile(bake: Bake, tmp_path: Path) -> None:
     hadolint: Command = [PROGRAMS / "hadolint", "--failure-threshold", "warning", "Dockerfile"]
-    run(hadolint, bake(ANY_DJANGO[0]), {})
+    run(hadolint, bake(ANY_DJANGO[0]), bare())
     (tmp_path / "Dockerfile").write_text("FROM python\nRUN cd /app && apt-get install curl\n")
-    run(hadolint, tmp_path, {}, expect=1)
+    run(hadolint, tmp_path, bare(), expect=1)
 
 
 def test_the_dockerfile_suits_all_builders(bake: Bake) -> None:
@@ -197,14 +197,14 @@ def test_the_dockerfile_suits_all_builders(bake: Bake) -> None:
 def test_the_programs_for_platforms_are_tidy(combination: Combination, folder: str, bake: Bake) -> None:
     project = bake(combination)
     for command in (["format", "--check"], ["check"]):
-        run([PROGRAMS / "ruff", *command, "--no-cache", "--config", "pyproject.toml", folder], project, {})
+        run([PROGRAMS / "ruff", *command, "--no-cache", "--config", "pyproject.toml", folder], project, bare())
 
 
 def test_the_program_for_railway_prints_nothing_but_what_the_cli_asks_for(bake: Bake) -> None:
     # As the CLI runs it: what comes out must be JSON.
     project = bake(chosen(hosting="railway", broker="mongodb", queues="fast_and_slow")[0])
     ask = "import json, runpy; print(json.dumps(runpy.run_path('.railway/railway.py')['main']().to_graph()))"
-    printed = json.loads(run([sys.executable, "-c", ask], project, {}))
+    printed = json.loads(run([sys.executable, "-c", ask], project, bare()))
     assert [it["name"] for it in printed["resources"]] == ["postgres", "mongo", "web", "worker", "worker-slow"]
     assert printed["resources"][2]["variables"]["MONGODB_URL"]["output"] == "MONGO_URL"
 
@@ -241,7 +241,7 @@ def test_secrets_are_added_to_the_app_of_digitalocean_on_their_way(bake: Bake, t
     assert found == {**answers, "SECRET_KEY": found["SECRET_KEY"]}
     assert spec == load(project / ".do/app.yaml")
     # The next time they come from the app itself, and are not asked for.
-    again = run(["sh", "-c", '"$0" .do/spec.py < "$1"', sys.executable, printed], project, {})
+    again = run(["sh", "-c", '"$0" .do/spec.py < "$1"', sys.executable, printed], project, bare())
     assert again == printed.read_text()
     (tmp_path / "empty").touch()
     lacking = typed(

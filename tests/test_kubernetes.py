@@ -25,7 +25,7 @@ from tests.browser import status
 from tests.combinations import CHOICES, COMBINATIONS, CONTEXT, TEMPLATE, Combination, each
 from tests.hostings import KUBECTL, kustomize
 from tests.platforms.platform import WORK, Ledger, wait_until
-from tests.processes import Command, free_port, run, started, succeeds
+from tests.processes import Command, bare, free_port, run, started, succeeds
 from tests.projects import PRODUCTION, Workplace
 
 Object = dict[str, Any]
@@ -737,7 +737,7 @@ def deploy(kubernetes: Path, expect: int = 0, **variables: str) -> list[str]:
     (programs / "kubectl").write_text(FAKE)
     (programs / "kubectl").chmod(0o755)
     log = kubernetes / "log"
-    environment = {"PATH": f"{programs}:{os.defpath}", "LOG": str(log), **variables}
+    environment = bare(PATH=f"{programs}:{os.defpath}", LOG=str(log), **variables)
     run([kubernetes / "deploy"], kubernetes.parent, environment, expect, seconds=30)
     return [line.removeprefix("--namespace my-project ") for line in log.read_text().splitlines()]
 
@@ -766,10 +766,10 @@ def test_shellcheck_has_no_objection_to_the_script(bake: Callable[[Combination],
     shellcheck: Command = [KUBECTL.with_name("shellcheck"), "deploy"]
     for combination in RENDERED:
         if combination.broker == CHOICES["broker"][0]:
-            run(shellcheck, bake(combination) / "kubernetes", {})
+            run(shellcheck, bake(combination) / "kubernetes", bare())
     text = (bake(RENDERED[0]) / "kubernetes" / "deploy").read_text()
     (tmp_path / "deploy").write_text(text.replace('"$statefulset"', "$statefulset"))
-    assert "SC2086" in run(shellcheck, tmp_path, {}, expect=1)
+    assert "SC2086" in run(shellcheck, tmp_path, bare(), expect=1)
 
 
 @pytest.mark.parametrize("variables", [{"JOB": "failed"}, {"JOB": "complete", "NO_SECRET": "1"}], ids=str)

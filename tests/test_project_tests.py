@@ -1,19 +1,25 @@
-"""The project's own tests pass: by the steps of its GitHub workflow, and by the command that its README names."""
+"""The project's own tests pass, by the steps of its GitHub workflow and by its Makefile, with a new app as without."""
 
 import os
 import re
+import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from docker.utils.build import exclude_paths
 from uv import find_uv_bin
 
 from tests import servers
 from tests.combinations import CHOICES, COMBINATIONS, Combination, each, version
-from tests.processes import Environment, run
+from tests.processes import DEADLINE, Environment, free_port, run
 from tests.projects import Workplace, uv_environment
+from tests.test_demo import Terminal
 from tests.workflows import addresses, only_job, run_steps
 
+MANAGE = "uv run python manage.py"  #: as README has it
+HONCHO_WAITS = 5  #: seconds, where nobody tells it otherwise
 SECONDS = 30  #: that `make test` may take, once its packages are there
 
 
@@ -50,3 +56,124 @@ def test_make_test_takes_seconds_where_nothing_is_set(
     printed = run(["make", "test"], workplace.path, environment)
     assert time.monotonic() - begun < SECONDS
     assert all_passed(printed), printed
+    assert "warning" not in printed.splitlines()[-1], printed
+
+
+# A new app
+
+
+#: Of an app `blog`, in the place where Django's own documentation puts tests.
+BLOG_TESTS = """
+import warnings
+
+from django.conf import settings
+from django.contrib.staticfiles import finders
+from django.template.loader import get_template
+from django.test import TestCase
+from django_q.tasks import async_task
+
+
+class BlogTest(TestCase):
+    def test_it(self) -> None:
+        warnings.warn_explicit("It is old.", DeprecationWarning, "elsewhere.py", 1, module="elsewhere")
+        get_template("site.html")
+        assert finders.find("site.css")
+        assert settings.BASE_DIR / "locale" in settings.LOCALE_PATHS
+        async_task("time.sleep", 0)
+"""
+of_each_django = [
+    next(it for it in COMBINATIONS if it.django_version == django) for django in CHOICES["django_version"]
+]
+
+
+def start_blog(workplace: Workplace) -> None:
+    """Type what somebody types who begins with an app, and with folders for the whole site."""
+    workplace.manage("startapp", "blog", environment={"DEBUG": "true"})
+    settings = workplace.path / "config/settings.py"
+    settings.write_text(settings.read_text().replace('    "core",\n', '    "blog",\n    "core",\n'))
+    for name in ("templates/site.html", "static/site.css", "locale/de/LC_MESSAGES/django.po"):
+        (workplace.path / name).parent.mkdir(parents=True)
+        (workplace.path / name).touch()
+
+
+@each("", lambda combination: iter([()]), of_each_django)
+def test_a_new_app_is_clean_tested_and_in_the_image(combination: Combination, workplace: Workplace) -> None:
+    start_blog(workplace)
+    commands = re.findall(
+        r"^\tuv run (ruff .*|djlint .*|mypy .*)", (workplace.path / "Makefile").read_text(), re.MULTILINE
+    )
+    assert len(commands) == 4
+    for command in commands:
+        cache = ("--cache-dir", str(workplace.python.parent.parent / "mypy_cache")) * command.startswith("mypy")
+        workplace.run(*command.split(), *cache, environment={"DEBUG": "true"})
+    (workplace.path / "blog/tests.py").write_text(BLOG_TESTS)
+    printed = workplace.run("pytest", "-k", "BlogTest", environment={"DEBUG": "true"})
+    assert re.search(r" 1 passed, .* 1 warning", printed), printed
+    check_context(workplace.path)
+
+
+def check_context(project: Path) -> None:
+    """Check what the builder of an image is given: all folders of the site, and no secret that lies about."""
+    secrets = [
+        ".env",
+        ".git/config",
+        ".venv/bin/python",
+        "db.sqlite3",
+        "key.pem",
+        "blog/.env",
+        "blog/__pycache__/a.pyc",
+    ]
+    for name in secrets:
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).touch()
+    (project / "uv.lock").touch()
+    rules = [line for line in (project / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    given = {name for name in exclude_paths(str(project), rules) if (project / name).is_file()}
+    given -= {"Dockerfile", ".dockerignore"}  # which the engine is sent in any case
+    assert {name.partition("/")[0] for name in given} == {
+        *("blog", "config", "core", "locale", "static", "templates", "worker"),
+        *("manage.py", "pyproject.toml", "uv.lock"),
+    }
+    assert given >= {"blog/models.py", "blog/migrations/__init__.py", "locale/de/LC_MESSAGES/django.po"}
+    assert not given & set(secrets)
+
+
+# What `make` does
+
+
+def test_make_alone_lists_its_targets(bake: Callable[[Combination], Path]) -> None:
+    project = bake(COMBINATIONS[0])
+    targets = re.findall(r"^([a-z]+):", (project / "Makefile").read_text(), re.MULTILINE)
+    printed = run(["make"], project, os.environ)
+    assert re.findall(r"^  make (\w+)\t\w+", printed, re.MULTILINE) == [
+        name for name in targets if name not in {"help", "install"}
+    ]
+
+
+def test_the_readme_needs_no_virtual_environment_for_any_command(bake: Callable[[Combination], Path]) -> None:
+    commands = re.findall(r"`([^`]*manage\.py [^`]*)`", (bake(COMBINATIONS[0]) / "README.md").read_text())
+    assert f"{MANAGE} check" in commands
+    assert [command for command in commands if not command.startswith(MANAGE)] == []
+
+
+@each("", lambda combination: iter([()]), [newest("sqs")])
+def test_make_run_needs_no_server_and_a_ctrl_c_leaves_time_to_tasks(
+    combination: Combination, workplace: Workplace, interpreter: Path
+) -> None:
+    uv = os.pathsep.join([str(Path(find_uv_bin()).parent), os.environ["PATH"]])
+    environment = {**uv_environment(interpreter), "PATH": uv, "TMPDIR": str(workplace.temporary)}
+    environment["PORT"] = str(free_port())
+    nap = f"from django_q.tasks import async_task; async_task('time.sleep', {HONCHO_WAITS + 3})"
+    terminal = Terminal("make run", workplace.path, environment)
+    try:
+        terminal.read_until(r"Q Cluster \w+ \[\w+\] running", DEADLINE)
+        run([*MANAGE.split(), "shell", "-c", nap], workplace.path, environment)
+        terminal.read_until("processing .* 'time.sleep'", DEADLINE)
+        terminal.press_ctrl_c()
+        terminal.read_until("Processed 'time.sleep'", DEADLINE)
+        shown = terminal.read_until(r"worker.1 +stopped|worker.1 stopped", DEADLINE)
+        assert "sending SIGKILL" not in shown
+        assert "does not answer" not in shown.partition("SIGINT received")[2], shown
+        assert terminal.shell.wait(DEADLINE) in {0, -signal.SIGINT}
+    finally:
+        terminal.close()

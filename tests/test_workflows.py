@@ -1,6 +1,5 @@
 """GitHub's files, the projects' and the template's own, as actionlint, zizmor and Dependabot's schema judge them."""
 
-import os
 import re
 import shutil
 import sys
@@ -13,7 +12,7 @@ import yaml
 
 from tests.combinations import COMBINATIONS, TEMPLATE, Combination
 from tests.hostings import validator
-from tests.processes import Command, run
+from tests.processes import Command, bare, run
 
 PROGRAMS = Path(sys.executable).parent
 WORKFLOW = ".github/workflows/ci.yml"
@@ -26,7 +25,7 @@ ACTION = re.compile(r"uses: (\S+)@(\S+)(?: # (\S+))?")
 def judge(workflows: Iterable[Path], folder: Path, expect: int = 0) -> str:
     """Have actionlint judge workflows, and shellcheck the scripts in them."""
     command: Command = [PROGRAMS / "actionlint", "-shellcheck", PROGRAMS / "shellcheck", *workflows]
-    return run(command, folder, {"PATH": os.defpath}, expect)
+    return run(command, folder, bare(), expect)
 
 
 def test_actionlint_has_no_objection_to_the_workflow_of_a_project(
@@ -65,7 +64,7 @@ def test_actionlint_sees_a_slip(
 
 def hardened(folder: Path, expect: int = 0) -> str:
     """Have zizmor judge all that GitHub reads in a folder."""
-    return run([PROGRAMS / "zizmor", "--offline", "--no-progress", "."], folder, {"PATH": os.defpath}, expect)
+    return run([PROGRAMS / "zizmor", "--offline", "--no-progress", "."], folder, bare(), expect)
 
 
 def test_zizmor_has_no_objection_to_what_github_reads(bake: Callable[[Combination], Path], tmp_path: Path) -> None:

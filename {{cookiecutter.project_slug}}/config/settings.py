@@ -13,14 +13,15 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
+from dotenv import load_dotenv
 from environs import Env, validate
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 SITE_NAME = "{{ cookiecutter.__name_quoted }}"
 SITE_SLUG = "{{ cookiecutter.project_slug }}"
 
+load_dotenv(BASE_DIR / ".env")  # for development; the real environment wins over it
 env = Env()
-env.read_env(BASE_DIR / ".env", recurse=False)  # for development; the real environment wins over it
 
 # Security
 
@@ -90,6 +91,7 @@ ASGI_APPLICATION = "config.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -113,6 +115,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 LANGUAGE_CODE = "en-us"
+LOCALE_PATHS = [BASE_DIR / "locale"]
 TIME_ZONE = "UTC"
 
 # Database and cache
@@ -151,6 +154,7 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", 
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [path for path in [BASE_DIR / "static"] if path.is_dir()]  # Django warns of one that is not there
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {

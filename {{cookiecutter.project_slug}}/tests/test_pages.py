@@ -10,7 +10,7 @@ from django.utils import timezone
 from django_q.models import Task
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
-from tests.conftest import Queue
+from conftest import Queue
 from worker.processes import workers
 
 pytestmark = pytest.mark.django_db

@@ -37,7 +37,7 @@ class Queue:
 def queue(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Provide the tasks that the test queues: nobody runs them but the test itself."""
     monkeypatch.setattr(Queue, "tasks", [])
-    monkeypatch.setattr(Conf, "BROKER_CLASS", "tests.conftest.Queue")
+    monkeypatch.setattr(Conf, "BROKER_CLASS", "conftest.Queue")
     return Queue.tasks
 
 
