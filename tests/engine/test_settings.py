@@ -128,6 +128,12 @@ def test_a_name_of_the_site_may_come_from_a_variable_of_the_platform(project: Pa
         ("Q_TIMEOUT", "1.5", 'Environment variable "Q_TIMEOUT" invalid: Not a valid integer'),
         ("Q_TIMEOUT", "0", "greater than or equal to 1"),
         ("LOG_LEVEL", "LOUD", "Must be one of: CRITICAL"),
+        ("EMAIL_URL", "smtp.example.com", "write submission://user:password@host"),
+        ("EMAIL_URL", "smtps://me:pw@example.com", "write submission://user:password@host"),
+        ("EMAIL_URL", "submission://", "write submission://user:password@host"),
+        ("EMAIL_URL", "submission://me:p/w@example.com", "in the password %2F for /"),
+        ("EMAIL_URL", "smtp://example.com:http", 'Environment variable "EMAIL_URL" invalid: Not a valid email URL'),
+        ("AWS_STORAGE_BUCKET_NAME", "files", "AWS_STORAGE_BUCKET_NAME needs a package: run `uv add"),
     ],
 )
 def test_a_wrong_value_is_named(project: Path, variable: str, value: str | None, sentence: str) -> None:

@@ -9,10 +9,12 @@ import logging
 import os
 import socket
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from dotenv import load_dotenv
 from environs import Env, validate
 
@@ -155,7 +157,7 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [path for path in [BASE_DIR / "static"] if path.is_dir()]  # Django warns of one that is not there
-STORAGES = {
+STORAGES: dict[str, dict[str, Any]] = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
@@ -164,6 +166,36 @@ STORAGES = {
         else "whitenoise.storage.CompressedManifestStaticFilesStorage"
     },
 }
+
+# Files that people upload: in development in a folder, in production in a bucket, since folders go with a deploy
+
+MEDIA_URL = "media/"
+MEDIA_ROOT = BASE_DIR / "media"
+if bucket := env.str("AWS_STORAGE_BUCKET_NAME", ""):
+    if find_spec("storages") is None:
+        raise ImproperlyConfigured("AWS_STORAGE_BUCKET_NAME needs a package: run `uv add 'django-storages[s3]'`.")
+    STORAGES["default"] = {
+        "BACKEND": "storages.backends.s3.S3Storage",
+        "OPTIONS": {"bucket_name": bucket, "file_overwrite": False},  # True would let a namesake replace a file
+    }
+
+# E-mail
+
+mail_url = env.str(
+    "EMAIL_URL",
+    "console:" if DEBUG else "smtp://localhost",
+    validate=validate.Regexp(
+        r"console:$|(smtp|submission)://[^/?#]+/?(\?[^#]*)?$",
+        error="write submission://user:password@host, smtp://host:25 or console:, "
+        "and in the password %2F for /, %23 for #, %3F for ? and %25 for %.",
+    ),
+)
+mail = env.dj_email_url("EMAIL_URL", mail_url)
+mail["EMAIL_TIMEOUT"] = mail["EMAIL_TIMEOUT"] or 10  # seconds; a page would else wait for minutes for an absent server
+{% for line in cookiecutter._djangos[cookiecutter.django_version].mail %}
+{{ line }}
+{% endfor %}
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("DEFAULT_FROM_EMAIL", "webmaster@localhost")
 
 # Logging: to stdout, one line an event; JSON where machines read it
 
