@@ -23,7 +23,7 @@ from tests.interpreters import for_combination
 from tests.processes import Command, bare, free_port, run, started
 from tests.projects import PRODUCTION, Workplace, uv_environment
 from tests.test_examples import load
-from tests.test_run import check_stranger, production
+from tests.test_run import check_schedules, check_stranger, production
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CLOUD = "☁"  #: marks a line
@@ -382,6 +382,7 @@ def test_the_first_user_comes_in_through_the_proxy_of_the_page_and_no_stranger(
         assert visitor.log_in(docker.FIRST_USER["Username"], docker.SECRET).status == 302
         assert "Site administration" in visitor.get("/admin/").text
         assert "<form" in visitor.get("/").text
+        check_schedules(visitor)
 
 
 def test_the_template_is_used_as_the_readme_says(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ STAFF = {
     "DJANGO_SUPERUSER_PASSWORD": "a password of hers",
     "DJANGO_SUPERUSER_USERNAME": "ada",
 }
+ADD_SCHEDULE = "/admin/django_q/schedule/add/"
 AT_ONCE = 8  #: how often each button is pressed before the first result is awaited
 # It stands there twice for a cluster with a name, which begins again under the same pid.
 ANNOUNCEMENT = re.compile(r"Starting \w+ named [\w-]+")
@@ -93,6 +94,17 @@ def check_stranger(browser: Browser) -> None:
         assert answer.status == code, answer
         assert f"<h1>{heading}</h1>" in answer.text
         assert Page(answer.text).files == Page(start.text).files, "the page has not the look of the others"
+
+
+def check_schedules(browser: Browser) -> None:
+    """Add schedules in the admin: one of a function of the project's, and one that could do anything."""
+    form = {"func": "core.tasks.count_words", "next_run_0": "2999-01-01", "next_run_1": "12:00:00"}
+    form |= {"repeats": "-1", "schedule_type": "D"}
+    assert browser.get(ADD_SCHEDULE).status == 200
+    form["csrfmiddlewaretoken"] = browser.cookies["csrftoken"].value
+    refused = browser.post(ADD_SCHEDULE, {**form, "func": "os.abort"})
+    assert "A schedule may not run &#x27;os.abort&#x27;: Q_SCHEDULE_MODULES allows core." in refused.text
+    assert browser.post(ADD_SCHEDULE, form).location == "/admin/django_q/schedule/"
 
 
 def page_shows_that_all_run(site: Site, browser: Browser) -> Page:
