@@ -72,14 +72,12 @@ def manage(*args: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[st
 
 
 @contextmanager
-def running(
-    name: str, env: Mapping[str, str], folder: Path, command: str = "prodserver"
-) -> Iterator[subprocess.Popen[bytes]]:
+def running(name: str, env: Mapping[str, str], folder: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a process of PRODUCTION_PROCESSES until the block ends, once its health check has passed."""
     log = folder / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "manage.py", command, name],
+            [sys.executable, "manage.py", *(command or ("prodserver", name))],
             cwd=PROJECT,
             env=variables(env),
             stdout=output,

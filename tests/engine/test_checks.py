@@ -4,13 +4,15 @@ from unittest.mock import Mock
 
 import pytest
 from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import connections
+from django.http.request import validate_host
 from pytest_django import Settings
-from worker.checks import EPHEMERAL, check_queue
+from worker.checks import EPHEMERAL
 
 GUNICORN = "django_prodserver.backends.servers.gunicorn.GunicornServer"
-WORKER = "worker.backend.DjangoQ2Worker"
+WORKER = "django_prodserver.backends.workers.django_q2.DjangoQ2Worker"
 
 
 @pytest.mark.parametrize(
@@ -18,19 +20,17 @@ WORKER = "worker.backend.DjangoQ2Worker"
     [
         (["web"], "PRODUCTION_PROCESSES is not a dict", "Write"),
         ({}, "PRODUCTION_PROCESSES is not a dict", "Write"),
-        ({"web": "gunicorn"}, "['web'] is a str", "Write {'BACKEND'"),
-        ({"web": {}}, "['web'] has no BACKEND", "Name a class"),
-        ({"web": {"BACKEND": GUNICORN, "args": {}}}, "has the unknown key 'args'", "Did you mean 'ARGS'?"),
-        ({"web": {"BACKEND": "nodot"}}, "the BACKEND 'nodot' cannot be used", "Name a class"),
-        ({"web": {"BACKEND": "no.such.Module"}}, "No module named 'no'", "Name a class"),
-        ({"web": {"BACKEND": "worker.backend.Wroker"}}, "does not define a", "Name a class"),
-        ({"web": {"BACKEND": "pathlib.Path"}}, "is not a backend of django-prodserver", "Name a class"),
+        ({"web": "gunicorn"}, "['web']: it is a str.", "Write one such as {'BACKEND'"),
+        ({"web": {}}, "['web']: it has no BACKEND.", "DjangoQ2Worker"),
+        ({"web": {"BACKEND": GUNICORN, "args": {}}}, "the key 'args' is unknown.", "'ARGS'"),
+        ({"web": {"BACKEND": "nodot"}}, "the BACKEND 'nodot' cannot be used", "DjangoQ2Worker"),
+        ({"web": {"BACKEND": "no.such.Module"}}, "No module named 'no'", "DjangoQ2Worker"),
+        ({"web": {"BACKEND": "worker.apps.Wroker"}}, "does not define a", "DjangoQ2Worker"),
+        ({"web": {"BACKEND": "pathlib.Path"}}, "is not a backend of django-prodserver", "DjangoQ2Worker"),
         ({"web": {"BACKEND": GUNICORN, "ARGS": ["--preload"]}}, "ARGS ['--preload'] is not a dict", "Write"),
         ({"web": {"BACKEND": GUNICORN, "ARGS": None}}, "ARGS None is not a dict", "Write"),
         ({"web": {"BACKEND": GUNICORN, "ARGS": {"preload": True}}}, "is not a dict of strings", "None"),
-        ({"web": {"BACKEND": GUNICORN, "ARGS": {"wrokers": "2"}}}, "no option 'wrokers'", "Did you mean 'workers'?"),
-        ({"w": {"BACKEND": WORKER, "ARGS": {"cluster-name": "x"}}}, "no option 'cluster-name'", "Known are: "),
-        ({"w": {"BACKEND": WORKER, "ARGS": {"name": "slwo"}}}, "Q_CLUSTER knows no cluster 'slwo'", ""),
+        ({"w": {"BACKEND": WORKER, "ARGS": {"name": "slwo"}}}, "Q_CLUSTER knows no cluster 'slwo'. ", ""),
     ],
 )
 def test_a_wrong_entry_is_named(settings: Settings, processes: object, error: str, hint: str) -> None:
@@ -49,7 +49,7 @@ def test_a_backend_of_another_kind_keeps_its_options(settings: Settings) -> None
 def test_the_brokers_missing_package_is_named(settings: Settings) -> None:
     settings.Q_CLUSTER = {**settings.Q_CLUSTER, "broker_class": "no_such_package.Broker"}
     (message,) = run_checks()
-    assert (message.id, "the package no_such_package" in message.msg) == ("worker.E010", True)
+    assert (message.id, "The package no_such_package" in message.msg) == ("worker.E010", True)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_cluster_that_nobody_serves_is_named(settings: Settings) -> None:
 def test_a_cluster_that_is_not_there_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("Q_CLUSTER_NAME", settings.SITE_SLUG[:-1])
     (message,) = run_checks()
-    assert (message.id, message.hint) == ("worker.E035", f"Did you mean {settings.SITE_SLUG!r}?")
+    assert (message.id, message.msg.partition(". ")[2]) == ("worker.E035", f"Did you mean {settings.SITE_SLUG!r}?")
 
 
 def test_a_connection_pool_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +100,7 @@ def test_a_cache_that_web_does_not_share_is_named(settings: Settings) -> None:
 
 def test_a_missing_database_stops_a_release(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", "django.db.backends.sqlite3")
     settings.DEBUG = False
     assert "worker.E020" in {message.id for message in run_checks(include_deployment_checks=True)}
     with pytest.raises(CommandError, match="DATABASE_URL is not set"):
@@ -130,38 +131,74 @@ def test_sqlite_that_will_be_gone_stops_a_release(
     assert found == ([f"DATABASE_URL names a SQLite database, and {sentence}."] if sentence else [])
 
 
-@pytest.fixture
-def queue_in_the_database(settings: Settings) -> None:
-    """Let tasks wait in the database, whatever the project's broker is."""
-    settings.Q_CLUSTER = {**settings.Q_CLUSTER, "orm": "default", "broker_class": "worker.broker.Broker"}
+@pytest.mark.parametrize(
+    "host",
+    [
+        "https://a.example",
+        "a.example:443",
+        "a.example/",
+        "'a.example'",
+        '"a.example"',
+        '["a.example"]',
+        "$NAME",
+        "${NAME}.example",
+        "a.example b.example",
+        "*.a.example",
+        "a.example.",
+        "müller.example",
+        "a_b.example",
+    ],
+)
+def test_a_host_that_can_never_match_is_named(settings: Settings, host: str) -> None:
+    settings.ALLOWED_HOSTS = [host, "www.example.com"]
+    (message,) = (each for each in run_checks(include_deployment_checks=True) if each.id == "worker.W023")
+    assert message.msg == f"ALLOWED_HOSTS has {host!r}, which can never match."
+    assert not validate_host("a.example", [host]) or host == "*.a.example"
 
 
-@pytest.mark.usefixtures("queue_in_the_database")
-def test_a_queue_in_another_database_than_postgresql_and_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert check_queue(None) == []
-    monkeypatch.setattr(connection, "vendor", "mysql")
-    (message,) = check_queue(None)
-    assert message.id == "worker.E012"
-    assert (
-        message.msg == "Q_CLUSTER['orm'] is 'default', a database of mysql, where two workers would run a task twice."
-    )
+@pytest.mark.parametrize("host", ["a.example", ".a.example", "*", "localhost", "127.0.0.1", "[::1]", "WWW.A.example"])
+def test_a_host_that_can_match_is_none_of_them(settings: Settings, host: str) -> None:
+    settings.ALLOWED_HOSTS = [host]
+    assert "worker.W023" not in {message.id for message in run_checks(include_deployment_checks=True)}
 
 
-@pytest.mark.usefixtures("queue_in_the_database")
-def test_a_queue_in_a_database_that_is_not_there_is_named(settings: Settings) -> None:
-    settings.Q_CLUSTER = {**settings.Q_CLUSTER, "orm": "defualt"}
-    (message,) = check_queue(None)
-    assert (message.id, message.hint) == ("worker.E011", "Did you mean 'default'?")
+@pytest.mark.parametrize(
+    ("origin", "right"),
+    [
+        ("https://a.example", True),
+        ("https://*.a.example:8443", True),
+        ("http://localhost:8000", True),
+        ("https://a.example/", False),
+        ("https://$NAME", False),
+        ("'https://a.example'", False),
+    ],
+)
+def test_an_origin_that_can_never_match_is_named(settings: Settings, origin: str, right: bool) -> None:
+    settings.CSRF_TRUSTED_ORIGINS = [origin]
+    assert right is ("worker.W023" not in {each.id for each in run_checks(include_deployment_checks=True)})
 
 
-@pytest.mark.usefixtures("queue_in_the_database")
-def test_a_router_that_keeps_the_queue_elsewhere_is_named(settings: Settings) -> None:
-    settings.DATABASE_ROUTERS = [Mock(spec=["allow_migrate"], allow_migrate=Mock(return_value=False))]
-    (message,) = check_queue(None)
-    assert message.id == "worker.E013"
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ({"pgbouncer": True}, 'invalid connection option "pgbouncer"'),
+        ({"sslmode": "of"}, 'invalid sslmode value: "of"'),
+        ({"target_session_attrs": "nix"}, 'invalid target_session_attrs value: "nix"'),
+        ({"sslmode": "require", "server_side_binding": True, "hostaddr": "127.0.0.1"}, ""),
+    ],
+)
+def test_an_option_that_no_driver_knows_is_named(settings: Settings, option: dict[str, object], sentence: str) -> None:
+    options = {"ENGINE": "django.db.backends.postgresql", "NAME": "site", "HOST": "nowhere", "PASSWORD": "secret"}
+    settings.DATABASES["other"] = {**connections["default"].settings_dict, **options, "OPTIONS": option}
+    try:
+        found = [message.msg for message in run_checks() if message.id == "worker.E024"]
+    finally:
+        del settings.DATABASES["other"], connections["other"]
+    assert found == ([f"DATABASES['other'] has an option that cannot be used: {sentence}."] if sentence else [])
 
 
-def test_the_queue_of_another_broker_may_be_anywhere(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings.Q_CLUSTER = {**settings.Q_CLUSTER, "orm": "default", "broker_class": "django_q.brokers.orm.ORM"}
-    monkeypatch.setattr(connection, "vendor", "mysql")
-    assert check_queue(None) == []
+def test_what_the_broker_cannot_use_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = Mock(side_effect=ImproperlyConfigured("X_URL cannot be read."))
+    monkeypatch.setattr("worker.broker.Broker.check_settings", refusal)
+    (message,) = run_checks()
+    assert (message.id, message.msg) == ("worker.E014", "X_URL cannot be read.")

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 from django.core.cache import caches
+from django.core.exceptions import ValidationError
 from django_q.signals import pre_enqueue
 from django_q.signing import SignedPackage
+from django_q.tasks import async_task, schedule
+from pytest_django import Settings
 from worker.enqueue import enqueue_many
 
 
@@ -40,12 +43,12 @@ def test_tasks_keep_their_order_options_and_signals(broker: Counting, caplog: py
     pre_enqueue.connect(receiver)
     try:
         with caplog.at_level(logging.INFO, "django-q"):
-            ids = enqueue_many("math.pow", ((2, number) for number in range(3)), broker=broker, group="powers", more=1)
+            ids = enqueue_many(dict, (([(2, number)],) for number in range(3)), broker=broker, group="powers", more=1)
     finally:
         pre_enqueue.disconnect(receiver)
     (payloads,) = broker.requests
     tasks = [SignedPackage.loads(payload) for payload in payloads]
-    assert [(task["id"], task["args"]) for task in tasks] == [(ids[number], (2, number)) for number in range(3)]
+    assert [(task["id"], task["args"]) for task in tasks] == [(ids[number], ([(2, number)],)) for number in range(3)]
     assert all((task["group"], task["kwargs"]) == ("powers", {"more": 1}) for task in tasks)
     assert announced == ids
     assert [record.getMessage() for record in caplog.records] == ["Enqueued [memory] 3 tasks"]
@@ -67,3 +70,57 @@ def test_tasks_that_are_to_run_here_are_not_sent(broker: Counting, monkeypatch: 
     monkeypatch.setattr("django_q.monitor.get_broker", lambda: broker)  # it saves the result, here too
     assert len(enqueue_many("math.floor", [(1.5,)], broker=broker, sync=True)) == 1
     assert not broker.requests
+
+
+def takes(text: str, *, times: int = 1) -> None:
+    """Stand for a task."""
+
+
+def takes_all(**words: object) -> None:
+    """Stand for a task that takes any word."""
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("time_out", "'time_out' is no option of async_task(), and no argument of takes(). Did you mean 'timeout'?"),
+        ("max_attempts", "'max_attempts' is no option of async_task(), and no argument of takes(). Known are: ack_"),
+        ("countdown", "'countdown' is no option of async_task(), and no argument of takes(). Known are: ack_"),
+    ],
+)
+def test_an_option_that_is_none_is_refused_where_it_is_given(broker: Counting, word: str, sentence: str) -> None:
+    for function in (takes, f"{__name__}.takes"):
+        with pytest.raises(TypeError) as refusal:
+            async_task(function, "a", broker=broker, **{word: 3})
+        assert str(refusal.value).startswith(sentence)
+        with pytest.raises(TypeError, match=word):
+            enqueue_many(function, [("a",)], broker=broker, **{word: 3})
+    assert not broker.requests
+
+
+@pytest.mark.parametrize("function", [takes_all, f"{__name__}.takes_all", "a_module.that_web_does_not_have", dict])
+def test_a_word_that_may_be_the_functions_is_not_refused(broker: Counting, function: Any) -> None:
+    enqueue_many(function, [()], broker=broker, time_out=3)
+    enqueue_many(takes, [("a",)], broker=broker, times=3, timeout=9, task_name="a", group="b")
+    assert len(broker.requests) == 2
+
+
+def test_a_cluster_that_nobody_serves_is_refused_where_it_is_named(broker: Counting, settings: Settings) -> None:
+    settings.Q_CLUSTER = {**settings.Q_CLUSTER, "ALT_CLUSTERS": {"fast": {}}}
+    sentence = r"^Q_CLUSTER knows no cluster 'fats'\. Did you mean 'fast'\?$"
+    with pytest.raises(ValueError, match=sentence):
+        async_task(takes, "a", broker=broker, cluster="fats")
+    with pytest.raises(ValueError, match=sentence):
+        enqueue_many(takes, [("a",)], broker=broker, cluster="fats")
+    assert not broker.requests
+    enqueue_many(takes, [("a",)], broker=broker, cluster="fast")
+    enqueue_many(takes, [("a",)], broker=broker, cluster=settings.Q_CLUSTER["name"])
+    assert len(broker.requests) == 2
+
+
+@pytest.mark.django_db
+def test_a_schedule_for_a_cluster_that_nobody_serves_is_refused(settings: Settings) -> None:
+    settings.Q_CLUSTER = {**settings.Q_CLUSTER, "ALT_CLUSTERS": {"fast": {}}}
+    with pytest.raises(ValidationError, match=r"knows no cluster 'fats'\. Did you mean 'fast'\?"):
+        schedule("core.tasks.count_words", "a", cluster="fats")
+    schedule("core.tasks.count_words", "a", cluster="fast").delete()

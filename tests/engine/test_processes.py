@@ -14,12 +14,10 @@ from unittest.mock import Mock
 
 import pytest
 from core.tasks import OFFERS
-from django.core.exceptions import ImproperlyConfigured
-from django.core.management import call_command, get_commands, load_command_class
-from django_prodserver.backends.workers.django_q2 import DjangoQ2Worker as UpstreamWorker
+from django.core.management import CommandError, call_command, get_commands, load_command_class
 from project import Site, free_port, manage, running, wait_for
 from pytest_django import Settings
-from worker.backend import DjangoQ2Worker, begin_as
+from worker.management.commands.qcluster import begin_as
 
 
 def prodserver(*args: str) -> None:
@@ -32,7 +30,8 @@ def prodserver(*args: str) -> None:
 def start(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """Stand in for the worker."""
     start = Mock()
-    monkeypatch.setattr(DjangoQ2Worker, "start_server", start)
+    monkeypatch.setattr("worker.cluster.supervisor.Supervisor.run", start)
+    monkeypatch.setattr("signal.signal", Mock())
     return start
 
 
@@ -79,30 +78,12 @@ def test_a_wrong_name_is_refused(args: list[str], sentence: str, capsys: pytest.
     assert error.count("\n") == 1
 
 
-def test_a_missing_package_ends_with_a_sentence(
-    start: Mock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("worker.management.commands.prodserver.Command.check", Mock())
-    monkeypatch.setattr("worker.backend.import_string", Mock(side_effect=ModuleNotFoundError(name="client")))
-    with pytest.raises(SystemExit) as end:
-        prodserver("worker")
-    assert end.value.code == 1
-    assert capsys.readouterr().err == (
-        "CommandError: The worker needs the package client, which is not installed here: "
-        "run `uv sync`, or `uv add client` if it was removed.\n"
-    )
-
-
-def test_the_backend_names_a_missing_django_q2(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "django_q", None)
-    with pytest.raises(ImproperlyConfigured, match="django-q2 is required"):
-        DjangoQ2Worker()
-
-
-def test_the_backend_names_a_missing_app(settings: Settings) -> None:
-    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "django_q"]
-    with pytest.raises(ImproperlyConfigured, match="Add 'django_q' to INSTALLED_APPS"):
-        DjangoQ2Worker()
+def test_a_missing_package_ends_with_a_sentence(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['croniter'] = None\n")
+    done = manage("prodserver", "worker", env={**environment, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1
+    assert "(worker.E010) The package croniter is needed, and not installed here." in done.stderr
+    assert "Run `uv sync`, or `uv add croniter` if it was removed." in done.stderr
 
 
 def test_a_command_names_a_missing_django_q2(environment: dict[str, str], tmp_path: Path) -> None:
@@ -143,7 +124,7 @@ def test_a_release_checks_migrates_and_creates_the_cache(
     queue: str, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     settings.Q_CLUSTER = {**settings.Q_CLUSTER, "orm": queue}
-    monkeypatch.setattr("worker.management.commands.release.check_database", Mock(return_value=[]))
+    monkeypatch.setattr("worker.management.commands.release.require_database", Mock())
     steps: list[tuple[Any, ...]] = []
     monkeypatch.setattr(
         "worker.management.commands.release.call_command", lambda *args, **options: steps.append((*args, options))
@@ -158,23 +139,46 @@ def test_a_release_checks_migrates_and_creates_the_cache(
 
 @pytest.mark.parametrize("command", ["prodserver", "server"])
 def test_web_ends_with_0_after_sigterm(command: str, environment: dict[str, str], tmp_path: Path) -> None:
-    with running("web", {**environment, "PORT": str(free_port())}, tmp_path, command) as process:
+    with running("web", {**environment, "PORT": str(free_port())}, tmp_path, command, "web") as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
 
 
-@pytest.mark.parametrize("command", ["prodserver", "worker"])
+def test_production_without_a_database_starts_nothing(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    production = {**environment, "DEBUG": "false", "SECRET_KEY": "k" * 60}
+    for command in (["prodserver", "web"], ["qcluster"]):
+        done = manage(*command, env=production)
+        sentence = "CommandError: DATABASE_URL is not set, and DEBUG is off. Set it to a server's, as in "
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert done.stderr.startswith(sentence)
+
+
+def test_qcluster_runs_the_cluster_that_it_names(start: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = Mock()
+    monkeypatch.setattr("worker.management.commands.qcluster.begin_as", begin)
+    for arguments in ([], ["--name", "a"], ["-n", "a"]):
+        call_command("qcluster", *arguments)
+    assert [call.args for call in begin.call_args_list] == [("",), ("a",), ("a",)]
+    assert start.call_count == 3
+
+
+@pytest.mark.parametrize("argument", ["--run-once", "--cluster-name=a"])
+def test_an_option_that_qcluster_does_not_know_is_refused(argument: str) -> None:
+    with pytest.raises(CommandError, match=f"unrecognized arguments: {argument}"):
+        call_command("qcluster", argument)
+
+
+@pytest.mark.parametrize("command", ["prodserver worker", "worker worker", "qcluster"])
 def test_a_worker_ends_with_0_after_sigterm_to_its_whole_group(
     command: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    with running("worker", {**environment, "TMPDIR": str(tmp_path)}, tmp_path, command) as process:
+    with running("worker", {**environment, "TMPDIR": str(tmp_path)}, tmp_path, *command.split()) as process:
         os.killpg(process.pid, signal.SIGTERM)
         assert process.wait(30) == 0
     assert "has stopped" in (tmp_path / "worker.log").read_text()
-
-
-def test_the_backend_is_upstreams() -> None:
-    assert issubclass(DjangoQ2Worker, UpstreamWorker)
 
 
 def test_each_event_is_logged_in_one_line(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -113,13 +114,62 @@ def test_a_name_of_the_site_may_come_from_a_variable_of_the_platform(project: Pa
     assert settings["CSRF_TRUSTED_ORIGINS"] == ["https://my-site.example"]
 
 
+def test_lists_are_stripped_and_lose_what_is_empty(project: Path) -> None:
+    settings = values(
+        project,
+        **PRODUCTION,
+        ALLOWED_HOSTS=" a.example, b.example,,$NOTHING,",
+        CSRF_TRUSTED_ORIGINS="https://a.example, https://b.example ",
+        SECRET_KEY_FALLBACKS="older, old,",  # noqa: S106
+        NOTHING="",
+    )
+    assert settings["ALLOWED_HOSTS"] == ["a.example", "b.example"]
+    assert settings["CSRF_TRUSTED_ORIGINS"] == ["https://a.example", "https://b.example"]
+    assert settings["SECRET_KEY_FALLBACKS"] == ["older", "old"]
+
+
+def test_a_secret_may_end_with_the_newline_of_its_file(project: Path) -> None:
+    settings = values(project, **{name: f"{value}\n" for name, value in PRODUCTION.items()}, PORT="1234\r\n")
+    assert settings["SECRET_KEY"] == PRODUCTION["SECRET_KEY"]
+    assert settings["DATABASES"]["default"]["OPTIONS"]["sslmode"] == "require"
+    assert settings["PORT"] == 1234
+
+
+@pytest.mark.parametrize("password", ["pa/sswd", "pa#sswd", "12#sswd", "12/sswd", "12?sswd", "p@12?sswd@34"])
+def test_a_password_that_breaks_the_url_is_told_how_to_be_written(project: Path, password: str) -> None:
+    done = load(project, **{**PRODUCTION, "DATABASE_URL": f"postgres://me:{password}@db:5432/site"})
+    *_, sentence = done.stderr.splitlines()
+    assert 'Environment variable "DATABASE_URL" invalid: ' in sentence
+    assert "in the password %2F for /, %23 for #" in sentence
+    assert not re.search("pa[^s]|12|sswd", sentence)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "sqlite:////data/db.sqlite3",
+        "sqlite://:memory:",
+        "postgres://me:p@s:s@[::1]/s?options=-c%20a",
+        "postgres:///a",
+    ],
+)
+def test_a_url_that_can_be_read_is(project: Path, url: str) -> None:
+    assert load(project, **{**PRODUCTION, "DATABASE_URL": url}).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [
         ("SECRET_KEY", None, 'Environment variable "SECRET_KEY" not set'),
         ("SECRET_KEY", "", 'Environment variable "SECRET_KEY" invalid'),
         ("DEBUG", "flase", 'Environment variable "DEBUG" invalid: Not a valid boolean'),
-        ("DATABASE_URL", "nonsense", 'Environment variable "DATABASE_URL" invalid: Not a valid database URL'),
+        (
+            "DATABASE_URL",
+            "nonsense",
+            "invalid: ['write postgres://user:password@host:5432/name, and in the password %2F",
+        ),
+        ("DATABASE_URL", "nonsense://db/site", 'Environment variable "DATABASE_URL" invalid: Not a valid database URL'),
         ("PORT", "http", 'Environment variable "PORT" invalid: Not a valid integer'),
         ("PORT", "70000", "less than or equal to 65535"),
         ("WEB_CONCURRENCY", "0", "greater than or equal to 1"),

@@ -24,6 +24,15 @@ SITE_SLUG = "{{ cookiecutter.project_slug }}"
 
 load_dotenv(BASE_DIR / ".env")  # for development; the real environment wins over it
 env = Env()
+for variable, text in os.environ.items():
+    if text.endswith("\n"):  # as secrets do that were made from a file
+        os.environ[variable] = text.rstrip("\r\n")
+
+
+def stripped(values: list[str]) -> list[str]:
+    """Return a list without the spaces around its values, and without empty ones."""
+    return [value.strip() for value in values if value.strip()]
+
 
 # Security
 
@@ -33,11 +42,11 @@ if DEBUG:
 else:
     SECRET_KEY = env.str("SECRET_KEY", validate=validate.Length(min=1))
 # Old keys: sessions signed with them stay valid after SECRET_KEY has changed.
-SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", [])
+SECRET_KEY_FALLBACKS = stripped(env.list("SECRET_KEY_FALLBACKS", []))
 
 # A $NAME in these stands for that variable's value: platforms announce the names of a site in variables of theirs.
-ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", [], subcast=os.path.expandvars)
-CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [], subcast=os.path.expandvars)
+ALLOWED_HOSTS = stripped(env.list("ALLOWED_HOSTS", [], subcast=os.path.expandvars))
+CSRF_TRUSTED_ORIGINS = stripped(env.list("CSRF_TRUSTED_ORIGINS", [], subcast=os.path.expandvars))
 
 # Where DEBUG is off, a proxy ends TLS and says so in this header. It must overwrite what clients send, and the
 # port that gunicorn listens on must not be reachable past it: else anybody can claim to have come by HTTPS.
@@ -125,7 +134,13 @@ TIME_ZONE = "UTC"
 DATABASES: dict[str, dict[str, Any]] = {
     "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}
 }
-if env.str("DATABASE_URL", ""):
+# A / # ? or @ in the password would cut the URL in the wrong place, and show a part of it as the host's name or port.
+READABLE = validate.Regexp(
+    r"(\w+://[^/?#]*([/?][^@#]*)?)?$",
+    error="write postgres://user:password@host:5432/name, "
+    "and in the password %2F for /, %23 for #, %3F for ?, %40 for @, %3A for : and %25 for %.",
+)
+if env.str("DATABASE_URL", "", validate=READABLE):
     DATABASES["default"] = dict(env.dj_db_url("DATABASE_URL"))
 DATABASES["default"] |= {
     # A connection for each request, or for each look at the queue, costs more than the query that it carries.
@@ -298,8 +313,11 @@ PRODUCTION_PROCESSES: dict[str, dict[str, Any]] = {
             "worker-tmp-dir": str(SHARED_MEMORY if SHARED_MEMORY.is_dir() else gettempdir()),
         },
     },
-    "worker": {"BACKEND": "worker.backend.DjangoQ2Worker"},
+    "worker": {"BACKEND": "django_prodserver.backends.workers.django_q2.DjangoQ2Worker"},
 {% for name in cookiecutter._queues[cookiecutter.queues].slow %}
-    "worker-{{ name }}": {"BACKEND": "worker.backend.DjangoQ2Worker", "ARGS": {"name": "{{ name }}"}},
+    "worker-{{ name }}": {
+        "BACKEND": "django_prodserver.backends.workers.django_q2.DjangoQ2Worker",
+        "ARGS": {"name": "{{ name }}"},
+    },
 {% endfor %}
 }

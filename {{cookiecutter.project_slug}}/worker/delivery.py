@@ -37,6 +37,9 @@ class Leasing(Protocol):
     passing: tuple[type[Exception], ...]  #: errors of a server that is there, and takes nothing more for a while
     transactional: bool  #: whether enqueue() is part of the transaction of the database that holds the schedules
 
+    def check_settings(self) -> Any:
+        """Raise an ImproperlyConfigured for what can never work; asks no server, and needs no instance."""
+
     def ping(self) -> Any:
         """Ask the server for an answer; raises what its client raises."""
 

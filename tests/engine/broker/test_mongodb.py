@@ -150,6 +150,18 @@ def test_a_url_that_cannot_be_read_is_told_how_to_be_written(
         module.client(os.getpid())
     assert "sswd" not in str(refusal.value)
 
+    with pytest.raises(ImproperlyConfigured, match="MONGODB_URL cannot be read"):
+        module.Broker.check_settings()
+
+
+@pytest.mark.parametrize(("path", "name"), [("", "queues"), ("/app?w=1", "app"), ("/admin", "queues")])
+def test_the_queue_is_in_the_database_that_the_url_names(path: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(Conf.MONGO, "host", f"mongodb://localhost:1{path}")
+    monkeypatch.setattr(Conf, "MONGO_DB", "queues")
+    forget()
+    assert module.Broker("tasks").collection.full_name == f"{name}.tasks"
+    forget()
+
 
 @pytest.mark.parametrize("query", ["directConnection=true&loadBalanced=true", "tls=true&tlsCAFile=/-"])
 def test_an_option_that_cannot_work_is_named(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +174,7 @@ def test_an_option_that_cannot_work_is_named(query: str, monkeypatch: pytest.Mon
 
 def test_servers_of_names_may_be_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(Conf.MONGO, "host", "mongodb+srv://somebody:secret@nowhere.invalid.example")
+    module.Broker.check_settings()
     forget()
     with pytest.raises(ConfigurationError):
         module.client(os.getpid())

@@ -11,14 +11,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, connections, transaction
 from django.utils import timezone
 from django_q.brokers.orm import ORM
 from django_q.conf import Conf
 from project import free_port, manage, wait_until_listening
+from pytest_django import Settings
 from worker import broker as module
 
 from .conftest import Brokers
@@ -331,3 +334,22 @@ class Router:
 def test_it_works_where_a_router_puts_the_queue(others: bool | None, tmp_path: Path) -> None:
     answer = tried(ROUTER.format(tmp_path, others), tmp_path, ["default", "queue"])
     assert answer == [[1, 1, 1, 2, 2, 2], 3, [1, 1], [2, 2], {"default": False, "queue": True}]
+
+
+def test_a_queue_in_another_database_than_postgresql_and_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    module.Broker.check_settings()
+    monkeypatch.setattr(database(), "vendor", "mysql")
+    with pytest.raises(ImproperlyConfigured, match="a database of mysql, where two workers would run a task twice"):
+        module.Broker.check_settings()
+
+
+def test_a_queue_in_a_database_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Conf, "ORM", "defualt")
+    with pytest.raises(ImproperlyConfigured, match=r"DATABASES does not have\. Did you mean 'default'\?$"):
+        module.Broker.check_settings()
+
+
+def test_a_router_that_keeps_the_queue_elsewhere_is_named(settings: Settings) -> None:
+    settings.DATABASE_ROUTERS = [Mock(spec=["allow_migrate"], allow_migrate=Mock(return_value=False))]
+    with pytest.raises(ImproperlyConfigured, match="a router keeps the queue's table out of it"):
+        module.Broker.check_settings()

@@ -89,6 +89,20 @@ def test_a_password_that_breaks_the_url_is_told_how_to_be_written(
         assert "pa" not in str(refusal.value).replace("password", "")
 
 
+def test_celerys_word_for_a_certificate_that_is_not_verified_is_understood() -> None:
+    options = client("rediss://host:6379/0?ssl_cert_reqs=CERT_NONE").connection_pool.connection_kwargs
+    assert options["ssl_cert_reqs"] == "none"
+
+
+@pytest.mark.parametrize("change", [{"REDIS": {"host": "localhost"}}, {"DJANGO_REDIS": "default"}])
+def test_another_setting_than_a_url_is_refused(change: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    Broker.check_settings()
+    for name, value in change.items():
+        monkeypatch.setattr(Conf, name, value)
+    with pytest.raises(ImproperlyConfigured, match=r"Q_CLUSTER\['redis'\] must be a URL"):
+        Broker.check_settings()
+
+
 @pytest.mark.parametrize("query", ["max_conections=3", "db=first", "socket_timeout=soon"])
 def test_an_option_that_cannot_work_is_named(query: str, brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Conf, "REDIS", f"redis://:secret@host:6379?{query}")

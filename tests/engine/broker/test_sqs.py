@@ -11,6 +11,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django_q.brokers import get_broker
 from django_q.conf import Conf
+from pytest_django import Settings
 
 from .conftest import Brokers, forget
 from .contract import PLENTY, broker_name, receipts, sizes, take, texts
@@ -18,6 +19,7 @@ from .contract import PLENTY, broker_name, receipts, sizes, take, texts
 if broker_name() != "sqs":
     pytest.skip("the broker is another", allow_module_level=True)
 
+from worker import broker as module
 from worker.broker import clients
 
 
@@ -198,3 +200,20 @@ def test_a_poll_for_which_a_stop_could_not_wait_is_refused(monkeypatch: pytest.M
     monkeypatch.setitem(Conf.SQS, "receive_message_wait_time_seconds", 20)
     with pytest.raises(ImproperlyConfigured, match="is 20: write a whole number from 0 to 4"):
         get_broker()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tasks.fifo",
+        "https://sqs.eu-west-1.amazonaws.com/123456789012/tasks",
+        "arn:aws:sqs:eu-west-1:123456789012:tasks",
+        "my tasks",
+        "t" * 80,
+    ],
+)
+def test_what_is_no_name_of_a_queue_is_refused(name: str, settings: Settings) -> None:
+    module.Broker.check_settings()
+    settings.SQS_QUEUE_NAME = name
+    with pytest.raises(ImproperlyConfigured, match="is no name for a queue: set SQS_QUEUE_NAME to"):
+        module.Broker.check_settings()

@@ -21,6 +21,7 @@ from django_q.brokers.mongo import Mongo
 from django_q.conf import Conf
 from pymongo import ASCENDING, DESCENDING, MongoClient, ReadPreference
 from pymongo.collection import Collection
+from pymongo.database import Database
 from pymongo.errors import ConfigurationError, InvalidURI
 
 from worker.delivery import Delivery
@@ -44,12 +45,18 @@ def client(pid: int) -> MongoClient[Document]:
     """Return this process's client, which cannot be shared over a fork; upstream's is new for each task queued.
 
     What adds a task may be repeated by it: the id, which is given here, is there only once.
+    """
+    return new_client()
+
+
+def new_client(**options: Any) -> MongoClient[Document]:
+    """Return a client.
 
     Raises:
         ImproperlyConfigured: If the URL is wrong.
     """
     try:
-        return MongoClient(**DEFAULTS | Conf.MONGO)
+        return MongoClient(**DEFAULTS | Conf.MONGO | options)
     except (InvalidURI, ValueError) as error:  # whose sentences may repeat parts of the URL
         raise ImproperlyConfigured(
             "MONGODB_URL cannot be read: write mongodb://user:password@host:27017/name, and in the password %2F for /, "
@@ -84,10 +91,20 @@ class Broker(Mongo):  # type: ignore[misc]
         """Return this process's client, for the server of the setting `mongo`."""
         return client(os.getpid())
 
+    @staticmethod
+    def check_settings() -> None:
+        """Look at the URL, and ask no server."""
+        new_client(connect=False).close()
+
     def get_collection(self) -> Collection[Document]:
-        """Return the collection of this queue; a secondary that lags would answer wrongly."""
-        collection: Collection[Document] = super().get_collection()
-        return collection.with_options(read_preference=ReadPreference.PRIMARY)
+        """Return the collection of this queue; a secondary that lags would answer wrongly.
+
+        It is in the database that the URL names, if it does, and not in that of the users, which URLs often name.
+        """
+        database: Database[Document] = self.connection.get_default_database(Conf.MONGO_DB)
+        if database.name == "admin":
+            database = self.connection[Conf.MONGO_DB]
+        return database.get_collection(self.list_key, read_preference=ReadPreference.PRIMARY)
 
     def now(self) -> datetime:
         """Return the server's time."""

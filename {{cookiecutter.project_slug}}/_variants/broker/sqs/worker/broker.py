@@ -18,6 +18,7 @@ import json
 import logging
 import math
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -35,6 +36,7 @@ from django_q.brokers.aws_sqs import Sqs
 from django_q.conf import Conf
 
 from worker.delivery import MAX_DELIVERIES, Delivery
+from worker.processes import clusters
 
 BATCH = 10  #: messages in a request, at most
 MAX_BYTES = 1_048_576  #: of a message; 256 KiB until August 2025, and still so in queues with that MaximumMessageSize
@@ -77,6 +79,12 @@ def queue_url(pid: int, name: str) -> str:
         return str(client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
 
 
+def queue_name(cluster: str) -> str:
+    """Return the name of a cluster's queue."""
+    name = settings.SQS_QUEUE_NAME or Conf.PREFIX
+    return name if cluster == Conf.PREFIX else f"{name}-{cluster}"
+
+
 class Broker(Sqs):  # type: ignore[misc]
     """django-q2's, with leases, in a queue whose name holds the project's. Errors are those of botocore.
 
@@ -94,8 +102,7 @@ class Broker(Sqs):  # type: ignore[misc]
         Raises:
             ImproperlyConfigured: If the region, the credentials or the seconds of a poll are not right.
         """
-        cluster = list_key or Conf.CLUSTER_NAME
-        name = settings.SQS_QUEUE_NAME or Conf.PREFIX
+        name = queue_name(list_key or Conf.CLUSTER_NAME)
         self.leases: dict[str, float] = {}  #: when they run out, by the monotonic clock
         self.turn = threading.Lock()  #: of whoever gives back: a renewal after it would hide the task
         self.looked = False
@@ -107,7 +114,7 @@ class Broker(Sqs):  # type: ignore[misc]
             )
         self.poll = min(poll, Conf.RETRY // 4)  # no lease is renewed meanwhile
         try:
-            super().__init__(name if cluster == Conf.PREFIX else f"{name}-{cluster}")
+            super().__init__(name)
         except (NoRegionError, InvalidRegionError) as error:
             raise ImproperlyConfigured(f"SQS needs the queue's region: set AWS_REGION. {error}") from error
         except (NoCredentialsError, PartialCredentialsError) as error:
@@ -115,6 +122,20 @@ class Broker(Sqs):  # type: ignore[misc]
                 "SQS needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                 f"or give the host a role. {error}"
             ) from error
+
+    @staticmethod
+    def check_settings() -> None:
+        """Look at the names of all queues.
+
+        Raises:
+            ImproperlyConfigured: If SQS takes no such name.
+        """
+        for cluster in clusters():
+            if not re.fullmatch("[A-Za-z0-9_-]{1,75}", name := queue_name(cluster)):
+                raise ImproperlyConfigured(
+                    f"{name!r} is no name for a queue: set SQS_QUEUE_NAME to letters, digits, - and _, with the "
+                    "cluster's name 75 at most. It is no URL and no ARN, nor ends in .fifo: it is a standard queue."
+                )
 
     @staticmethod
     def get_connection(list_key: str | None = None) -> Session | None:
