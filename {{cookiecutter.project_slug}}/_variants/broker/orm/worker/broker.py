@@ -17,8 +17,7 @@ from sys import maxsize
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
-from django.db import Error, connections, router, transaction
+from django.db import Error, connections, transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 from django_q.brokers.orm import ORM
@@ -27,7 +26,7 @@ from django_q.models import OrmQ
 
 from worker.delivery import Delivery
 from worker.models import Lapse
-from worker.processes import did_you_mean
+from worker.place import check_place
 from worker.statements import CLAIM, ENQUEUE, HELD, RELEASE, REMOVE, RENEW
 
 FREE = datetime(1970, 1, 1, tzinfo=UTC if settings.USE_TZ else None)  #: the lock of what was never taken, or given back
@@ -72,6 +71,7 @@ class Broker(ORM):  # type: ignore[misc]
     forgets_returned = True
     passing: tuple[type[Exception], ...] = ()
     transactional = True
+    check_settings = staticmethod(check_place)
 
     def __init__(self, list_key: str | None = None) -> None:
         """Serve the queue of this cluster."""
@@ -80,28 +80,6 @@ class Broker(ORM):  # type: ignore[misc]
         self.locks: dict[str, Any] = {}  #: of what this process holds: as PostgreSQL writes them, which is exact
         self.turn = threading.RLock()  #: of whoever compares these locks with the rows', or changes both
         self.listening: Any = True  #: the connection that notifications come on; False if none do, True at first
-
-    @staticmethod
-    def check_settings() -> None:
-        """Look whether the queue is in a database that hands out each task once; it is not asked.
-
-        Raises:
-            ImproperlyConfigured: If it is not.
-        """
-        where = f"Q_CLUSTER['orm'] is {Conf.ORM!r}"
-        if Conf.ORM not in settings.DATABASES:
-            hint = did_you_mean(str(Conf.ORM), settings.DATABASES)
-            raise ImproperlyConfigured(f"{where}, which DATABASES does not have. {hint}")
-        if (vendor := connections[Conf.ORM].vendor) not in {"postgresql", "sqlite"}:
-            raise ImproperlyConfigured(
-                f"{where}, a database of {vendor}, where two workers would run a task twice: "
-                "name a database of PostgreSQL or SQLite, or choose another broker."
-            )
-        if not router.allow_migrate_model(Conf.ORM, OrmQ):
-            raise ImproperlyConfigured(
-                f"{where}, and a router keeps the queue's table out of it: "
-                "name the database that the router's allow_migrate() answers for the app django_q."
-            )
 
     @property
     def database(self) -> Any:
@@ -269,10 +247,7 @@ class Broker(ORM):  # type: ignore[misc]
             wait(others, min(timeout, Conf.POLL))
 
     def listen(self) -> None:
-        """Ask for notifications, unless somebody stands between who may carry each statement to another server process.
-
-        PgBouncer, for one: it tells its clients a number of its own.
-        """
+        """Ask for notifications, unless PgBouncer or the like, which tells a number of its own, shares a connection out."""
         listening: Any = False
         if self.postgresql:
             ((server,),) = self.run("SELECT pg_backend_pid()")

@@ -18,17 +18,14 @@ import json
 import logging
 import math
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable
-from functools import cache
 from multiprocessing.connection import wait
 from sys import maxsize
 from typing import Any
 
 from boto3 import Session
-from botocore.config import Config
 from botocore.exceptions import InvalidRegionError, NoCredentialsError, NoRegionError, PartialCredentialsError
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -36,53 +33,13 @@ from django_q.brokers.aws_sqs import Sqs
 from django_q.conf import Conf
 
 from worker.delivery import MAX_DELIVERIES, Delivery
-from worker.processes import clusters
+from worker.queues import MAX_POLL, MAX_RECEIVES, check_names, clients, queue_name, queue_url
 
 BATCH = 10  #: messages in a request, at most
 MAX_BYTES = 1_048_576  #: of a message; 256 KiB until August 2025, and still so in queues with that MaximumMessageSize
-MAX_POLL = 4  #: seconds; the agent claims meanwhile, and has five to give tasks back at a stop
-KEEP = 1_209_600  #: seconds that a new queue keeps a task, the most there is; by default it would be four days
-MAX_RECEIVES = 100  #: hand-outs after which SQS itself sets a task aside, in case no worker gets that far
 GONE = {"InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid"}  #: codes of a lease that is lost
-# An answer must come, or fail to, well before the thread that waits for it is taken for stuck.
-TIMEOUTS = {"connect_timeout": 5, "read_timeout": MAX_POLL + 5}
 
 logger = logging.getLogger("django-q")
-
-
-@cache
-def clients(pid: int) -> tuple[Any, Any]:
-    """Return this process's clients: one that tries again by itself, and one for what may not be done twice.
-
-    They take 0.1 s to make, and cannot be shared over a fork. Threads share them, as they could not share resources.
-    """
-    session = Sqs.get_connection()
-    if not session.region_name:  # empty: botocore would ask for no host at all
-        raise NoRegionError
-    tries = [{"total_max_attempts": number, "mode": "standard"} for number in (2, 1)]
-    twice, once = (session.client("sqs", config=Config(retries=retries, **TIMEOUTS)) for retries in tries)
-    return twice, once
-
-
-@cache
-def queue_url(pid: int, name: str) -> str:
-    """Return the URL of a queue, which is created if it is not there, with another for what SQS sets aside."""
-    client, _ = clients(pid)
-    try:
-        return str(client.get_queue_url(QueueName=name)["QueueUrl"])
-    except client.exceptions.QueueDoesNotExist:
-        attributes = {"MessageRetentionPeriod": str(KEEP)}
-        if not name.endswith("-dead"):
-            dead = client.get_queue_attributes(QueueUrl=queue_url(pid, f"{name}-dead"), AttributeNames=["QueueArn"])
-            policy = {"deadLetterTargetArn": dead["Attributes"]["QueueArn"], "maxReceiveCount": MAX_RECEIVES}
-            attributes["RedrivePolicy"] = json.dumps(policy)
-        return str(client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
-
-
-def queue_name(cluster: str) -> str:
-    """Return the name of a cluster's queue."""
-    name = settings.SQS_QUEUE_NAME or Conf.PREFIX
-    return name if cluster == Conf.PREFIX else f"{name}-{cluster}"
 
 
 class Broker(Sqs):  # type: ignore[misc]
@@ -94,6 +51,7 @@ class Broker(Sqs):  # type: ignore[misc]
 
     ordered = forgets_returned = transactional = False
     passing: tuple[type[Exception], ...] = ()
+    check_settings = staticmethod(check_names)
     queue: str  #: its URL
 
     def __init__(self, list_key: str | None = None) -> None:
@@ -122,20 +80,6 @@ class Broker(Sqs):  # type: ignore[misc]
                 "SQS needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                 f"or give the host a role. {error}"
             ) from error
-
-    @staticmethod
-    def check_settings() -> None:
-        """Look at the names of all queues.
-
-        Raises:
-            ImproperlyConfigured: If SQS takes no such name.
-        """
-        for cluster in clusters():
-            if not re.fullmatch("[A-Za-z0-9_-]{1,75}", name := queue_name(cluster)):
-                raise ImproperlyConfigured(
-                    f"{name!r} is no name for a queue: set SQS_QUEUE_NAME to letters, digits, - and _, with the "
-                    "cluster's name 75 at most. It is no URL and no ARN, nor ends in .fifo: it is a standard queue."
-                )
 
     @staticmethod
     def get_connection(list_key: str | None = None) -> Session | None:
