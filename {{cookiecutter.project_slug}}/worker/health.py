@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, InternalError, OperationalError, connection
+from django.db.migrations.exceptions import InconsistentMigrationHistory
 from django_q.brokers import get_broker
 
 from worker import heartbeat
@@ -103,8 +104,8 @@ def wait_for_servers() -> None:
 
 
 def missing_tables() -> str:
-    """Return a sentence if a migration of the worker's or django-q2's was not run; "" also if nobody answers."""
-    with suppress(Error):
+    """Return a sentence if a migration of the worker's or django-q2's was not run; "" also where that is not known."""
+    with suppress(Error, InconsistentMigrationHistory):
         for alias in {DEFAULT_DB_ALIAS, settings.Q_CLUSTER.get("orm") or DEFAULT_DB_ALIAS}:
             try:
                 call_command("migrate", "worker", database=alias, check_unapplied=True, verbosity=0)

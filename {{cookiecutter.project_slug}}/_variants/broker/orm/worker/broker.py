@@ -247,7 +247,7 @@ class Broker(ORM):  # type: ignore[misc]
             wait(others, min(timeout, Conf.POLL))
 
     def listen(self) -> None:
-        """Ask for notifications, unless PgBouncer or the like, which tells a number of its own, shares a connection out."""
+        """Ask for notifications, unless a pooler, such as PgBouncer, answers with a number of its own."""
         listening: Any = False
         if self.postgresql:
             ((server,),) = self.run("SELECT pg_backend_pid()")
