@@ -27,7 +27,6 @@ from typing import Any
 
 from boto3 import Session
 from botocore.exceptions import InvalidRegionError, NoCredentialsError, NoRegionError, PartialCredentialsError
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django_q.brokers.aws_sqs import Sqs
 from django_q.conf import Conf
