@@ -38,12 +38,18 @@ INSIDE = """
 import os, re, shutil, tomllib
 from importlib.metadata import distributions
 from django.conf import settings
+from django.contrib.staticfiles.storage import staticfiles_storage
+from django.template.loader import get_template
 files = {".venv", "__pycache__", "config", "core", "manage.py", "pyproject.toml", "staticfiles", "uv.lock", "worker"}
+files |= {"blog", "locale", "static", "templates"}
 assert set(os.listdir()) == files, f"files in the image: {os.listdir()}"
+get_template("site.html")
+assert staticfiles_storage.exists(staticfiles_storage.stored_name("site.css")), "the static files are not collected"
 with open("pyproject.toml", "rb") as file:
     wanted = {re.split("[^a-z0-9-]", package)[0] for package in tomllib.load(file)["dependency-groups"]["dev"]}
 unwanted = wanted & {distribution.name.lower() for distribution in distributions()}
 assert not unwanted, f"packages for development in the image: {unwanted}"
+assert not os.path.exists("blog/.env"), "what is hidden reached the image"
 assert not settings.DEBUG, "DEBUG=true of a developer's .env reached the container"
 assert os.getuid() != 0, "root"
 builders = [name for name in ("cc", "gcc", "git", "make", "uv") if shutil.which(name)]
@@ -65,6 +71,9 @@ def nap(mark: str, seconds: float) -> None:
     cache.set(mark, True)
     time.sleep(seconds)
 """
+#: Files of an app and of the whole site that a user adds, and some that must not get into the image.
+ADDED = ["blog/__init__.py", "locale/de/LC_MESSAGES/django.po", "static/site.css", "templates/site.html"]
+LEFT_OUT = ["blog/.env", "db.sqlite3", "key.pem", "media/photo.jpeg"]
 OCCUPY = """
 import time
 from django.core.cache import cache
@@ -111,6 +120,9 @@ class Deployment:
         lines = [f"{name}={value}\n" for name, value in variables.items()]
         (folder / ".env").write_text((folder / ".env.example").read_text() + "".join(lines))
         (folder / "core" / "naps.py").write_text(NAPS)
+        for name in [*ADDED, *LEFT_OUT]:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
         services: dict[str, Any] = {
             name: {
                 "image": service["image"],
