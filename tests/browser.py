@@ -1,4 +1,7 @@
-"""A browser behind a proxy that ends TLS, as in production: it keeps cookies, and knows forms from links."""
+"""A browser behind a proxy that ends TLS, as in production: it keeps cookies, and knows forms from links.
+
+It runs nothing, and so judges by rule what a browser's content security policy would let run.
+"""
 
 import http.client
 from dataclasses import dataclass, field
@@ -20,18 +23,25 @@ class Page(HTMLParser):
         self.fields: dict[str, str] = {}
         self.buttons: list[tuple[str, str]] = []
         self.files: list[str] = []
+        self.links: list[str] = []
+        self.inline: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what a tag means."""
+        """Note what a tag means, and what a policy without 'unsafe-inline' would not let run."""
         found = {name: value or "" for name, value in attrs}
+        self.inline += [name for name in found if name == "style" or name.startswith("on")]
+        if tag == "style" or (tag == "script" and "src" not in found and found.get("type") != "application/json"):
+            self.inline.append(tag)
         match tag:
             case "form":
-                self.action = found["action"]
+                self.action = found.get("action", "")
             case "input":
-                self.fields[found["name"]] = found.get("value", "")
-            case "button":
+                self.fields[found.get("name", "")] = found.get("value", "")
+            case "button" if "name" in found:
                 self.buttons.append((found["name"], found["value"]))
+            case "a":
+                self.links.append(found.get("href", ""))
             case "link" | "script" | "img":
                 self.files += [found[name] for name in ("href", "src") if name in found]
 
@@ -43,6 +53,7 @@ class Response:
     status: int
     location: str | None
     text: str
+    policy: str = ""
 
 
 @dataclass
@@ -90,7 +101,8 @@ def ask(
         for cookie in answer.headers.get_all("Set-Cookie", []):
             if cookies is not None:
                 cookies.load(cookie)
-        return Response(answer.status, answer.headers["Location"], answer.read().decode())
+        policy = answer.headers.get("Content-Security-Policy", "")
+        return Response(answer.status, answer.headers["Location"], answer.read().decode(), policy)
     finally:
         connection.close()
 

@@ -55,7 +55,7 @@ ELSEWHERE = {
         "scripts/docker_check.py",
         'self.line("docker compose exec web python manage.py createsuperuser")',
     ),
-    "www.example.com {": (
+    "{": (
         "tests/test_docs.py",
         "def test_the_first_user_comes_in_through_the_proxy_of_the_page_and_no_stranger",
     ),
@@ -88,6 +88,7 @@ TOLD = {
         "logs",
         "mongo:create",
         "mongo:link",
+        "nginx:set",
         "postgres:backup",
         "postgres:create",
         "postgres:link",
@@ -330,7 +331,8 @@ def caddy(block: str, folder: Path) -> Iterator[tuple[Visitor, int]]:
     data = folder / "caddy"
     data.mkdir()
     own = f"admin off\nlocal_certs\nskip_install_trust\nhttps_port {ports['https']}\nhttp_port {ports['http']}"
-    (data / "Caddyfile").write_text(f"{{\n{own}\nstorage file_system {data}\n}}\n{block}")
+    assert block.startswith("{\n"), "the page's block begins with its options"
+    (data / "Caddyfile").write_text(f"{{\n{own}\nstorage file_system {data}\n{block[2:]}")
     command: Command = [servers.program("caddy"), "run", "--config", "Caddyfile"]
     with started("caddy", command, data, bare(HOME=str(data))) as process:
         authority = data / "pki/authorities/local/root.crt"

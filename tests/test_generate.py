@@ -92,6 +92,7 @@ BASE = {
     "worker/migrations/__init__.py",
     "worker/models.py",
     "worker/processes.py",
+    "worker/readiness.py",
 }  #: what every project has; what a choice adds is read from its folder
 
 PARSERS: dict[str, Callable[[str], object]] = {

@@ -51,19 +51,31 @@ CSRF_TRUSTED_ORIGINS = stripped(env.list("CSRF_TRUSTED_ORIGINS", [], subcast=os.
 # Where DEBUG is off, a proxy ends TLS and says so in this header. It must overwrite what clients send, and the
 # port that gunicorn listens on must not be reachable past it: else anybody can claim to have come by HTTPS.
 SECURE_PROXY_SSL_HEADER = None if DEBUG else ("HTTP_X_FORWARDED_PROTO", "https")
-SECURE_SSL_REDIRECT = not DEBUG
+SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", not DEBUG)
 SESSION_COOKIE_SECURE = not DEBUG  # a cookie sent over HTTP could be read on its way
 CSRF_COOKIE_SECURE = not DEBUG
 # Browsers remember for this long to come by HTTPS only. An hour can be waited out if HTTPS fails at first;
 # set a year (31536000) when it has held for a while.
-SECURE_HSTS_SECONDS = 0 if DEBUG else 3600
+SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", 0 if DEBUG else 3600, validate=validate.Range(min=0))
 SILENCED_SYSTEM_CHECKS = [
+    "security.W004",  # SECURE_HSTS_SECONDS and, W008, SECURE_SSL_REDIRECT: who turns them off has said so
+    "security.W008",
     "security.W005",  # SECURE_HSTS_INCLUDE_SUBDOMAINS: it would bind every subdomain, also those of others
     "security.W021",  # SECURE_HSTS_PRELOAD: browsers ship with the list, so there is no quick way back
 ]
-{% for _ in cookiecutter._djangos[cookiecutter.django_version].csp %}
-SECURE_CSP = {"default-src": ["'self'"], "img-src": ["'self'", "data:"]}  # no inline script or style runs
-{% endfor %}
+# What browsers let a page do: no inline script or style runs, and nothing of another site.
+POLICY = {
+    "default-src": ["'self'"],
+    "img-src": ["'self'", "data:"],
+    "base-uri": ["'none'"],
+    "form-action": ["'self'"],
+    "frame-ancestors": ["'none'"],
+    "object-src": ["'none'"],
+}
+{{ cookiecutter._djangos[cookiecutter.django_version].csp_setting }}
+
+# Bytes that a request may have, files included: what is larger is refused before it is read.
+MAX_UPLOAD_SIZE = env.int("MAX_UPLOAD_MB", 10, validate=validate.Range(min=1)) * 1_000_000
 
 # Application
 
@@ -82,10 +94,10 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "worker.middleware.ProbeMiddleware",  # first: probes send any Host, and plain HTTP
+    "worker.middleware.ProxyMiddleware",
     "django.middleware.security.SecurityMiddleware",
-{% for _ in cookiecutter._djangos[cookiecutter.django_version].csp %}
-    "django.middleware.csp.ContentSecurityPolicyMiddleware",
-{% endfor %}
+    "{{ cookiecutter._djangos[cookiecutter.django_version].csp_middleware }}",
+    "worker.middleware.UploadLimitMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -93,6 +105,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "worker.middleware.OutageMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -305,7 +318,9 @@ PRODUCTION_PROCESSES: dict[str, dict[str, Any]] = {
         "ARGS": {
             "bind": f"{'[::]' if socket.has_dualstack_ipv6() else '0.0.0.0'}:{PORT}",  # noqa: S104 (a proxy asks)
             "workers": str(WEB_CONCURRENCY),
+            "worker-class": "worker.gunicorn.Worker",  # limits slow clients
             "threads": "4",  # a thread that waits for the database leaves the others to serve
+            "forwarder-headers": "",  # by default SCRIPT_NAME, which a proxy hands on from a client
             "graceful-timeout": str(Q_GRACE),
             "keep-alive": "95",  # seconds; above the 90 for which routers keep idle connections
             "logger-class": "worker.gunicorn.Logger",

@@ -32,6 +32,7 @@ class Leasing(Protocol):
 
     list_key: str
     cache: Any
+    away: tuple[type[Exception], ...]  #: errors of the client when the server does not answer
     ordered: bool  #: whether tasks are handed out in the order they came
     forgets_returned: bool  #: whether a hand-out that ended with the task given back does not count as one
     passing: tuple[type[Exception], ...]  #: errors of a server that is there, and takes nothing more for a while

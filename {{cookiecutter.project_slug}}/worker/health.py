@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
+from sqlite3 import SQLITE_ERROR
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -14,7 +15,9 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, InternalError, OperationalError, connection
 from django.db.migrations.exceptions import InconsistentMigrationHistory
+from django.utils.module_loading import import_string
 from django_q.brokers import get_broker
+from django_q.conf import Conf
 
 from worker import heartbeat
 from worker.delivery import brief
@@ -78,10 +81,28 @@ def may_pass(error: BaseException) -> bool:
     return isinstance(error, Exception) and (isinstance(error, get_broker().passing) or bool(silent_servers()))
 
 
+def why_away(error: BaseException) -> str:
+    """Return the reason if an error is that of a server that is away, or takes nothing more; "" otherwise.
+
+    It asks nobody, so a page that fails need not wait once more for a server that is frozen.
+    """
+    broker_class = import_string(Conf.BROKER_CLASS)  # which may be a test's own
+    of_the_broker = (*getattr(broker_class, "away", ()), *getattr(broker_class, "passing", ()))
+    if not isinstance(error, (OperationalError, InterfaceError, *of_the_broker)):
+        return ""
+    if getattr(error.__cause__, "sqlite_errorcode", None) == SQLITE_ERROR:
+        return ""  # it is about the statement, such as a missing table
+    return reason(error)
+
+
+def reason(error: BaseException) -> str:
+    """Return an error in one line, without what stands before the @ of a URL."""
+    return re.sub(r"://[^\s/]*@", "://…@", brief(error))
+
+
 def in_words(silent: dict[str, Exception]) -> str:
-    """Return a sentence for each server that does not answer, without what stands before the @ of a URL."""
-    reasons = {name: re.sub(r"://[^\s/]*@", "://…@", brief(error)) for name, error in silent.items()}
-    return " ".join(f"The {name} does not answer ({reason})." for name, reason in reasons.items())
+    """Return a sentence for each server that does not answer."""
+    return " ".join(f"The {name} does not answer ({reason(error)})." for name, error in silent.items())
 
 
 def wait_for_servers() -> None:

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import pytest
 from django_q.conf import Conf
+from worker.health import why_away
 
 from .conftest import Brokers
 from .contract import Relay, receipts, sizes, take, texts
@@ -64,6 +65,7 @@ def test_a_server_that_is_away_is_an_error_soon(detour: Relay, brokers: Brokers)
         with pytest.raises(Exception) as raised:  # noqa: PT011 (each client has errors of its own)
             until_error(action)
         assert not isinstance(raised.value, AssertionError)
+        assert why_away(raised.value)  # so a page that queues a task answers 503
     assert time.monotonic() - start < 40
 
 

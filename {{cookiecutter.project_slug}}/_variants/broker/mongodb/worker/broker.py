@@ -22,7 +22,7 @@ from django_q.conf import Conf
 from pymongo import ASCENDING, DESCENDING, MongoClient, ReadPreference
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import ConfigurationError, InvalidURI
+from pymongo.errors import ConfigurationError, ConnectionFailure, ExecutionTimeout, InvalidURI, WTimeoutError
 
 from worker.delivery import Delivery
 
@@ -82,6 +82,7 @@ class Broker(Mongo):  # type: ignore[misc]
 
     ordered = True
     forgets_returned = True
+    away: tuple[type[Exception], ...] = (ConnectionFailure, ExecutionTimeout, WTimeoutError)
     passing: tuple[type[Exception], ...] = ()
     transactional = False
     indexed = False

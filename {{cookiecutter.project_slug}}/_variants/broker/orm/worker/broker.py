@@ -69,6 +69,7 @@ class Broker(ORM):  # type: ignore[misc]
 
     ordered = True
     forgets_returned = True
+    away: tuple[type[Exception], ...] = ()  # the database's, as for any other page
     passing: tuple[type[Exception], ...] = ()
     transactional = True
     check_settings = staticmethod(check_place)

@@ -23,6 +23,7 @@ from django_q.conf import Conf
 from redis import ConnectionError as ConnectionLost
 from redis import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis import Redis as Client
+from redis import TimeoutError as NoAnswer
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -113,6 +114,7 @@ class Broker(Redis):  # type: ignore[misc]
 
     ordered = True
     forgets_returned = True
+    away: tuple[type[Exception], ...] = (ConnectionLost, NoAnswer)
     passing: tuple[type[Exception], ...] = (OutOfMemoryError, ReadOnlyError)
     transactional = False
     looked = tidied = float("-inf")  #: when, by the monotonic clock

@@ -26,7 +26,7 @@ from sys import maxsize
 from typing import Any
 
 from boto3 import Session
-from botocore.exceptions import InvalidRegionError, NoCredentialsError, NoRegionError, PartialCredentialsError
+from botocore import exceptions
 from django.core.exceptions import ImproperlyConfigured
 from django_q.brokers.aws_sqs import Sqs
 from django_q.conf import Conf
@@ -49,6 +49,7 @@ class Broker(Sqs):  # type: ignore[misc]
     """
 
     ordered = forgets_returned = transactional = False
+    away: tuple[type[Exception], ...] = (exceptions.ConnectionError, exceptions.HTTPClientError)
     passing: tuple[type[Exception], ...] = ()
     check_settings = staticmethod(check_names)
     queue: str  #: its URL
@@ -72,9 +73,9 @@ class Broker(Sqs):  # type: ignore[misc]
         self.poll = min(poll, Conf.RETRY // 4)  # no lease is renewed meanwhile
         try:
             super().__init__(name)
-        except (NoRegionError, InvalidRegionError) as error:
+        except (exceptions.NoRegionError, exceptions.InvalidRegionError) as error:
             raise ImproperlyConfigured(f"SQS needs the queue's region: set AWS_REGION. {error}") from error
-        except (NoCredentialsError, PartialCredentialsError) as error:
+        except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
             raise ImproperlyConfigured(
                 "SQS needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                 f"or give the host a role. {error}"

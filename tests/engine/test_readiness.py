@@ -1,0 +1,56 @@
+"""One question at a time for each server, and its answer for all."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from unittest.mock import Mock
+
+import pytest
+from django.db import OperationalError, ProgrammingError, connection
+from django.http import HttpRequest
+from worker import readiness
+from worker.health import why_away
+from worker.middleware import OutageMiddleware
+from worker.readiness import Readiness
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """Stand in for the only server."""
+    ask = Mock(return_value=None)
+    monkeypatch.setattr(readiness, "SERVERS", {"broker": ask})
+    return ask
+
+
+def test_an_answer_is_shared_and_then_asked_for_anew(ask: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = Readiness()
+    assert [ready.silent() for _ in range(3)] == [[], [], []]
+    ask.assert_called_once_with()
+    monkeypatch.setattr(readiness, "SHARED", 0)
+    ask.side_effect = OSError("refused")
+    assert ready.silent() == ["broker"]
+
+
+def test_all_wait_for_one_question_and_not_for_long(ask: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "LIMIT", 0.3)
+    monkeypatch.setattr(readiness, "SHARED", 0)
+    frozen = Event()
+    ask.side_effect = frozen.wait
+    ready, begun = Readiness(), time.monotonic()
+    with ThreadPoolExecutor(40) as pool:
+        assert list(pool.map(lambda _: ready.silent(), range(40))) == [["broker"]] * 40
+    begun = time.monotonic()
+    assert ready.silent() == ["broker"]  # since it is still being asked
+    assert time.monotonic() - begun < 0.3
+    ask.assert_called_once_with()
+    frozen.set()
+    ready.questions["broker"].join()
+    assert ready.silent() == []
+
+
+@pytest.mark.django_db
+def test_a_missing_table_is_no_outage() -> None:
+    with pytest.raises((OperationalError, ProgrammingError)) as error, connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM nowhere")
+    assert why_away(error.value) == ""
+    assert OutageMiddleware(Mock()).process_exception(HttpRequest(), error.value) is None
