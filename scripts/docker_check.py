@@ -16,9 +16,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SLUG = "docker_check"
 NAP = 30  #: seconds of the task that is under way when all is replaced or stopped
 WAITING = 40  #: tasks behind it
+GAP = 2.0  #: seconds for which a deploy may leave web without an answer, on a machine that has other work
 LARGEST = 200  #: MB, uncompressed, that the project may add to the image that it is built from
 SECRET = "k" * 25 + "0123456789" * 3
 STRANGER = 54321  #: a user of whom the image knows nothing, as OpenShift has it
@@ -106,19 +109,16 @@ class Deployment:
     """One baked project in Docker."""
 
     def __init__(self, folder: Path, row: dict[str, Any]) -> None:
-        """Write what an operator would write: .env, here on top of a developer's, and a server that is lacking."""
+        """Write what an operator would write, by the commands of DEPLOY.md, and a server that is lacking."""
         self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.ports = free_ports()
+        os.environ["PORTS"] = "-".join(map(str, self.ports))
         tests = {service["name"]: service for service in row["test_services"]}
-        variables = {"SECRET_KEY": SECRET, "POSTGRES_PASSWORD": "p", "ALLOWED_HOSTS": HOST}
-        variables |= {"PORT": str(self.port)}
-        for service in tests.values():
-            variables |= service["variables"]
-        for name in variables:
-            os.environ.pop(name, None)  # the shell would win over .env
-        lines = [f"{name}={value}\n" for name, value in variables.items()]
-        (folder / ".env").write_text((folder / ".env.example").read_text() + "".join(lines))
+        (folder / ".env").write_text((folder / ".env.example").read_text())  # a developer's
+        self.write_variables()
+        with (folder / "production.env").open("a") as file:
+            file.writelines(f"{name}={value}\n" for it in tests.values() for name, value in it["variables"].items())
+        (self.secret,) = re.findall("^SECRET_KEY=(.{50,})$", (folder / "production.env").read_text(), re.MULTILINE)
         (folder / "core" / "naps.py").write_text(NAPS)
         for name in [*ADDED, *LEFT_OUT]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -136,6 +136,24 @@ class Deployment:
         self.services = [name for name in self.compose("config", "--services").split() if name not in tests]
         self.workers = [name for name in self.services if name.startswith("worker")]
         self.processes = ["web", *self.workers]
+
+    def write_variables(self) -> None:
+        """Write the files of variables with the commands of DEPLOY.md, for their owner alone, and only once."""
+        commands = re.findall(r"^\(umask .*?^END$", (self.folder / "DEPLOY.md").read_text(), re.MULTILINE | re.DOTALL)
+        for command in commands:
+            run("sh", "-c", command, folder=self.folder)
+        for name in ("database.env", "production.env"):
+            if (mode := (self.folder / name).stat().st_mode & 0o777) != 0o600:
+                raise ProblemError(f"{name} has the mode {mode:o}")
+        for command in commands:
+            if subprocess.run(["sh", "-c", command], cwd=self.folder, capture_output=True, check=False).returncode == 0:
+                raise ProblemError(f"{command} overwrites what is there")
+
+    @property
+    def port(self) -> int:
+        """The port of this machine that leads to web."""
+        (port,) = {it["PublishedPort"] for it in self.states()["web"]["Publishers"]} - {0}
+        return int(port)
 
     def override(self, content: dict[str, Any]) -> None:
         """Write compose.override.yaml."""
@@ -199,7 +217,7 @@ class Deployment:
         self.shell(INSIDE)
         base = re.findall("^FROM (.+)", (self.folder / "Dockerfile").read_text(), re.MULTILINE)[-1]
         image = self.compose("images", "--quiet", "web").strip()
-        if SECRET in run("docker", "history", "--no-trunc", image) + run("docker", "inspect", image):
+        if self.secret in run("docker", "history", "--no-trunc", image) + run("docker", "inspect", image):
             raise ProblemError("the image tells SECRET_KEY")
         if run("docker", "images", "--quiet", base) == "":
             run("docker", "pull", "--quiet", base)
@@ -222,9 +240,54 @@ class Deployment:
         if (seen := self.shell(DONE.format(group=group, count=count, patience=PATIENCE), *how)) != str([count, count]):
             raise ProblemError(f"of {count} tasks, [done at the first start, done] are {seen}")
 
+    def check_local(self) -> None:
+        """Look at it on one's own machine, with the line of DEPLOY.md: without TLS, and by no other name."""
+        command = self.line("docker compose --env-file local.env up ").split()
+        run(*command, folder=self.folder)
+        try:
+            for host, status in {"localhost": 200, HOST: 400}.items():
+                connection = HTTPConnection("127.0.0.1", self.ports[0], timeout=30)
+                connection.request("GET", "/", headers={"Host": host})
+                if (found := connection.getresponse().status) != status:
+                    raise ProblemError(f"as {host}, the site answers {found}")
+            run(
+                *command[:4],
+                "exec",
+                "-T",
+                "worker",
+                "python",
+                "manage.py",
+                "health_check",
+                "worker",
+                folder=self.folder,
+            )
+        finally:
+            run(*command[:4], "down", "--volumes", "--timeout", "5", folder=self.folder)
+            run("docker", "image", "rm", f"{self.folder.name.replace('_', '-')}-local")
+
     def deploy(self) -> None:
         """Deploy with the line of DEPLOY.md."""
-        run("sh", "-c", self.line("docker compose run --build "), folder=self.folder)
+        run("sh", "-c", self.line("./deploy"), folder=self.folder)
+
+    @contextmanager
+    def watched(self) -> Iterator[list[float]]:
+        """Ask web all the time, as a proxy that goes to whichever port answers; yield the seconds without an answer."""
+        gaps, leaving = [0.0], threading.Event()
+
+        def ask() -> None:
+            answered = time.monotonic()
+            while not leaving.wait(0.05):
+                if any(map(is_alive, self.ports)):
+                    answered = time.monotonic()
+                gaps.append(time.monotonic() - answered)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        try:
+            yield gaps
+        finally:
+            leaving.set()
+            thread.join()
 
     def check_deploy(self) -> None:
         """Deploy a second version with the line of DEPLOY.md in the middle of tasks, as some other user."""
@@ -232,11 +295,36 @@ class Deployment:
         (self.folder / "core" / "second.py").touch()
         services = self.overridden["services"]
         self.override({"services": services | {name: {"user": f"{STRANGER}:{STRANGER}"} for name in self.processes}})
-        self.deploy()
+        with self.watched() as gaps:
+            self.deploy()
+        print(f"{'':8} {'longest time without an answer':40} {max(gaps):6.1f} s", flush=True)
+        if max(gaps) > GAP:
+            raise ProblemError(f"web did not answer for {max(gaps):.1f} s")
         for name in self.processes:
             self.shell(f"import core.second, os; assert os.getuid() == {STRANGER}", "exec", "-T", name)
         self.check_done("deploy", count)
         self.check_health()
+
+    def check_failure(self) -> None:
+        """Deploy a version that cannot be: the one before goes on."""
+        settings = self.folder / "config/settings.py"
+        text, before = settings.read_text(), self.states()
+        settings.write_text(f"{text}\nraise SystemExit('This version is broken.')\n")
+        try:
+            self.deploy()
+        except ProblemError as error:
+            if "The new version is not well" not in str(error) or "This version is broken." not in str(error):
+                raise
+        else:
+            raise ProblemError("a broken version is deployed")
+        finally:
+            settings.write_text(text)
+        after = self.states()
+        if {name: after[name]["ID"] for name in self.processes} != {
+            name: before[name]["ID"] for name in self.processes
+        }:
+            raise ProblemError(f"not the same containers any more: {after}")
+        self.check_tasks()
 
     def check_rollback(self) -> None:
         """Go back to the first version, as the page of this hosting says after the checkout: it is a deploy, too."""
@@ -269,6 +357,27 @@ def run(*command: str, folder: Path = ROOT) -> str:
     if done.returncode:
         raise ProblemError(f"{' '.join(command)[:100]} … ended with {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
+
+
+def free_ports() -> list[int]:
+    """Return two ports on end that are free."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first, suppress(OSError):
+            port = first.getsockname()[1]
+            with socket.create_server(("127.0.0.1", port + 1)):
+                return [port, port + 1]
+
+
+def is_alive(port: int) -> bool:
+    """Say whether web answers at this port."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/livez")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def typed(
@@ -317,8 +426,8 @@ def check(broker: str, row: dict[str, Any], answers: list[str]) -> None:
             run("make", "lock", folder=Path(scratch, SLUG))
         deployment = Deployment(Path(scratch, SLUG), row)
         try:
-            with step(broker, "image built"):
-                deployment.compose("build")
+            with step(broker, "image built, and looked at without TLS"):
+                deployment.check_local()
             with step(broker, "up and healthy"):
                 deployment.compose("up", "--detach", "--build", "--wait")
                 deployment.check_health()
@@ -331,6 +440,8 @@ def check(broker: str, row: dict[str, Any], answers: list[str]) -> None:
                 deployment.check_tasks()
             with step(broker, "second version deployed during tasks"):
                 deployment.check_deploy()
+            with step(broker, "broken version refused"):
+                deployment.check_failure()
             with step(broker, "rolled back"):
                 deployment.check_rollback()
             with step(broker, "stopped during tasks, started, all done"):

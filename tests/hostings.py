@@ -79,7 +79,8 @@ def procfile(project: Path) -> dict[str, str]:
 def docker(project: Path, combination: Combination) -> Deployment:
     """Read compose.yaml."""
     services = load(project / "compose.yaml")["services"]
-    starts = {name: " ".join(service["command"]) for name, service in services.items() if "env_file" in service}
+    own = {name: service for name, service in services.items() if "manage.py" in service.get("command", ())}
+    starts = {name: " ".join(service["command"]) for name, service in own.items()}
     return Deployment(
         {
             name: Described(
@@ -92,7 +93,7 @@ def docker(project: Path, combination: Combination) -> Deployment:
             if command != RELEASE
         },
         next(command for name, command in starts.items() if name == "migrate"),
-        frozenset(services[name]["environment"]["SECRET_KEY"].partition(":")[0] for name in starts),
+        frozenset(file for service in own.values() for file in service["env_file"] if "production" in file),
     )
 
 

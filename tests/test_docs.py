@@ -41,9 +41,10 @@ ELSEWHERE = {
         "def test_the_template_is_used_as_the_readme_says",
     ),
     "docker compose up -d --build --wait": ("scripts/docker_check.py", '"up", "--detach", "--build", "--wait"'),
-    "docker compose run --build --rm migrate && docker compose up -d --wait web && docker compose up -d --wait": (
+    "./deploy": ("scripts/docker_check.py", 'self.line("./deploy")'),
+    "docker compose --env-file local.env up -d --build --wait": (
         "scripts/docker_check.py",
-        'self.line("docker compose run --build ")',
+        'self.line("docker compose --env-file local.env up ")',
     ),
     "docker compose logs -f worker": ("scripts/docker_check.py", '"logs", "web", *self.workers'),
     "docker compose exec web python manage.py shell": ("scripts/docker_check.py", '"python", "manage.py", "shell"'),
@@ -67,7 +68,18 @@ ELSEWHERE = {
 TOLD = {
     "cat": {">"},
     "cookiecutter": {"https://github.com/OWNER/cookiecutter-django-q2"},
-    "docker": {"build", "compose exec", "compose logs", "compose run", "compose up", "push", "run"},
+    "docker": {
+        "build",
+        "compose --env-file local.env down",
+        "compose --env-file local.env up",
+        "compose exec",
+        "compose logs",
+        "compose pull",
+        "compose run",
+        "compose up",
+        "push",
+        "run",
+    },
     "doctl": {
         "apps console",
         "apps create",
