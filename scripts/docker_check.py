@@ -146,8 +146,11 @@ class Deployment:
             if (mode := (self.folder / name).stat().st_mode & 0o777) != 0o600:
                 raise ProblemError(f"{name} has the mode {mode:o}")
         for command in commands:
-            if subprocess.run(["sh", "-c", command], cwd=self.folder, capture_output=True, check=False).returncode == 0:
-                raise ProblemError(f"{command} overwrites what is there")
+            try:
+                run("sh", "-c", command, folder=self.folder)
+            except ProblemError:
+                continue
+            raise ProblemError(f"{command} overwrites what is there")
 
     @property
     def port(self) -> int:

@@ -233,7 +233,7 @@ READERS: dict[str, Callable[[Path, Combination], Deployment]] = {
 }
 #: Each file of a hosting, and the schema that judges it.
 FILES: dict[str, dict[str, Path]] = {
-    "docker": {"compose.yaml": COMPOSE},
+    "docker": {"compose.yaml": COMPOSE, "compose.local.yaml": COMPOSE},
     "heroku": {"app.json": SCHEMAS / "heroku.yaml"},
     "render": {"render.yaml": SCHEMAS / "render.yaml"},
     "fly": {"fly.toml": SCHEMAS / "fly.yaml"},

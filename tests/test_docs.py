@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from tests.browser import HOST, Browser, Response, ask
 from tests.combinations import CHOICES, COMBINATIONS, TEMPLATE, Combination, each
 from tests.hostings import KUBECTL
 from tests.interpreters import for_combination
-from tests.processes import Command, bare, free_port, run, started
+from tests.processes import Command, Process, bare, free_port, run, started
 from tests.projects import PRODUCTION, Workplace, uv_environment
 from tests.test_examples import load
 from tests.test_run import check_schedules, check_stranger, production
@@ -397,6 +397,44 @@ def test_the_first_user_comes_in_through_the_proxy_of_the_page_and_no_stranger(
         assert "Site administration" in visitor.get("/admin/").text
         assert "<form" in visitor.get("/").text
         check_schedules(visitor)
+
+
+ANSWER = """
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "1")
+        self.end_headers()
+        self.wfile.write(sys.argv[2].encode())
+
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@each("", lambda combination: iter([()]), [it for it in COMBINATIONS if it.hosting == "docker"][:1])
+def test_the_proxy_of_the_page_goes_over_to_a_new_version_without_a_gap(
+    combination: Combination, project: Path, tmp_path: Path
+) -> None:
+    ports = {"8000": free_port(), "8001": free_port()}
+    block = re.sub(r"127\.0\.0\.1:(\d+)", lambda it: f"127.0.0.1:{ports[it[1]]}", caddyfile(project))
+    servers.program("caddy")
+    with ExitStack() as stack:
+
+        def start(port: str, text: str) -> Process:
+            command: Command = [sys.executable, "-c", ANSWER, str(ports[port]), text]
+            return stack.enter_context(started(f"version-{text}", command, tmp_path, os.environ))
+
+        old = start("8000", "1")
+        visitor, _ = stack.enter_context(caddy(block, tmp_path))
+        assert visitor.get("/").text == "1"
+        new = start("8001", "2")
+        seen = new.wait_until(lambda: visitor.get("/").text == "2", "a visitor of the new version")
+        assert seen
+        old.stop()
+        assert {(it.status, it.text) for it in (visitor.get("/") for _ in range(50))} == {(200, "2")}
 
 
 def test_the_template_is_used_as_the_readme_says(tmp_path: Path) -> None:

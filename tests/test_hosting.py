@@ -289,6 +289,30 @@ def test_the_service_of_dokku_gives_access_to_the_database_that_the_project_uses
     assert name.replace("-", "_") == settings(project, {})["Q_CLUSTER"]["mongo_db"]
 
 
+def test_what_docker_keeps_secret_stays_out_of_git_and_of_the_image(bake: Bake) -> None:
+    project = bake(chosen(hosting="docker")[0])
+    compose = (project / "compose.yaml").read_text()
+    for name in re.findall(r"ENV_FILE:-([\w.]+)", compose):
+        assert f"\n{name}\n" in (project / ".gitignore").read_text()
+        assert f"cat > {name}) <<END" in (project / "DEPLOY.md").read_text()
+    assert not re.search(r"\$\{(?!ENV_FILE|PORTS|COMPOSE_PROJECT_NAME)", compose), (
+        "it would be read from a developer's .env"
+    )
+
+
+@pytest.mark.parametrize("broker", CHOICES["broker"])
+def test_the_mode_without_tls_is_none_in_which_to_deploy(broker: str, bake: Bake) -> None:
+    project = bake(chosen(hosting="docker", broker=broker)[0])
+    variables = dict(re.findall(r"^(\w+)=(.*)$", (project / "local.env").read_text(), re.MULTILINE))
+    assert variables["DEBUG"] == "true"  # which `release` refuses
+    assert variables["COMPOSE_PROJECT_NAME"] != load(project / "compose.yaml")["name"]
+    assert "ALLOWED_HOSTS" not in variables
+    local = load(project / "compose.local.yaml")["services"]
+    assert "release" not in " ".join(local["migrate"]["command"])
+    for name, service in load(project / "compose.yaml")["services"].items():
+        assert ("127.0.0.1:" in str(service["ports"])) if name == "web" else ("ports" not in service)
+
+
 def test_no_page_has_a_platform_look_for_a_server_on_itself(bake: Bake) -> None:
     for combination in chosen(queues="single"):
         page = (bake(combination) / "DEPLOY.md").read_text()
