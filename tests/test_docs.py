@@ -129,6 +129,7 @@ TOLD = {
     "git": {"add", "checkout", "commit", "pull", "push", "remote add"},
     "heroku": {
         "addons:create",
+        "addons:upgrade",
         "config:set",
         "create",
         "logs",
@@ -142,6 +143,7 @@ TOLD = {
     "python3": {"-c"},
     "railway": {"config apply", "config plan", "domain", "init", "logs", "redeploy", "ssh"},
     "render": {"logs", "ssh"},
+    "set": {"-C"},
 }
 
 
