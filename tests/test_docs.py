@@ -361,10 +361,10 @@ def caddy(block: str, folder: Path) -> Iterator[tuple[Visitor, int]]:
         yield process.wait_until(visitor, "an answer through the proxy"), ports["http"]
 
 
-def caddyfile(project: Path) -> str:
-    """Return the block that the page of a project has for Caddy."""
+def caddyfile(project: Path, port: int = 8000, other: int = 8001) -> str:
+    """Return the block that the page of a project has for Caddy, with the two ports of web."""
     (block,) = (text for kind, text in BLOCK.findall((project / "DEPLOY.md").read_text()) if kind == "caddyfile")
-    return str(block)
+    return str(block).replace("127.0.0.1:8000 127.0.0.1:8001", f"127.0.0.1:{port} 127.0.0.1:{other}")
 
 
 @each("", lambda combination: iter([()]), [it for it in COMBINATIONS if it.hosting == "docker"][:1])
@@ -382,11 +382,10 @@ def test_the_first_user_comes_in_through_the_proxy_of_the_page_and_no_stranger(
     servers.program("caddy")
     docker = load(TEMPLATE / "scripts" / "docker_check.py")
     ((_, command),) = (it.split(" web ") for it in ELSEWHERE if it.endswith("createsuperuser"))
-    block = caddyfile(workplace.path)
     with (
         servers.sqlite(workplace.temporary) as database,
         production(workplace, dict(database)) as site,
-        caddy(block.replace("127.0.0.1:8000", f"127.0.0.1:{site.port}"), workplace.temporary) as (visitor, port),
+        caddy(caddyfile(workplace.path, site.port, free_port()), workplace.temporary) as (visitor, port),
     ):
         assert f":{site.port}" in (workplace.temporary / "caddy/Caddyfile").read_text()
         screen = docker.typed(command.split(), docker.FIRST_USER, workplace.path, site.variables)
@@ -421,7 +420,7 @@ def test_the_proxy_of_the_page_goes_over_to_a_new_version_without_a_gap(
     combination: Combination, project: Path, tmp_path: Path
 ) -> None:
     ports = {"8000": free_port(), "8001": free_port()}
-    block = re.sub(r"127\.0\.0\.1:(\d+)", lambda it: f"127.0.0.1:{ports[it[1]]}", caddyfile(project))
+    block = caddyfile(project, *ports.values())
     servers.program("caddy")
     with ExitStack() as stack:
 

@@ -172,7 +172,7 @@ def test_slow_clients_hold_up_nobody_and_are_cut_off(site: Site) -> None:
 
 @on("5.2")
 def test_slow_clients_hold_up_nobody_behind_the_proxy_of_the_page(site: Site, tmp_path: Path) -> None:
-    block = caddyfile(site.workplace.path).replace("127.0.0.1:8000", f"127.0.0.1:{site.port}")
+    block = caddyfile(site.workplace.path, site.port, free_port())
     assert {"read_header 10s", "read_body 2m"} <= {line.strip() for line in block.splitlines()}
     with caddy(block.replace("read_header 10s", "read_header 2s").replace("2m", "3s"), tmp_path) as (visitor, _):
 
