@@ -259,7 +259,7 @@ LOGGING = {
 {% for line in cookiecutter._brokers[cookiecutter.broker].settings %}
 {{ line }}
 {% endfor %}
-Q_WORKERS = env.int("Q_WORKERS", 2, validate=validate.Range(min=1))  # about 10 MB each, and 60 MB for the rest
+Q_WORKERS = env.int("Q_WORKERS", 2, validate=validate.Range(min=1))  # about 3 MB each, and 70 MB for the rest
 # Seconds that a process which is told to stop leaves to running tasks, or to requests; what then still runs is cut off,
 # and a task is given back to the queue and run again. Keep it 5 below what the platform grants before it kills: the
 # least that any platform grants is {{ cookiecutter._hostings.values() | map(attribute="stop_window") | min }}, and the platform's own file sets it where there is more.
