@@ -81,8 +81,7 @@ class ProxyMiddleware(Middleware):
         if len({word.strip() for word in said.split(",")}) > 1:
             request.META[header] = "http"
         response = self.get_response(request)
-        location = response.headers.get("Location", "")
-        if request.is_secure() or response.status_code != 301 or not location.startswith("https://"):
+        if request.is_secure() or response.status_code != 301 or not settings.SECURE_SSL_REDIRECT:
             return response
         if TURNED not in request.COOKIES:
             response.set_cookie(TURNED, "1", max_age=60, secure=True, httponly=True, samesite="Lax")
