@@ -202,3 +202,6 @@ def test_what_the_broker_cannot_use_is_named(settings: Settings, monkeypatch: py
     monkeypatch.setattr("worker.broker.Broker.check_settings", refusal)
     (message,) = run_checks()
     assert (message.id, message.msg) == ("worker.E014", "X_URL cannot be read.")
+    settings.Q_CLUSTER = {**settings.Q_CLUSTER, "broker_class": "worker.broker.Brokr"}
+    (message,) = run_checks()
+    assert (message.id, 'does not define a "Brokr"' in message.msg) == ("worker.E014", True)

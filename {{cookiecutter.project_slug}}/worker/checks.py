@@ -130,7 +130,7 @@ def check_broker(**_: Any) -> Iterator[CheckMessage]:
     except ModuleNotFoundError as error:
         hint = f"Run `uv sync`, or `uv add {error.name}` if it was removed."
         yield Error(f"The package {error.name} is needed, and not installed here.", hint=hint, id="worker.E010")
-    except ImproperlyConfigured as error:
+    except (ImportError, ImproperlyConfigured) as error:
         yield Error(str(error), id="worker.E014")
 
 

@@ -76,15 +76,15 @@ def refuse(task: dict[str, Any], **signal: Any) -> None:
     """
     if problem := unknown_cluster(task.get("cluster")):
         raise ValueError(problem)
-    function: Any = task["func"]
-    if isinstance(function, str):  # which need not be here: another module than those that are is not imported for it
-        module, _, name = function.rpartition(".")
-        function = getattr(sys.modules.get(module), name, None)
-    if not task["kwargs"] or function is None:
+    if not task["kwargs"]:
         return
+    function: Any = task["func"]
     try:
+        if isinstance(function, str):  # its module need not be here, and is not imported for this
+            module, _, name = function.rpartition(".")
+            function = getattr(sys.modules[module], name)
         parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
-    except (TypeError, ValueError):  # of a class that is written in C, and the like
+    except Exception:  # of what is no function, or written in C; a module may have a __getattr__ of its own
         return
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         for word in task["kwargs"].keys() - {parameter.name for parameter in parameters}:

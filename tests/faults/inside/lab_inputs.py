@@ -456,7 +456,8 @@ INPUTS: dict[str, Input] = {
             "opening-the-argument-never-ends": Opens(time.sleep, FOR_EVER),
         }
     ),
-    "keyword-is-unknown": (TASK, (), {"unknown": Repulsive()}),
+    # Of a function that is not imported where it is queued, or it would be refused there.
+    "keyword-is-unknown": ("colorsys.rgb_to_hsv", (), {"unknown": Repulsive()}),
     **{name: ("lab_inputs.give", (), {}) for name in RESULTS},
     **{name: ("lab_inputs.err", (), {}) for name in ERRORS},
     **of_functions(
