@@ -30,8 +30,6 @@ LIBPQ = "Take it out of what follows the ?, or see https://www.postgresql.org/do
 HOST = r"\*|\.?[a-z0-9-]+(\.[a-z0-9-]+)*|\[[a-f0-9:.]+\]"  #: what ALLOWED_HOSTS can match
 ORIGIN = r"https?://((\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*|\[[a-f0-9:.]+\])(:\d+)?"  #: what a browser can send
 WHOLE = {"workers": 1, "timeout": 1, "retry": 3, "queue_limit": 1, "bulk": 1, "max_attempts": 0}  #: numbers, the least
-# django-q2 has no list of its settings, but reads each in the same way.
-KNOWN = [*re.findall(r'conf\.get\(\s*"(\w+)"', inspect.getsource(conf)), "ALT_CLUSTERS"]
 
 
 def wrong_process(entry: Any) -> str:
@@ -80,8 +78,10 @@ def wrong_cluster(where: str, cluster: Mapping[str, Any]) -> Iterator[CheckMessa
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             hint = f"Write a whole number, at least {least}."
             yield Error(f"{where}: {key} is {value!r}.", hint=hint, id="worker.E031")
-    for key in cluster.keys() - set(KNOWN):
-        yield Error(f"{where} has the unknown key {key!r}.", hint=did_you_mean(key, KNOWN), id="worker.E034")
+    # django-q2 has no list of its settings, but reads each in the same way.
+    known = [*re.findall(r'conf\.get\(\s*"(\w+)"', inspect.getsource(conf)), "ALT_CLUSTERS"]
+    for key in cluster.keys() - set(known):
+        yield Error(f"{where} has the unknown key {key!r}.", hint=did_you_mean(key, known), id="worker.E034")
     used = conf.resource.getrusage(conf.resource.RUSAGE_SELF).ru_maxrss if conf.resource else 0
     if 0 < (cluster.get("max_rss") or 0) <= used:
         problem = f"{where}: max_rss is {cluster['max_rss']}, and a worker begins with {used}: each task would end it."
