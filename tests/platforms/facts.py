@@ -14,6 +14,7 @@ class Order(Enum):
     START_FIRST = auto()  #: the new ones start; once they are well, visitors go there, and the old ones are stopped
     AT_ONCE = auto()  #: the old ones are stopped while the new ones start; visitors wait
     STOP_FIRST = auto()  #: one after the other is stopped and started anew
+    WEB_FIRST = auto()  #: web as in START_FIRST, and then the others as in STOP_FIRST
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ PLATFORMS = {
         host="www.example.com",
         probe="/livez",
         probe_host="127.0.0.1:8000",
-        order=Order.STOP_FIRST,
+        order=Order.WEB_FIRST,
         given={"ALLOWED_HOSTS": "www.example.com"},
         runs_commands=True,
     ),

@@ -287,7 +287,14 @@ class Platform:
                 self.see_off(old)
                 for machine in new:
                     self.open(machine)
-            case Order.STOP_FIRST:
+            case Order.STOP_FIRST | Order.WEB_FIRST:
+                if self.facts.order is Order.WEB_FIRST:
+                    webs = [machine for machine in old if machine.name == "web"]
+                    for machine in [self.start(machine.name) for machine in webs]:
+                        self.open(machine)
+                    self.tell(webs, when_told)
+                    self.see_off(webs)
+                    old = [machine for machine in old if machine not in webs]
                 for machine in old:
                     self.tell([machine], when_told)
                     self.see_off([machine])

@@ -147,10 +147,10 @@ def test_the_plans_allow_as_many_connections_as_a_deploy_takes() -> None:
     for name, row in rows.items():
         facts, plan = PLATFORMS[name], row["plan in the generated files"]
         web = each["web"] // (2 if "`WEB_CONCURRENCY` is 1" in plan else 1)
-        times = 1 if facts.order is Order.STOP_FIRST else 2
+        times = 2 if facts.order in {Order.START_FIRST, Order.AT_ONCE} else 1
         pods = 2 if "two pods of web and of worker" in plan else 1
         worker, slow = each["worker"], each["worker-slow"]
-        one = times * pods * (facts.webs * web + worker)
+        one = times * pods * (facts.webs * web + worker) + web * (facts.order is Order.WEB_FIRST)
         assert [int(row[column]) for column in ("one queue", "two queues", "another web", "another worker")] == [
             one,
             one + times * slow,
