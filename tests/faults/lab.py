@@ -502,6 +502,13 @@ class Lab:
         finally:
             holder.end()
 
+    @contextmanager
+    def slow(self, table: str, seconds: int) -> Iterator[None]:
+        """Let each statement that inserts into a table of PostgreSQL take so many seconds."""
+        self.call("slow_down", table=table, seconds=seconds)
+        yield
+        self.call("slow_down", table=table, seconds=0)
+
     def entries(self) -> list[list[str]]:
         """Return the lines of the ledger, in words."""
         return [line.split() for line in self.ledger.read_text().splitlines()]

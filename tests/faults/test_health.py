@@ -54,7 +54,7 @@ def test_the_probe_fails_when_the_main_process_is_stuck(lab: Lab) -> None:
 def test_the_probe_names_what_is_late(lab: Lab) -> None:
     lab.deadline = 120
     cluster = lab.start()
-    with lab.locked("django_q_task"):
+    with lab.slow("django_q_task", 50):
         ran = lab.enqueue_many("task", 10)
         lab.wait(lambda: ran <= lab.ends().keys(), "the end of all tasks", cluster)
         lab.wait(
@@ -64,8 +64,8 @@ def test_the_probe_names_what_is_late(lab: Lab) -> None:
     assert re.search(r"\d", problem), f"it does not say for how long: {problem}"
     others = {"schedule", "hand", "lease"}
     assert not any(word in problem for word in others), f"it names what is not late: {problem}"
-    lab.wait(lambda: cluster.ended() is not None or lab.is_healthy(), "an end, or a probe that is content again")
-    lab.wait_done(ran, lab.start())
+    lab.wait(lab.is_healthy, "a probe that is content again", cluster)
+    lab.wait_done(ran, cluster)
 
 
 @pytest.mark.full

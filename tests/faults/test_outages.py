@@ -165,7 +165,7 @@ def test_a_pooler_that_changes_servers_costs_no_task_more_than_the_next_look(lab
         assert lab.starts() == dict.fromkeys(keys, 1), lab.report()
         if lab.base.combination.broker == "orm":
             for cluster in clusters:
-                said = [line for line in cluster.whole_log().splitlines() if "otification" in line]
+                said = [line for line in cluster.whole_log().splitlines() if "behind a pooler" in line]
                 assert len(said) == 1, f"it does not say once that it polls: {said}\n{lab.report()}"
         for cluster in clusters:
             cluster.stop_in_time()

@@ -262,6 +262,16 @@ def lock(table: str) -> None:
         cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
 
 
+def slow_down(table: str, seconds: int) -> None:
+    """Let each statement that inserts into a table take so many seconds, 0 for no longer."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP TRIGGER IF EXISTS slow ON {table}")
+        if seconds:
+            body = f"BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END"
+            cursor.execute(f"CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS '{body}'")
+            cursor.execute(f"CREATE TRIGGER slow BEFORE INSERT ON {table} EXECUTE FUNCTION slow()")
+
+
 def main() -> None:
     """Answer until stdin ends."""
     answers = os.fdopen(os.dup(1), "w")
