@@ -26,6 +26,7 @@ from django_q.models import OrmQ
 
 from worker.delivery import Delivery
 from worker.models import Lapse
+from worker.place import check_place
 from worker.statements import CLAIM, ENQUEUE, HELD, RELEASE, REMOVE, RENEW
 
 FREE = datetime(1970, 1, 1, tzinfo=UTC if settings.USE_TZ else None)  #: the lock of what was never taken, or given back
@@ -68,8 +69,10 @@ class Broker(ORM):  # type: ignore[misc]
 
     ordered = True
     forgets_returned = True
+    away: tuple[type[Exception], ...] = ()  # the database's, as for any other page
     passing: tuple[type[Exception], ...] = ()
     transactional = True
+    check_settings = staticmethod(check_place)
 
     def __init__(self, list_key: str | None = None) -> None:
         """Serve the queue of this cluster."""
@@ -245,10 +248,7 @@ class Broker(ORM):  # type: ignore[misc]
             wait(others, min(timeout, Conf.POLL))
 
     def listen(self) -> None:
-        """Ask for notifications, unless somebody stands between who may carry each statement to another server process.
-
-        PgBouncer, for one: it tells its clients a number of its own.
-        """
+        """Ask for notifications, unless a pooler, such as PgBouncer, answers with a number of its own."""
         listening: Any = False
         if self.postgresql:
             ((server,),) = self.run("SELECT pg_backend_pid()")

@@ -32,10 +32,14 @@ class Leasing(Protocol):
 
     list_key: str
     cache: Any
+    away: tuple[type[Exception], ...]  #: errors of the client when the server does not answer
     ordered: bool  #: whether tasks are handed out in the order they came
     forgets_returned: bool  #: whether a hand-out that ended with the task given back does not count as one
     passing: tuple[type[Exception], ...]  #: errors of a server that is there, and takes nothing more for a while
     transactional: bool  #: whether enqueue() is part of the transaction of the database that holds the schedules
+
+    def check_settings(self) -> Any:
+        """Raise an ImproperlyConfigured for what can never work; asks no server, and needs no instance."""
 
     def ping(self) -> Any:
         """Ask the server for an answer; raises what its client raises."""

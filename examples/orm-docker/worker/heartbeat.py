@@ -3,8 +3,8 @@
 django-q2 publishes a status too, but it does not say which cluster it is of, and asking for it needs the database:
 a probe that fails when the database is away would have the platform restart workers that only need to wait.
 
-The file lies in a folder that only its user can write to, and is named by cluster, project's path and main process: so
-two workers on one host, two checkouts and two users never meet.
+The file lies in a folder that only its user can write to, and is named by cluster, project's path, main process and
+when that began: so two workers on one host, two checkouts, two users, and two processes of one number never meet.
 """
 
 import hashlib
@@ -34,7 +34,6 @@ class Sign:
     agent: int
     workers: list[int]
     late: dict[str, float]  #: what a thread does, and the seconds for which it is late
-    born: str
     age: float  #: seconds
 
 
@@ -43,17 +42,16 @@ class Heartbeat:
 
     def __init__(self, cluster: str) -> None:
         """Remove the files that dead processes of this cluster and project have left."""
-        self._name = f"{_prefix(cluster)}{os.getpid()}"
-        self._born = _born(os.getpid())
+        self._name = f"{_prefix(cluster)}{os.getpid()}-{_born(os.getpid())}"
         with suppress(OSError):
             for file in _folder().glob(f"{_prefix(cluster)}*"):
-                pid = file.name.removeprefix(_prefix(cluster)).partition(".")[0]
-                if pid.isdigit() and _is_dead(int(pid), file):
+                pid, _, born = file.name.removeprefix(_prefix(cluster)).removesuffix(".new").partition("-")
+                if _born(int(pid)) != born:
                     file.unlink(missing_ok=True)
 
     def beat(self, agent: int, workers: list[int], late: dict[str, float]) -> str:
         """Give a sign of life; return "", or why it cannot be given. It never raises."""
-        content = {"main": os.getpid(), "agent": agent, "workers": workers, "late": late, "born": self._born}
+        content = {"main": os.getpid(), "agent": agent, "workers": workers, "late": late}
         try:
             folder = _folder()
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -79,7 +77,7 @@ def signs(cluster: str) -> list[Sign]:
     """
     found = []
     for file in sorted(_folder().glob(f"{_prefix(cluster)}*")):
-        if file.name.removeprefix(_prefix(cluster)).isdigit():
+        if not file.name.endswith(".new"):
             with suppress(FileNotFoundError):  # it has just stopped
                 age = abs(time.time() - file.stat().st_mtime)  # of the future: from before the clock was set back
                 found.append(Sign(**json.loads(file.read_text()), age=age))
@@ -139,20 +137,11 @@ def _user() -> int:
 
 
 def _born(pid: int) -> str:
-    """Return when a process began, in the system's own count; "" if it is gone, or where the system does not tell."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return ""
-
-
-def _is_dead(pid: int, file: Path) -> bool:
-    """Say whether the process that wrote a file is gone; after a container's start another may have its number."""
+    """Return when a process began, in the system's own count: 0 where the system does not tell, "" if it is gone."""
     try:
         os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except FileNotFoundError:
+        return "0"
     except OSError:  # it is gone, or another user's and so not the writer
-        return True
-    try:
-        return pid == os.getpid() or bool(json.loads(file.read_text())["born"] != _born(pid))
-    except (LookupError, OSError, TypeError, ValueError):  # it is being written
-        return False
+        return ""

@@ -1,22 +1,50 @@
-"""Answers to probes.
-
-Platforms ask with the Host header of an address, such as 172.19.4.2:8000, and over plain HTTP. Django would answer
-400 or redirect, and the platform would take the site down; so these paths are answered before it looks.
-"""
+"""What a site needs before its own pages: answers to probes, a limit, and sentences where something is wrong."""
 
 from collections.abc import Callable
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.utils.log import log_response
 
-from worker import health
+from worker.health import why_away
+from worker.readiness import Readiness
+
+PROBES = {"/livez", "/readyz"}
+PLAIN = "text/plain; charset=utf-8"
+TURNED = "__Host-turned-to-https"  #: a cookie, by its name one that browsers take and send over HTTPS only
 
 
-class ProbeMiddleware:
-    """Serves /livez and /readyz; the first in MIDDLEWARE."""
+def upload_limit() -> int:
+    """Return the bytes that the body of a request may have."""
+    return int(getattr(settings, "MAX_UPLOAD_SIZE", 10_000_000))
+
+
+def answer(request: HttpRequest, status: int, sentence: str, log: str = "") -> HttpResponse:
+    """Answer with a sentence, and log it, or what is for the log only, in a line."""
+    response = HttpResponse(f"{sentence}\n", content_type=PLAIN, headers={"Cache-Control": "no-store"}, status=status)
+    log_response("%s %s: %s", request.method, request.path, log or sentence, response=response, request=request)
+    return response
+
+
+class Middleware:
+    """Has the rest of the chain."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        """Keep the rest of the chain, for all other paths."""
+        """Keep it."""
         self.get_response = get_response
+
+
+class ProbeMiddleware(Middleware):
+    """Serves /livez and /readyz; the first in MIDDLEWARE.
+
+    Platforms ask with the Host header of an address, such as 172.19.4.2:8000, and over plain HTTP. Django would answer
+    400 or redirect, and the platform would take the site down; so these paths are answered before it looks.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        """Share answers among all who ask this process."""
+        super().__init__(get_response)
+        self.readiness = Readiness()
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer a probe, or hand the request on.
@@ -29,12 +57,70 @@ class ProbeMiddleware:
             case "/livez":
                 problems = []
             case "/readyz":
-                problems = [f"the {name} does not answer" for name in health.silent_servers()]
+                problems = [f"the {name} does not answer" for name in self.readiness.silent()]
             case _:
                 return self.get_response(request)
         return HttpResponse(
             "\n".join(problems or ["ok"]) + "\n",
-            content_type="text/plain; charset=utf-8",
+            content_type=PLAIN,
             headers={"Cache-Control": "no-store"},
             status=503 if problems else 200,
         )
+
+
+class ProxyMiddleware(Middleware):
+    """Doubts what proxies say of how a request came; before Django's SecurityMiddleware."""
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Take for HTTPS only what all proxies on the way call so, and end a redirect that has no end.
+
+        Of `https,http` Django looks at the first word alone, which may be the client's own.
+        """
+        header = settings.SECURE_PROXY_SSL_HEADER[0] if settings.SECURE_PROXY_SSL_HEADER else ""
+        said = request.META.get(header, "")
+        if len({word.strip() for word in said.split(",")}) > 1:
+            request.META[header] = "http"
+        response = self.get_response(request)
+        if request.is_secure() or response.status_code != 301 or not settings.SECURE_SSL_REDIRECT:
+            return response
+        if TURNED not in request.COOKIES:
+            response.set_cookie(TURNED, "1", max_age=60, secure=True, httponly=True, samesite="Lax")
+            response.headers["Cache-Control"] = "no-store"  # or browsers would keep what is wrong when it is mended
+            return response
+        return answer(
+            request,
+            500,
+            f"The browser came by HTTPS, but the proxy before this site says {said!r} in X-Forwarded-Proto, and so "
+            "every redirect to HTTPS leads here again. Let the proxy send the browser's own scheme; with Cloudflare, "
+            "choose the encryption mode Full (strict).",
+        )
+
+
+class UploadLimitMiddleware(Middleware):
+    """Refuses a body that is too large, before anything reads it."""
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Look at the length that the client has announced, or that gunicorn has counted; Django reads no other."""
+        try:
+            is_too_large = int(request.META.get("CONTENT_LENGTH") or 0) > upload_limit()
+        except ValueError:
+            is_too_large = False  # nor such a one
+        if not is_too_large:
+            return self.get_response(request)
+        sentence = f"No more than {upload_limit() / 1_000_000:g} MB can be sent at once."
+        return answer(request, 413, sentence, f"{sentence} MAX_UPLOAD_MB raises that.")
+
+
+class OutageMiddleware(Middleware):
+    """Answers 503 for a page that fails since the broker or the database is away."""
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Hand the request on."""
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Answer, or leave to Django what is another's error."""
+        if not (reason := why_away(exception)):
+            return None
+        sentence = "A server that this page needs does not answer. Try again in a minute."
+        return answer(request, 503, sentence, f"a server does not answer ({reason})")

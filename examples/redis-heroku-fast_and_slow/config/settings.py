@@ -9,18 +9,30 @@ import logging
 import os
 import socket
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
+from dotenv import load_dotenv
 from environs import Env, validate
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 SITE_NAME = "My Project"
 SITE_SLUG = "my_project"
 
+load_dotenv(BASE_DIR / ".env")  # for development; the real environment wins over it
 env = Env()
-env.read_env(BASE_DIR / ".env", recurse=False)  # for development; the real environment wins over it
+for variable, text in os.environ.items():
+    if text.endswith("\n"):  # as secrets do that were made from a file
+        os.environ[variable] = text.rstrip("\r\n")
+
+
+def stripped(values: list[str]) -> list[str]:
+    """Return a list without the spaces around its values, and without empty ones."""
+    return [value.strip() for value in values if value.strip()]
+
 
 # Security
 
@@ -30,26 +42,40 @@ if DEBUG:
 else:
     SECRET_KEY = env.str("SECRET_KEY", validate=validate.Length(min=1))
 # Old keys: sessions signed with them stay valid after SECRET_KEY has changed.
-SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", [])
+SECRET_KEY_FALLBACKS = stripped(env.list("SECRET_KEY_FALLBACKS", []))
 
 # A $NAME in these stands for that variable's value: platforms announce the names of a site in variables of theirs.
-ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", [], subcast=os.path.expandvars)
-CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [], subcast=os.path.expandvars)
+ALLOWED_HOSTS = stripped(env.list("ALLOWED_HOSTS", [], subcast=os.path.expandvars))
+CSRF_TRUSTED_ORIGINS = stripped(env.list("CSRF_TRUSTED_ORIGINS", [], subcast=os.path.expandvars))
 
 # Where DEBUG is off, a proxy ends TLS and says so in this header. It must overwrite what clients send, and the
 # port that gunicorn listens on must not be reachable past it: else anybody can claim to have come by HTTPS.
 SECURE_PROXY_SSL_HEADER = None if DEBUG else ("HTTP_X_FORWARDED_PROTO", "https")
-SECURE_SSL_REDIRECT = not DEBUG
+SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", not DEBUG)
 SESSION_COOKIE_SECURE = not DEBUG  # a cookie sent over HTTP could be read on its way
 CSRF_COOKIE_SECURE = not DEBUG
 # Browsers remember for this long to come by HTTPS only. An hour can be waited out if HTTPS fails at first;
 # set a year (31536000) when it has held for a while.
-SECURE_HSTS_SECONDS = 0 if DEBUG else 3600
+SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", 0 if DEBUG else 3600, validate=validate.Range(min=0))
 SILENCED_SYSTEM_CHECKS = [
+    "security.W004",  # SECURE_HSTS_SECONDS and, W008, SECURE_SSL_REDIRECT: who turns them off has said so
+    "security.W008",
     "security.W005",  # SECURE_HSTS_INCLUDE_SUBDOMAINS: it would bind every subdomain, also those of others
     "security.W021",  # SECURE_HSTS_PRELOAD: browsers ship with the list, so there is no quick way back
 ]
-SECURE_CSP = {"default-src": ["'self'"], "img-src": ["'self'", "data:"]}  # no inline script or style runs
+# What browsers let a page do: no inline script or style runs, and nothing of another site.
+POLICY = {
+    "default-src": ["'self'"],
+    "img-src": ["'self'", "data:"],
+    "base-uri": ["'none'"],
+    "form-action": ["'self'"],
+    "frame-ancestors": ["'none'"],
+    "object-src": ["'none'"],
+}
+SECURE_CSP = POLICY
+
+# Bytes that a request may have, files included: what is larger is refused before it is read.
+MAX_UPLOAD_SIZE = env.int("MAX_UPLOAD_MB", 10, validate=validate.Range(min=1)) * 1_000_000
 
 # Application
 
@@ -68,8 +94,10 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "worker.middleware.ProbeMiddleware",  # first: probes send any Host, and plain HTTP
+    "worker.middleware.ProxyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    "worker.middleware.UploadLimitMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -77,6 +105,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "worker.middleware.OutageMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -86,6 +115,7 @@ ASGI_APPLICATION = "config.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -97,6 +127,7 @@ TEMPLATES = [
     },
 ]
 
+AUTH_USER_MODEL = "core.User"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (
@@ -108,6 +139,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 LANGUAGE_CODE = "en-us"
+LOCALE_PATHS = [BASE_DIR / "locale"]
 TIME_ZONE = "UTC"
 
 # Database and cache
@@ -115,7 +147,13 @@ TIME_ZONE = "UTC"
 DATABASES: dict[str, dict[str, Any]] = {
     "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}
 }
-if env.str("DATABASE_URL", ""):
+# A / # ? or @ in the password would cut the URL in the wrong place, and show a part of it as the host's name or port.
+READABLE = validate.Regexp(
+    r"(\w+://[^/?#]*([/?][^@#]*)?)?$",
+    error="write postgres://user:password@host:5432/name, "
+    "and in the password %2F for /, %23 for #, %3F for ?, %40 for @, %3A for : and %25 for %.",
+)
+if env.str("DATABASE_URL", "", validate=READABLE):
     DATABASES["default"] = dict(env.dj_db_url("DATABASE_URL"))
 DATABASES["default"] |= {
     # A connection for each request, or for each look at the queue, costs more than the query that it carries.
@@ -146,7 +184,8 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", 
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
-STORAGES = {
+STATICFILES_DIRS = [path for path in [BASE_DIR / "static"] if path.is_dir()]  # Django warns of one that is not there
+STORAGES: dict[str, dict[str, Any]] = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
@@ -155,6 +194,44 @@ STORAGES = {
         else "whitenoise.storage.CompressedManifestStaticFilesStorage"
     },
 }
+
+# Files that people upload: in development in a folder, in production in a bucket, since folders go with a deploy
+
+MEDIA_URL = "media/"
+MEDIA_ROOT = BASE_DIR / "media"
+if bucket := env.str("AWS_STORAGE_BUCKET_NAME", ""):
+    if find_spec("storages") is None:
+        raise ImproperlyConfigured("AWS_STORAGE_BUCKET_NAME needs a package: run `uv add 'django-storages[s3]'`.")
+    STORAGES["default"] = {
+        "BACKEND": "storages.backends.s3.S3Storage",
+        "OPTIONS": {"bucket_name": bucket, "file_overwrite": False},  # True would let a namesake replace a file
+    }
+
+# E-mail
+
+mail_url = env.str(
+    "EMAIL_URL",
+    "console:" if DEBUG else "smtp://localhost",
+    validate=validate.Regexp(
+        r"console:$|(smtp|submission)://[^/?#]+/?(\?[^#]*)?$",
+        error="write submission://user:password@host, smtp://host:25 or console:, "
+        "and in the password %2F for /, %23 for #, %3F for ? and %25 for %.",
+    ),
+)
+mail = env.dj_email_url("EMAIL_URL", mail_url)
+mail["EMAIL_TIMEOUT"] = mail["EMAIL_TIMEOUT"] or 10  # seconds; a page would else wait for minutes for an absent server
+MAILERS: dict[str, dict[str, Any]] = {"default": {"BACKEND": mail["EMAIL_BACKEND"]}}
+if mail["EMAIL_HOST"]:
+    MAILERS["default"]["OPTIONS"] = {
+        "host": mail["EMAIL_HOST"],
+        "port": mail["EMAIL_PORT"],
+        "username": mail["EMAIL_HOST_USER"],
+        "password": mail["EMAIL_HOST_PASSWORD"],
+        "use_ssl": mail["EMAIL_USE_SSL"],
+        "use_tls": mail["EMAIL_USE_TLS"],
+        "timeout": mail["EMAIL_TIMEOUT"],
+    }
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("DEFAULT_FROM_EMAIL", "webmaster@localhost")
 
 # Logging: to stdout, one line an event; JSON where machines read it
 
@@ -188,7 +265,7 @@ LOGGING = {
 # Queue
 
 REDIS_URL = env.str("REDIS_URL", "redis://localhost:6379/0")
-Q_WORKERS = env.int("Q_WORKERS", 2, validate=validate.Range(min=1))  # about 10 MB each, and 60 MB for the rest
+Q_WORKERS = env.int("Q_WORKERS", 2, validate=validate.Range(min=1))  # about 3 MB each, and 70 MB for the rest
 # Seconds that a process which is told to stop leaves to running tasks, or to requests; what then still runs is cut off,
 # and a task is given back to the queue and run again. Keep it 5 below what the platform grants before it kills: the
 # least that any platform grants is 30, and the platform's own file sets it where there is more.
@@ -243,7 +320,9 @@ PRODUCTION_PROCESSES: dict[str, dict[str, Any]] = {
         "ARGS": {
             "bind": f"{'[::]' if socket.has_dualstack_ipv6() else '0.0.0.0'}:{PORT}",  # noqa: S104 (a proxy asks)
             "workers": str(WEB_CONCURRENCY),
+            "worker-class": "worker.gunicorn.Worker",  # limits slow clients
             "threads": "4",  # a thread that waits for the database leaves the others to serve
+            "forwarder-headers": "",  # by default SCRIPT_NAME, which a proxy hands on from a client
             "graceful-timeout": str(Q_GRACE),
             "keep-alive": "95",  # seconds; above the 90 for which routers keep idle connections
             "logger-class": "worker.gunicorn.Logger",
@@ -251,6 +330,9 @@ PRODUCTION_PROCESSES: dict[str, dict[str, Any]] = {
             "worker-tmp-dir": str(SHARED_MEMORY if SHARED_MEMORY.is_dir() else gettempdir()),
         },
     },
-    "worker": {"BACKEND": "worker.backend.DjangoQ2Worker"},
-    "worker-slow": {"BACKEND": "worker.backend.DjangoQ2Worker", "ARGS": {"name": "slow"}},
+    "worker": {"BACKEND": "django_prodserver.backends.workers.django_q2.DjangoQ2Worker"},
+    "worker-slow": {
+        "BACKEND": "django_prodserver.backends.workers.django_q2.DjangoQ2Worker",
+        "ARGS": {"name": "slow"},
+    },
 }

@@ -1,10 +1,14 @@
-"""The start page, and the task that it runs."""
+"""The start page, and the task that it runs: in development for everybody, elsewhere for staff.
+
+Strangers would fill the queue, and read what others have sent.
+"""
 
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 from django.conf import settings
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
 from django.shortcuts import redirect, render
@@ -21,14 +25,16 @@ from worker.processes import workers
 @require_safe
 @never_cache
 def start(request: HttpRequest) -> HttpResponse:
-    """Show what runs, and a form that runs a task."""
-    return render(request, "core/start.html", _page())
+    """Show what runs, and a form that runs a task; to others where they may log in."""
+    return render(request, "core/start.html", _page() if _may_run(request) else {"site_name": settings.SITE_NAME})
 
 
 @require_POST
 @transaction.atomic
 def run(request: HttpRequest) -> HttpResponse:
     """Queue a task, and lead to the page of its result."""
+    if not _may_run(request):
+        raise PermissionDenied
     form = RunForm(request.POST)
     if not form.is_valid():
         return HttpResponseBadRequest("Write a text of at most 500 characters.\n", content_type="text/plain")
@@ -45,6 +51,8 @@ def run(request: HttpRequest) -> HttpResponse:
 @never_cache
 def task(request: HttpRequest, name: UUID) -> HttpResponse:
     """Show how far a task is: as JSON to the page's script, as a page to those who have none."""
+    if not _may_run(request):
+        raise PermissionDenied
     found = fetch(str(name))
     if found is None:
         state = {"done": False, "text": "Waiting for a worker …"}
@@ -58,6 +66,10 @@ def task(request: HttpRequest, name: UUID) -> HttpResponse:
     return render(request, "core/start.html", _page(tasks=[state]))
 
 
+def _may_run(request: HttpRequest) -> bool:
+    return settings.DEBUG or request.user.is_staff
+
+
 def _page(**context: Any) -> dict[str, Any]:
     reports = [{"process": process, "alive": heartbeat.is_alive(process.cluster)} for process in workers()]
-    return {"site_name": settings.SITE_NAME, "offers": OFFERS, "reports": reports, **context}
+    return {"site_name": settings.SITE_NAME, "may_run": True, "offers": OFFERS, "reports": reports, **context}

@@ -1,4 +1,4 @@
-"""The start page, the page of a task, and the answers to probes."""
+"""The start page, the page of a task, those that tell of errors, and the answers to probes."""
 
 from typing import Any
 from unittest.mock import Mock
@@ -8,31 +8,31 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 from django_q.models import Task
-from pytest_django import DjangoCaptureOnCommitCallbacks
+from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
-from tests.conftest import Queue
+from conftest import Queue
 from worker.processes import workers
 
 pytestmark = pytest.mark.django_db
 
 
-def test_the_start_page_says_how_to_start_a_worker_that_has_not_reported(client: Client) -> None:
-    page = client.get("/").content.decode()
+def test_the_start_page_says_how_to_start_a_worker_that_has_not_reported(staff: Client) -> None:
+    page = staff.get("/").content.decode()
     for worker in workers():
         assert f"<code>python manage.py prodserver {worker.name}</code>" in page
 
 
-def test_the_start_page_has_no_inline_script_or_style(client: Client) -> None:
-    page = client.get("/").content.decode()
+def test_the_start_page_has_no_inline_script_or_style(staff: Client) -> None:
+    page = staff.get("/").content.decode()
     assert page.count("<script") == page.count("<script src=") == 1
     assert "style=" not in page
 
 
 def test_a_task_is_queued_once_the_transaction_is_committed(
-    client: Client, queue: list[dict[str, Any]], django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+    staff: Client, queue: list[dict[str, Any]], django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:
     with django_capture_on_commit_callbacks() as callbacks:
-        response = client.post("/tasks/", {"text": "one two", "offer": "count"})
+        response = staff.post("/tasks/", {"text": "one two", "offer": "count"})
     assert not queue
     for callback in callbacks:
         callback()
@@ -42,8 +42,8 @@ def test_a_task_is_queued_once_the_transaction_is_committed(
 
 
 @pytest.mark.parametrize("form", [{}, {"text": " ", "offer": "count"}, {"text": "x", "offer": "nothing"}])
-def test_a_wrong_form_is_refused(client: Client, form: dict[str, str]) -> None:
-    response = client.post("/tasks/", form)
+def test_a_wrong_form_is_refused(staff: Client, form: dict[str, str]) -> None:
+    response = staff.post("/tasks/", form)
     assert (response.status_code, response.content) == (400, b"Write a text of at most 500 characters.\n")
 
 
@@ -51,21 +51,43 @@ def test_a_wrong_form_is_refused(client: Client, form: dict[str, str]) -> None:
     ("success", "result", "text"),
     [(True, 3, "Result: 3"), (False, "no luck : Traceback (most recent call last): …", "Failed: no luck")],
 )
-def test_the_page_of_a_task_shows_how_it_ended(client: Client, success: bool, result: object, text: str) -> None:
+def test_the_page_of_a_task_shows_how_it_ended(staff: Client, success: bool, result: object, text: str) -> None:
     name, now = uuid4(), timezone.now()
     Task.objects.create(
         id=name.hex, name=str(name), func="count", started=now, stopped=now, success=success, result=result
     )
-    assert text in client.get(f"/tasks/{name}/").content.decode()
-    assert client.get(f"/tasks/{name}/", headers={"accept": "application/json"}).json() == {"done": True, "text": text}
+    assert text in staff.get(f"/tasks/{name}/").content.decode()
+    state = staff.get(f"/tasks/{name}/", headers={"accept": "application/json"}).json()
+    assert state == {"done": True, "text": text}
 
 
-def test_the_page_of_a_waiting_task_says_so(client: Client) -> None:
-    assert "Waiting for a worker" in client.get(f"/tasks/{uuid4()}/").content.decode()
+def test_the_page_of_a_waiting_task_says_so(staff: Client) -> None:
+    assert "Waiting for a worker" in staff.get(f"/tasks/{uuid4()}/").content.decode()
 
 
-def test_the_admin_can_be_entered(admin_client: Client) -> None:
-    assert admin_client.get("/admin/").status_code == 200
+def test_in_production_tasks_are_for_staff(client: Client, queue: list[dict[str, Any]]) -> None:
+    assert "/admin/login/?next=/" in client.get("/").content.decode()
+    assert client.get(f"/tasks/{uuid4()}/").status_code == 403
+    assert client.post("/tasks/", {"text": "one", "offer": "count"}).status_code == 403
+    assert not queue
+
+
+def test_in_development_they_are_for_everybody(client: Client, settings: Settings) -> None:
+    settings.DEBUG = True
+    assert "<form" in client.get("/").content.decode()
+
+
+def test_errors_look_like_the_rest_of_the_site(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "<h1>Not found</h1>" in client.get("/nowhere/").content.decode()
+    strict = Client(enforce_csrf_checks=True)
+    assert "<h1>Not allowed</h1>" in strict.post("/tasks/").content.decode()
+    monkeypatch.setattr("core.views.render", Mock(side_effect=OSError))
+    client.raise_request_exception = False
+    assert "<h1>Something went wrong</h1>" in client.get("/").content.decode()
+
+
+def test_the_admin_can_be_entered(staff: Client) -> None:
+    assert staff.get("/admin/").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])

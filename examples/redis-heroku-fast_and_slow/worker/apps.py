@@ -24,12 +24,12 @@ class WorkerConfig(AppConfig):
     name = "worker"
 
     def ready(self) -> None:
-        """Register the system checks, and let tasks that were signed with a former key be read."""
+        """Register checks and validators, and let tasks that were signed with a former key be read."""
         from django.core import signing
         from django.utils.encoding import force_str
         from django_q import core_signing
 
-        from worker import checks  # noqa: F401
+        from worker import allowed, checks, enqueue  # noqa: F401
 
         def loads(value: str | bytes, **options: Any) -> Any:
             return signing.loads(force_str(value), **options)  # some brokers return statuses as bytes

@@ -6,6 +6,7 @@ is what a lease is made of; of a list, as django-q2 1.11.1 uses one, a task that
 
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -22,6 +23,7 @@ from django_q.conf import Conf
 from redis import ConnectionError as ConnectionLost
 from redis import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis import Redis as Client
+from redis import TimeoutError as NoAnswer
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -61,6 +63,8 @@ def connection_options(url: str) -> dict[str, object]:
 def usable(url: str) -> str:
     """Return the URL without what redis-py does not know (DigitalOcean adds `ssl`), or what changes its answers.
 
+    Celery's word for a certificate that is not verified, CERT_NONE, is written as redis-py's.
+
     Raises:
         ImproperlyConfigured: If it is not that of a single server, or cannot be read. No part of it is repeated.
     """
@@ -80,6 +84,7 @@ def usable(url: str) -> str:
             "#, %3F for ?, %40 for @, %3A for : and %25 for %."
         )
     base, _, query = url.partition("?")
+    query = re.sub("ssl_cert_reqs=CERT_([A-Z]+)", lambda found: f"ssl_cert_reqs={found[1].lower()}", query)
     dropped = {"ssl", "protocol", "decode_responses", "legacy_responses"}
     return f"{base}?{'&'.join(pair for pair in query.split('&') if pair.partition('=')[0] not in dropped)}"
 
@@ -109,6 +114,7 @@ class Broker(Redis):  # type: ignore[misc]
 
     ordered = True
     forgets_returned = True
+    away: tuple[type[Exception], ...] = (ConnectionLost, NoAnswer)
     passing: tuple[type[Exception], ...] = (OutOfMemoryError, ReadOnlyError)
     transactional = False
     looked = tidied = float("-inf")  #: when, by the monotonic clock
@@ -123,8 +129,18 @@ class Broker(Redis):  # type: ignore[misc]
 
     @staticmethod
     def get_connection(list_key: str | None = None) -> Client:
-        """Connect to the server of the setting `redis`."""
+        """Return the client for the server of the setting `redis`, which is not asked yet.
+
+        Raises:
+            ImproperlyConfigured: If the setting is no URL, or a wrong one.
+        """
+        if not isinstance(Conf.REDIS, str) or Conf.DJANGO_REDIS:
+            raise ImproperlyConfigured(
+                "Q_CLUSTER['redis'] must be a URL, as in redis://user:password@host:6379/0; 'django_redis' is not read."
+            )
         return client(Conf.REDIS)
+
+    check_settings = get_connection
 
     @property
     def consumer(self) -> str:

@@ -1,14 +1,26 @@
-"""Queue many tasks at once: django-q2 1.11.1 asks the broker for each one, and logs each."""
+"""What is queued: many tasks at once, for which django-q2 1.11.1 asks the broker one by one, and no wrong ones."""
 
+import inspect
 import logging
+import sys
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django_q.brokers import get_broker
+from django_q.models import Schedule
+from django_q.signals import pre_enqueue
 from django_q.tasks import async_task
 
 from worker.delivery import Leasing
+from worker.processes import did_you_mean, unknown_cluster
+
+#: of async_task(), beside the arguments of the task
+OPTIONS = {
+    *("ack_failure", "broker", "cached", "chain", "cluster", "group", "hook", "iter_cached", "iter_count", "q_options"),
+    *("save", "sync", "task_name", "timeout"),
+}
 
 collecting = ContextVar("collecting", default=False)  #: whether async_task() is asked for many tasks, one by one
 logger = logging.getLogger("django-q")
@@ -53,3 +65,43 @@ def enqueue_many(func: str | Callable[..., Any], calls: Iterable[tuple[Any, ...]
         broker.enqueue_all(collector.payloads)
         logger.info("Enqueued [%s] %s tasks", broker.list_key, len(collector.payloads))
     return ids
+
+
+def refuse(task: dict[str, Any], **signal: Any) -> None:
+    """Refuse, where it is queued, a task that nobody would run, or not as it is meant.
+
+    Raises:
+        TypeError: If a keyword is neither an option nor the function's.
+        ValueError: If there is no such cluster.
+    """
+    if problem := unknown_cluster(task.get("cluster")):
+        raise ValueError(problem)
+    if not task["kwargs"]:
+        return
+    function: Any = task["func"]
+    try:
+        if isinstance(function, str):  # its module need not be here, and is not imported for this
+            module, _, name = function.rpartition(".")
+            function = getattr(sys.modules[module], name)
+        parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
+    except Exception:  # of what is no function, or written in C; a module may have a __getattr__ of its own
+        return
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        for word in task["kwargs"].keys() - {parameter.name for parameter in parameters}:
+            name = getattr(function, "__name__", function)
+            problem = f"{word!r} is no option of async_task(), and no argument of {name}()."
+            raise TypeError(f"{problem} {did_you_mean(word, OPTIONS)}")
+
+
+def validate_cluster(name: str) -> None:
+    """Refuse a schedule whose tasks nobody would run: in the admin, and by schedule().
+
+    Raises:
+        ValidationError: If there is no such cluster.
+    """
+    if problem := unknown_cluster(name):
+        raise ValidationError(problem)
+
+
+pre_enqueue.connect(refuse)
+Schedule._meta.get_field("cluster").validators.append(validate_cluster)  # noqa: SLF001 (a documented part of models)

@@ -1,20 +1,23 @@
-"""What the probes ask, and what a worker waits for before it starts."""
+"""What the probes ask, and what a process needs before it starts."""
 
 import logging
-import os
 import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from sqlite3 import SQLITE_ERROR
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import InterfaceError, InternalError, OperationalError, ProgrammingError, connection
+from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, InternalError, OperationalError, connection
+from django.db.migrations.exceptions import InconsistentMigrationHistory
+from django.utils.module_loading import import_string
 from django_q.brokers import get_broker
+from django_q.conf import Conf
 
 from worker import heartbeat
 from worker.delivery import brief
@@ -57,22 +60,18 @@ def broker() -> None:
 SERVERS: dict[str, Callable[[], None]] = {"database": database, "broker": broker}
 
 
-def silent_servers() -> dict[str, str]:
-    """Return the servers that do not answer, each with the reason: it names the place, and no password."""
-    return {name: _without_passwords(brief(error)) for name, error in _failures().items()}
-
-
-def _failures() -> dict[str, Exception]:
-    failures = {}
+def silent_servers() -> dict[str, Exception]:
+    """Return the servers that do not answer, each with the reason."""
+    silent = {}
     for name, ask in SERVERS.items():
         try:
             ask()
         except Exception as error:  # each driver and client has exceptions of its own
             with suppress(Exception):
                 connection.close()
-            failures[name] = error
+            silent[name] = error
             logger.debug("The %s does not answer", name, exc_info=True)
-    return failures
+    return silent
 
 
 def may_pass(error: BaseException) -> bool:
@@ -82,61 +81,59 @@ def may_pass(error: BaseException) -> bool:
     return isinstance(error, Exception) and (isinstance(error, get_broker().passing) or bool(silent_servers()))
 
 
-def in_words(silent: dict[str, str]) -> str:
+def why_away(error: BaseException) -> str:
+    """Return the reason if an error is that of a server that is away, or takes nothing more; "" otherwise.
+
+    It asks nobody, so a page that fails need not wait once more for a server that is frozen.
+    """
+    broker_class = import_string(Conf.BROKER_CLASS)  # which may be a test's own
+    of_the_broker = (*getattr(broker_class, "away", ()), *getattr(broker_class, "passing", ()))
+    if not isinstance(error, (OperationalError, InterfaceError, *of_the_broker)):
+        return ""
+    if getattr(error.__cause__, "sqlite_errorcode", None) == SQLITE_ERROR:
+        return ""  # it is about the statement, such as a missing table
+    return reason(error)
+
+
+def reason(error: BaseException) -> str:
+    """Return an error in one line, without what stands before the @ of a URL."""
+    return re.sub(r"://[^\s/]*@", "://…@", brief(error))
+
+
+def in_words(silent: dict[str, Exception]) -> str:
     """Return a sentence for each server that does not answer."""
-    return " ".join(f"The {name} does not answer ({reason})." for name, reason in silent.items())
+    return " ".join(f"The {name} does not answer ({reason(error)})." for name, error in silent.items())
 
 
 def wait_for_servers() -> None:
-    """Wait until all servers answer; a line a try.
+    """Wait until all servers answer, and the database is migrated; a line a try.
 
     Raises:
-        CommandError: If one does not within START_WITHIN seconds, or can never be asked as it is configured.
+        CommandError: If that is not so within START_WITHIN seconds, or a server can never be asked as it is configured.
     """
     end, pause = time.monotonic() + START_WITHIN, 1.0
-    while failures := _failures():
-        for name, error in failures.items():
+    while problem := in_words(silent := silent_servers()) or missing_tables():
+        for error in silent.values():
             if isinstance(error, ImproperlyConfigured):
-                raise CommandError(_without_passwords(str(error))) from error
-            if _is_for_ever(error):
-                reason = _without_passwords(brief(error))
-                raise CommandError(f"The {name} cannot be used as it is configured ({reason}).") from error
-        silent = in_words({name: _without_passwords(brief(error)) for name, error in failures.items()})
+                raise CommandError(str(error)) from error
         left = end - time.monotonic()
         if left <= 0:
-            raise CommandError(f"{silent} Gave up after {START_WITHIN:.0f} s.")
-        logger.warning("%s Next try in %.0f s, for another %.0f s.", silent, pause, left)
+            raise CommandError(f"{problem} Gave up after {START_WITHIN:.0f} s.")
+        logger.warning("%s Next try in %.0f s, for another %.0f s.", problem, pause, left)
         time.sleep(pause)
         pause = min(pause * 2, 5.0)
 
 
-def _is_for_ever(error: Exception) -> bool:
-    """Say whether an error comes from the configuration: a driver or client that refuses an option, or reads no URL."""
-    if isinstance(error, ProgrammingError):  # PostgreSQL's own, such as of a missing table, have a code
-        return getattr(error.__cause__, "sqlstate", None) is None
-    if isinstance(error, OperationalError):  # libpq's, such as: invalid sslmode value: "of"
-        return bool(re.search(r"invalid \w+ value", str(error)))
-    return isinstance(error, TypeError | ValueError)
-
-
-def _without_passwords(text: str) -> str:
-    """Hide words of passwords in what a client says: of a URL that it misreads, it may show some as the port."""
-    for url in _urls([os.environ.get("DATABASE_URL", ""), settings.Q_CLUSTER]):
-        scheme, _, address = url.partition("://")
-        login, _, place = address.rpartition("@")
-        user, _, password = login.partition(":")
-        for word in set(re.findall(r"\w+", password)) - set(re.findall(r"\w+", f"{scheme} {user} {place}")):
-            text = re.sub(rf"\b{word}\b", "…", text)
-    return text
-
-
-def _urls(values: Any) -> Iterator[str]:
-    if isinstance(values, str):
-        if "://" in values:
-            yield values
-    elif isinstance(values, Mapping | list | tuple):
-        for value in values.values() if isinstance(values, Mapping) else values:
-            yield from _urls(value)
+def missing_tables() -> str:
+    """Return a sentence if a migration of the worker's or django-q2's was not run; "" also where that is not known."""
+    with suppress(Error, InconsistentMigrationHistory):
+        for alias in {DEFAULT_DB_ALIAS, settings.Q_CLUSTER.get("orm") or DEFAULT_DB_ALIAS}:
+            try:
+                call_command("migrate", "worker", database=alias, check_unapplied=True, verbosity=0)
+            except SystemExit:
+                command = "migrate" if settings.DEBUG else "release"
+                return f"The database is not migrated: run `python manage.py {command}`."
+    return ""
 
 
 def cluster(name: str) -> str:

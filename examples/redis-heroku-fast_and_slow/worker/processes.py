@@ -1,7 +1,8 @@
-"""The processes that PRODUCTION_PROCESSES names, as the rest of this app sees them."""
+"""The processes that PRODUCTION_PROCESSES names, and the clusters of Q_CLUSTER, as the rest of this app sees them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from django.conf import settings
 from django.utils.module_loading import import_string
@@ -33,3 +34,21 @@ def processes() -> Iterator[Process]:
 def workers() -> list[Process]:
     """Return the worker processes."""
     return [process for process in processes() if process.is_worker]
+
+
+def clusters() -> list[str]:
+    """Return the names of the clusters, each of which serves a queue."""
+    return [settings.Q_CLUSTER["name"], *(settings.Q_CLUSTER.get("ALT_CLUSTERS") or ())]
+
+
+def unknown_cluster(name: str | None) -> str:
+    """Return a sentence if there is no such cluster; none at all is the first."""
+    known = clusters()
+    return f"Q_CLUSTER knows no cluster {name!r}. {did_you_mean(name, known)}" if name and name not in known else ""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a sentence that helps who has mistyped a word."""
+    by_lower_case = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), by_lower_case, n=1)
+    return f"Did you mean {by_lower_case[close[0]]!r}?" if close else f"Known are: {', '.join(sorted(known))}."

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CUT_OFF = "cut off"  #: why a worker was killed that a stop has left no more time
 DEPTH = 10  #: messages with a worker that is quick at them, as many as Linux lets lie there: it need not wait for each
 QUICK = 0.01  #: seconds in which a quick worker is done with one
+PAUSE = 0.0005  #: seconds in which answers of workers that have enough to do gather, so that not each wakes this thread
 SLOW = 0.05  #: seconds after which what lies behind a task is taken back, for a worker that idles
 TRIES = 5  #: workers that may die of what is not a task's own run before it is given up: not each death is its fault
 
@@ -64,6 +65,8 @@ class HandOut:
     def turn(self) -> None:
         """Wait for whoever has something to say, and do what follows."""
         self.board.expect(HAND_OUT, 5.0)
+        if all(len(seat.out) > DEPTH // 2 for seat in self.seats.values()):
+            time.sleep(PAUSE)
         pressing = any(len(seat.out) > 1 for seat in self.seats.values())
         for descriptor, _ in self.poll.poll(SLOW * 1000 if pressing else 500):
             if seat := self.by_descriptor.get(descriptor):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from django.db import close_old_connections
 from django_q.conf import Conf
 
-from worker.cluster import packages
 from worker.cluster.board import LEASES
 from worker.cluster.messages import FAIL, RUN
 from worker.delivery import MAX_DELIVERIES, SUSPECT_AFTER, Delivery, brief
@@ -133,11 +132,6 @@ class Leases:
     def take(self, delivery: Delivery) -> None:
         """Hold a task, and offer it to the workers if it can be run."""
         held = self.agent.hold(RUN, payload=delivery.payload, receipt=delivery.receipt, count=delivery.count)
-        try:
-            packages.verify(delivery.payload)
-        except Exception as error:  # a wrong signature, or what is none
-            self.agent.set_aside(held, f"The task cannot be read: {brief(error)}")
-            return
         died = f"The task was handed out {delivery.count - 1} times, and each time its cluster died."
         if delivery.count > 2 * MAX_DELIVERIES:
             self.agent.set_aside(held, died)

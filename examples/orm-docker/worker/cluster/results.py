@@ -68,10 +68,11 @@ class Results:
             batch = [self.agent.replies.get(timeout=PRUNE_EVERY)]
         except queue.Empty:
             return []
-        end = time.monotonic() + (LINGER if self.is_busy else 0.0)
+        if self.is_busy:  # at once, and not for each: the thread that hands out needs the interpreter meanwhile
+            time.sleep(LINGER)
         with suppress(queue.Empty):
             while len(batch) < BATCH:
-                batch.append(self.agent.replies.get(timeout=max(0.0, end - time.monotonic())))
+                batch.append(self.agent.replies.get_nowait())
         self.is_busy = len(batch) >= BUSY
         return batch
 

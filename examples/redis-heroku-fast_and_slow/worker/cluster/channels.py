@@ -5,7 +5,6 @@ lock behind (multiprocessing's queues leave both: https://github.com/django-q2/d
 than INLINE bytes travels as a file of its own, by its descriptor.
 """
 
-import contextlib
 import errno
 import marshal
 import mmap
@@ -55,18 +54,23 @@ class Channel:
             OSError: If the other end is closed.
         """
         data = marshal.dumps(message)
-        with contextlib.ExitStack() as stack:
-            if len(data) > INLINE:
-                file = stack.enter_context(_file())
-                for begin in range(0, len(data), PIECE):
-                    file.write(memoryview(data)[begin : begin + PIECE])
-                data, descriptors = BY_FILE, [file.fileno()]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
-            try:  # socket.send_fds() of Python 3.11 forgets its flags
-                self.sock.sendmsg([data], rights, 0 if wait else socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return False
-            return True
+        if len(data) <= INLINE:
+            return self._send(data, descriptors, wait)
+        with _file() as file:
+            for begin in range(0, len(data), PIECE):
+                file.write(memoryview(data)[begin : begin + PIECE])
+            return self._send(BY_FILE, [file.fileno()], wait)
+
+    def _send(self, data: bytes, descriptors: Sequence[int], wait: bool) -> bool:
+        flags = 0 if wait else socket.MSG_DONTWAIT
+        try:
+            if descriptors:  # socket.send_fds() of Python 3.11 forgets its flags
+                self.sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))], flags)
+            else:
+                self.sock.send(data, flags)
+        except BlockingIOError:
+            return False
+        return True
 
     def receive(self, *, wait: bool = True) -> tuple[Any, ...] | None:
         """Return the next message; None if there is none, and it was not to wait, or if the other end is closed.
@@ -87,7 +91,7 @@ class Channel:
         if data == BY_FILE:
             return _content(descriptors[0])
         message: tuple[Any, ...] = marshal.loads(data)  # noqa: S302 (a process of this cluster has sent it)
-        return (*message, *descriptors) if descriptors else message
+        return (*message, *descriptors)
 
 
 def pair() -> tuple[Channel, Channel]:

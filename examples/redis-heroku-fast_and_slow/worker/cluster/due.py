@@ -22,6 +22,7 @@ from django_q.humanhash import uuid
 from django_q.models import Schedule
 from django_q.tasks import async_task
 
+from worker import allowed
 from worker.cluster.packages import instance, pack, table
 from worker.cluster.schedules import due
 from worker.delivery import Leasing, brief
@@ -94,6 +95,9 @@ def attempt(schedule: Schedule, intended: datetime, broker: Leasing, tells: Call
         if options["cluster"] in {None, Conf.CLUSTER_NAME}:
             options["broker"] = broker
         options["group"] = options.get("group", schedule.name or schedule.pk)
+        checked = (allowed.refusal(schedule.func), *map(allowed.refusal_of_options, (kwargs, options)))
+        if refused := next(filter(None, checked), ""):
+            return refused
         with transaction.atomic(
             router.db_for_write(Schedule)
         ):  # what the database refuses here spoils no more than this
@@ -139,7 +143,8 @@ def record(schedule: Schedule, problem: str) -> None:
     reason = f"The schedule {name} cannot be queued: {problem}"
     logger.error("%s; its next time is %s", reason, schedule.next_run)
     now = timezone.now()
-    task = {"id": uuid()[1], "name": name, "func": schedule.func, "args": (), "kwargs": {}, "hook": schedule.hook}
+    func = f"not queued: {schedule.func}"  # which the admin's "resubmit" does not find, since it may be refused
+    task = {"id": uuid()[1], "name": name, "func": func, "args": (), "kwargs": {}}
     task |= {"group": name, "started": now, "stopped": now, "success": False, "result": reason}
     table().bulk_create([instance(pack(task, ""), 1)])
 

@@ -4,10 +4,10 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 from django.db import DEFAULT_DB_ALIAS
 
-from worker.checks import check_database
+from worker.checks import require_database
 
 
 class Command(BaseCommand):
@@ -22,8 +22,7 @@ class Command(BaseCommand):
         Raises:
             CommandError: If the database is not one that outlives the release.
         """
-        for problem in check_database(None):
-            raise CommandError(f"{problem.msg} {problem.hint}")
+        require_database("worker.E020", "worker.E022")
         call_command("check", deploy=True, fail_level="WARNING")
         for alias in dict.fromkeys([DEFAULT_DB_ALIAS, settings.Q_CLUSTER.get("orm") or DEFAULT_DB_ALIAS]):
             call_command("migrate", database=alias, interactive=False)

@@ -5,16 +5,18 @@ django-prodserver 3.0.0 has a command of this name, which refuses workers and is
 """
 
 from argparse import ArgumentParser
-from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
+from django.db import connections
 from django_prodserver.backends.base import BaseProcessBackend
 from django_prodserver.management.base import BaseProcessCommand
 
-from worker.backend import begin_as
+from worker.checks import require_database
+from worker.health import missing_tables
+from worker.management.commands.qcluster import begin_as
 from worker.processes import processes
 
 
@@ -35,21 +37,21 @@ class Command(BaseProcessCommand):
         Raises:
             CommandError: If a check fails, the name is missing or unknown, or the backend lacks something.
         """
+        require_database("worker.E020")
         self.check()
-        if process_name not in self.names():
+        found = {process.name: process for process in processes()}
+        if process_name not in found:
             problem = f"There is no process {process_name!r}" if process_name else "The name of a process is missing"
-            raise CommandError(f"{problem}: PRODUCTION_PROCESSES has {', '.join(self.names())}.")
+            raise CommandError(f"{problem}: PRODUCTION_PROCESSES has {', '.join(found)}.")
+        if not found[process_name].is_worker and (problem := missing_tables()):  # for which a worker waits
+            raise CommandError(problem)
+        connections.close_all()
+        begin_as(found[process_name].cluster)
         try:
-            begin_as({process.name: process.cluster for process in processes()}[process_name])
             super().start_process(process_name, *args, **options)
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
 
     def list_process_names(self) -> None:
         """Print the names, one a line."""
-        self.stdout.write("\n".join(self.names()))
-
-    def names(self) -> list[str]:
-        """Return the names of the processes; [] if the setting is no dict, which a system check reports."""
-        processes = getattr(settings, "PRODUCTION_PROCESSES", {})
-        return list(processes) if isinstance(processes, Mapping) else []
+        self.stdout.write("\n".join(getattr(settings, "PRODUCTION_PROCESSES", ())))

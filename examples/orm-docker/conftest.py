@@ -1,10 +1,13 @@
-"""What the tests share: a queue in memory, so that none of them needs the broker's server."""
+"""What the tests share: a queue in memory, in the place of the broker's server, and somebody on the staff."""
 
 from typing import Any
 
 import pytest
+from django.test import Client
 from django_q.conf import Conf
 from django_q.signing import SignedPackage
+
+from core.models import User
 
 
 class Queue:
@@ -34,5 +37,12 @@ class Queue:
 def queue(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Provide the tasks that the test queues: nobody runs them but the test itself."""
     monkeypatch.setattr(Queue, "tasks", [])
-    monkeypatch.setattr(Conf, "BROKER_CLASS", "tests.conftest.Queue")
+    monkeypatch.setattr(Conf, "BROKER_CLASS", "conftest.Queue")
     return Queue.tasks
+
+
+@pytest.fixture
+def staff(client: Client, db: None) -> Client:
+    """Provide the browser of somebody on the staff, who needs no password here: to hash one takes long."""
+    client.force_login(User.objects.create(username="ada", is_staff=True))
+    return client

@@ -1,0 +1,116 @@
+"""Which functions a schedule may run: whoever may add one in the admin could otherwise run any, as the worker's user.
+
+What is typed is checked where it is saved with validation, as the admin and django-q2's schedule() do, and once more by
+the worker that queues the task.
+"""
+
+import pydoc
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from django.apps import AppConfig, apps
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, register
+from django.core.exceptions import ValidationError
+from django_q.models import Schedule
+
+from worker.delivery import brief
+
+INSTALLED = {"dist-packages", "site-packages"}  #: folders of what others wrote
+
+
+def modules() -> Sequence[str]:
+    """Return the modules, packages or single functions that Q_SCHEDULE_MODULES names; by default the project's apps."""
+    own = [app.name for app in apps.get_app_configs() if not INSTALLED.intersection(Path(app.path).parts)]
+    named: Sequence[str] = getattr(settings, "Q_SCHEDULE_MODULES", [name for name in own if name != __package__])
+    return named
+
+
+def refusal(path: Any) -> str:
+    """Return why a schedule may not run what a dotted path names, or ""."""
+    allowed = modules()
+    problem = f"A schedule may not run {path!r}: Q_SCHEDULE_MODULES allows {', '.join(allowed) or 'no module'}."
+    if not _is_below(path, allowed):
+        return problem
+    try:
+        function = pydoc.locate(path)
+    except Exception as error:  # whatever a module raises when it is imported
+        return f"A schedule cannot run {path!r}, since its module cannot be imported: {brief(error)}."
+    if not callable(function):
+        return f"A schedule cannot run {path!r}: there is no such function."
+    # The path may lead elsewhere: core.tasks.os.system does, where core.tasks imports os.
+    return "" if path in allowed or _is_below(getattr(function, "__module__", None), allowed) else problem
+
+
+def refusal_of_options(options: Any) -> str:
+    """Return why a schedule may not give async_task() these options, or ""."""
+    if not isinstance(options, Mapping):
+        return f"A schedule's q_options are a dict, not {options!r}."
+    if "chain" in options:
+        return "A schedule may not queue a chain: let its function do so."
+    return refusal(options["hook"]) if options.get("hook") else ""
+
+
+def _is_below(path: Any, allowed: Sequence[str]) -> bool:
+    return any(f"{path}.".startswith(f"{name}.") for name in allowed)
+
+
+def validate(path: str) -> None:
+    """Validate a schedule's function or hook.
+
+    Raises:
+        ValidationError: If it may not be run.
+    """
+    if problem := refusal(path):
+        raise ValidationError(problem)
+
+
+def validate_args(text: str) -> None:
+    """Validate a schedule's arguments.
+
+    Raises:
+        ValidationError: If they cannot be read.
+    """
+    _read(Schedule(args=text))
+
+
+def validate_kwargs(text: str) -> None:
+    """Validate a schedule's keyword arguments, which may hold options of async_task().
+
+    Raises:
+        ValidationError: If they cannot be read, or name what may not be run.
+    """
+    kwargs = _read(Schedule(kwargs=text))
+    for options in (kwargs, kwargs.get("q_options") or {}):
+        if problem := refusal_of_options(options):
+            raise ValidationError(problem)
+
+
+def _read(schedule: Schedule) -> dict[str, Any]:
+    from worker.cluster.due import arguments
+
+    try:
+        return arguments(schedule)[1]
+    except ValueError as error:
+        raise ValidationError(f"A schedule cannot be queued: {error}.") from error
+
+
+# Where a model is validated, these are asked as well; they are no part of the field's migrations.
+for _name, _validator in {"func": validate, "hook": validate, "args": validate_args, "kwargs": validate_kwargs}.items():
+    Schedule._meta.get_field(_name).validators.append(_validator)  # noqa: SLF001 (a documented part of models)
+
+
+@register()
+def check_modules(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check Q_SCHEDULE_MODULES."""
+    named = modules()
+    if isinstance(named, list | tuple) and all(isinstance(name, str) and name for name in named):
+        return []
+    return [
+        Error(
+            f"Q_SCHEDULE_MODULES is {named!r}, no list of modules.",
+            hint="Write ['core'] for core and all below it.",
+            id="worker.E040",
+        )
+    ]

@@ -1,0 +1,64 @@
+"""Whether the servers answer, for as many as want to know: each server is asked one question at a time."""
+
+import logging
+import time
+from collections.abc import Callable
+from threading import Lock, Thread
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from worker.health import SERVERS
+
+LIMIT = 2.0  #: seconds after which a question counts as not answered
+SHARED = 1.0  #: seconds for which an answer is given to all
+
+logger = logging.getLogger(__name__)
+
+
+class Question(Thread):
+    """Asks a server, in a thread: nobody can tell how long it takes."""
+
+    def __init__(self, ask: Callable[[], None]) -> None:
+        """Ask."""
+        super().__init__(daemon=True)
+        self.ask, self.answered, self.begun = ask, False, time.monotonic()
+        self.start()
+
+    def run(self) -> None:
+        """Note whether an answer came."""
+        try:
+            self.ask()
+            self.answered = True
+        except Exception:  # each driver and client has exceptions of its own
+            logger.debug("A server does not answer", exc_info=True)
+        finally:
+            for connection in connections.all(initialized_only=True):
+                BaseDatabaseWrapper.close(connection)  # SQLite's own close() leaves a database in memory open
+
+    def is_old(self) -> bool:
+        """Say whether the answer is too old to be shared."""
+        return not self.is_alive() and time.monotonic() > self.begun + SHARED
+
+    def wait(self) -> bool:
+        """Say whether an answer has come, once it has or can be waited for no longer."""
+        self.join(max(self.begun + LIMIT - time.monotonic(), 0))
+        return self.answered
+
+
+class Readiness:
+    """What this process knows of the servers."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.lock = Lock()
+        self.questions: dict[str, Question] = {}
+
+    def silent(self) -> list[str]:
+        """Return the servers that do not answer."""
+        with self.lock:
+            for name, ask in SERVERS.items():
+                if name not in self.questions or self.questions[name].is_old():
+                    self.questions[name] = Question(ask)
+            questions = dict(self.questions)
+        return [name for name, question in questions.items() if not question.wait()]
