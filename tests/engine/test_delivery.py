@@ -30,3 +30,9 @@ def test_an_error_whose_text_cannot_be_read_is_told() -> None:
             raise RuntimeError
 
     assert brief(Silent()) == "Silent: its text cannot be read"
+
+
+@pytest.mark.parametrize("password", ["secret", "pa/ss-word", "p@ss:w#rd", "long" * 60])
+def test_an_error_is_told_without_a_password(password: str) -> None:
+    error = ConnectionError(f"cannot reach redis://me:{password}@db:6379/0")
+    assert brief(error) == "ConnectionError: cannot reach redis://…@db:6379/0"

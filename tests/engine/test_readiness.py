@@ -6,7 +6,7 @@ from threading import Event
 from unittest.mock import Mock
 
 import pytest
-from django.db import OperationalError, ProgrammingError, connection
+from django.db import OperationalError, ProgrammingError, connection, transaction
 from django.http import HttpRequest
 from worker import readiness
 from worker.health import why_away
@@ -49,8 +49,16 @@ def test_all_wait_for_one_question_and_not_for_long(ask: Mock, monkeypatch: pyte
 
 
 @pytest.mark.django_db
-def test_a_missing_table_is_no_outage() -> None:
-    with pytest.raises((OperationalError, ProgrammingError)) as error, connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM nowhere")
-    assert why_away(error.value) == ""
-    assert OutageMiddleware(Mock()).process_exception(HttpRequest(), error.value) is None
+def test_what_is_wrong_with_a_statement_is_no_outage() -> None:
+    statements = ["SELECT 1 FROM nowhere"]
+    if connection.vendor == "postgresql":
+        statements.append("SET LOCAL statement_timeout = 20; SELECT pg_sleep(5)")
+    for statement in statements:
+        with (
+            pytest.raises((OperationalError, ProgrammingError)) as error,
+            transaction.atomic(),
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(statement)
+        assert why_away(error.value) == ""
+        assert OutageMiddleware(Mock()).process_exception(HttpRequest(), error.value) is None

@@ -506,8 +506,10 @@ class Lab:
     def slow(self, table: str, seconds: int) -> Iterator[None]:
         """Let each statement that inserts into a table of PostgreSQL take so many seconds."""
         self.call("slow_down", table=table, seconds=seconds)
-        yield
-        self.call("slow_down", table=table, seconds=0)
+        try:
+            yield
+        finally:
+            self.call("slow_down", table=table, seconds=0)
 
     def entries(self) -> list[list[str]]:
         """Return the lines of the ledger, in words."""

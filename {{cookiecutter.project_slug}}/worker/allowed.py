@@ -40,7 +40,10 @@ def refusal(path: Any) -> str:
     if not callable(function):
         return f"A schedule cannot run {path!r}: there is no such function."
     # The path may lead elsewhere: core.tasks.os.system does, where core.tasks imports os.
-    return "" if path in allowed or _is_below(getattr(function, "__module__", None), allowed) else problem
+    home = getattr(function, "__module__", None)
+    if path in allowed or _is_below(home, allowed):
+        return ""
+    return f"{problem[:-1]}, and it is of {home}. If it is meant, name {path!r} there."
 
 
 def refusal_of_options(options: Any) -> str:

@@ -112,7 +112,7 @@ class UploadLimitMiddleware(Middleware):
 
 
 class OutageMiddleware(Middleware):
-    """Answers 503 for a page that fails since the broker or the database is away."""
+    """Answers 503 for a view that fails since the broker or the database is away."""
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Hand the request on."""
