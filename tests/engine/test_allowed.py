@@ -1,6 +1,7 @@
 """Which functions schedules may run: what is typed in the admin, and what a worker is to queue."""
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from core.models import User
@@ -112,6 +113,14 @@ def test_the_setting_names_others(settings: Settings) -> None:
     settings.Q_SCHEDULE_MODULES = ["math", "django.core.management.call_command"]
     assert refusal("math.floor") == refusal("django.core.management.call_command") == ""
     assert refusal("mathematics.floor") != "" != refusal(ALLOWED)
+
+
+def test_a_refusal_says_what_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refusal(str(refusal)).endswith("write its dotted path, as in 'core.tasks.count_words'.")
+    monkeypatch.setattr("core.tasks.part", partial(int, base=2), raising=False)
+    assert refusal("core.tasks.part").endswith(
+        "Add it there, or write a function. It is of functools, whatever its path."
+    )
 
 
 @pytest.mark.parametrize("wrong", ["core", [1], None, [""]])

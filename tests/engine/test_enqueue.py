@@ -1,5 +1,6 @@
 """Many tasks at once: one request to the broker, and for the rest what async_task() does for each."""
 
+import inspect
 import logging
 from typing import Any
 
@@ -80,6 +81,13 @@ def takes_all(**words: object) -> None:
     """Stand for a task that takes any word."""
 
 
+def injected(*args: object, tenant: str = "", **words: object) -> None:
+    """Stand for a task with a decorator that tells of another signature."""
+
+
+injected.__signature__ = inspect.signature(takes)  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
@@ -98,7 +106,9 @@ def test_an_option_that_is_none_is_refused_where_it_is_given(broker: Counting, w
     assert not broker.requests
 
 
-@pytest.mark.parametrize("function", [takes_all, f"{__name__}.takes_all", "a_module.that_web_does_not_have", dict])
+@pytest.mark.parametrize(
+    "function", [takes_all, injected, f"{__name__}.takes_all", "a_module.that_web_does_not_have", dict]
+)
 def test_a_word_that_may_be_the_functions_is_not_refused(broker: Counting, function: Any) -> None:
     enqueue_many(function, [()], broker=broker, time_out=3)
     enqueue_many(takes, [("a",)], broker=broker, times=3, timeout=9, task_name="a", group="b")
@@ -112,6 +122,8 @@ def test_a_cluster_that_nobody_serves_is_refused_where_it_is_named(broker: Count
         async_task(takes, "a", broker=broker, cluster="fats")
     with pytest.raises(ValueError, match=sentence):
         enqueue_many(takes, [("a",)], broker=broker, cluster="fats")
+    with pytest.raises(ValueError, match=r"^Q_CLUSTER knows no cluster 3\. Known are: "):
+        async_task(takes, "a", broker=broker, cluster=3)
     assert not broker.requests
     enqueue_many(takes, [("a",)], broker=broker, cluster="fast")
     enqueue_many(takes, [("a",)], broker=broker, cluster=settings.Q_CLUSTER["name"])

@@ -30,7 +30,10 @@ def modules() -> Sequence[str]:
 def refusal(path: Any) -> str:
     """Return why a schedule may not run what a dotted path names, or ""."""
     allowed = modules()
-    problem = f"A schedule may not run {path!r}: Q_SCHEDULE_MODULES allows {', '.join(allowed) or 'no module'}."
+    if str(path).startswith("<"):  # what a function is as a text
+        return f"A schedule cannot run {path}: write its dotted path, as in 'core.tasks.count_words'."
+    names = ", ".join(allowed) or "no module"
+    problem = f"A schedule may not run {path!r}: Q_SCHEDULE_MODULES allows {names}. Add it there, or write a function."
     if not _is_below(path, allowed):
         return problem
     try:
@@ -43,7 +46,7 @@ def refusal(path: Any) -> str:
     home = getattr(function, "__module__", None)
     if path in allowed or _is_below(home, allowed):
         return ""
-    return f"{problem[:-1]}, and it is of {home}. If it is meant, name {path!r} there."
+    return f"{problem} It is of {home}, whatever its path."
 
 
 def refusal_of_options(options: Any) -> str:
