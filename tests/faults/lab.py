@@ -613,13 +613,21 @@ class Mixture:
         links = {key for name in self.chains for key in self.links(name)}
         return self.hooked | self.loads | self.schedules | links
 
-    def check(self, *alive: Worker) -> None:
-        """All is done and saved, each hook was called, and each chain went in its order."""
+    def called(self) -> set[str]:
+        """Return the tasks whose hook was called."""
+        return {event.partition(":")[0] for event in self.lab.events("hook")}
+
+    def cut_off(self, *clusters: Cluster) -> set[str]:
+        """Return the tasks whose worker was killed in the middle of their hook, as the logs of these clusters say."""
+        logs = (cluster.whole_log() for cluster in clusters)
+        return {key for log in logs for key in re.findall(r"The hook of (\w+) has failed", log)}
+
+    def check(self, *alive: Cluster) -> None:
+        """All is done and saved, each hook was called or is named, and each chain went in its order."""
         lab, keys = self.lab, self.keys
         lab.wait(lambda: keys <= lab.ends().keys(), lambda: f"the end of {keys - lab.ends().keys()}", *alive)
         lab.wait(lambda: keys <= lab.succeeded().keys(), "the results of all kinds of tasks", *alive)
-        called = {f"{key}:" for key in self.hooked}
-        lab.wait(lambda: called <= {event.rstrip("0123456789") for event in lab.events("hook")}, "all hooks", *alive)
+        lab.wait(lambda: self.hooked <= self.called() | self.cut_off(*alive), "all hooks", *alive)
         for name in self.chains:
             ends = list(dict.fromkeys(key for key in lab.events("end") if key.startswith(f"{name}-")))
             assert ends == self.links(name), f"{name} went astray: {ends}\n{lab.report()}"
