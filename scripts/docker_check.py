@@ -12,6 +12,7 @@ import os
 import pty
 import re
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -273,8 +274,8 @@ class Deployment:
         run("sh", "-c", self.line("./deploy"), folder=self.folder)
 
     @contextmanager
-    def watched(self) -> Iterator[list[float]]:
-        """Ask web all the time, as a proxy that goes to whichever port answers; yield the seconds without an answer."""
+    def watched(self) -> Iterator[None]:
+        """Ask web all the time, as a proxy that goes to whichever port answers; make sure that it always does."""
         gaps, leaving = [0.0], threading.Event()
 
         def ask() -> None:
@@ -287,10 +288,13 @@ class Deployment:
         thread = threading.Thread(target=ask)
         thread.start()
         try:
-            yield gaps
+            yield
         finally:
             leaving.set()
             thread.join()
+        print(f"{'':8} {'longest time without an answer':40} {max(gaps):6.1f} s", flush=True)
+        if max(gaps) > GAP:
+            raise ProblemError(f"web did not answer for {max(gaps):.1f} s")
 
     def check_deploy(self) -> None:
         """Deploy a second version with the line of DEPLOY.md in the middle of tasks, as some other user."""
@@ -298,36 +302,66 @@ class Deployment:
         (self.folder / "core" / "second.py").touch()
         services = self.overridden["services"]
         self.override({"services": services | {name: {"user": f"{STRANGER}:{STRANGER}"} for name in self.processes}})
-        with self.watched() as gaps:
+        with self.watched():
             self.deploy()
-        print(f"{'':8} {'longest time without an answer':40} {max(gaps):6.1f} s", flush=True)
-        if max(gaps) > GAP:
-            raise ProblemError(f"web did not answer for {max(gaps):.1f} s")
         for name in self.processes:
             self.shell(f"import core.second, os; assert os.getuid() == {STRANGER}", "exec", "-T", name)
         self.check_done("deploy", count)
         self.check_health()
 
-    def check_failure(self) -> None:
-        """Deploy a version that cannot be: the one before goes on."""
-        settings = self.folder / "config/settings.py"
-        text, before = settings.read_text(), self.states()
-        settings.write_text(f"{text}\nraise SystemExit('This version is broken.')\n")
-        try:
+    def check_interrupted(self) -> None:
+        """Interrupt a deploy while its new web starts, and deploy once more."""
+        (self.folder / "core" / "third.py").touch()
+        with self.watched():
+            with subprocess.Popen(
+                ["/bin/sh", "-c", self.line("./deploy")],
+                cwd=self.folder,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            ) as process:
+                while len(self.compose("ps", "--quiet", "web").split()) < 2 and process.poll() is None:
+                    time.sleep(0.1)
+                os.killpg(process.pid, signal.SIGTERM)  # as Ctrl-C, which a job in the background does not hear
+            if process.returncode == 0:
+                raise ProblemError("the deploy ended before it was interrupted")
             self.deploy()
+        if len(webs := self.compose("ps", "--all", "--quiet", "web").split()) != 1:
+            raise ProblemError(f"not one web: {webs}")
+        for name in self.processes:
+            self.shell("import core.third", "exec", "-T", name)
+        self.check_health()
+
+    def check_failure(self) -> None:
+        """Deploy versions that cannot be, and one whose web runs but is never well: the one before goes on."""
+        settings = self.folder / "config/settings.py"
+        text, overridden = settings.read_text(), self.overridden
+        settings.write_text(f"{text}\nraise SystemExit('This version is broken.')\n")
+        self.refuse("This version is broken.")
+        settings.write_text(text)
+        services = overridden["services"]
+        ill = {"test": ["CMD", "false"], "interval": "1s", "start_period": "1s", "retries": 2}
+        self.override({"services": services | {"web": {**services.get("web", {}), "healthcheck": ill}}})
+        self.refuse("Listening at")
+        self.override(overridden)
+        self.check_tasks()
+
+    def refuse(self, told: str) -> None:
+        """Deploy in vain: it says so and what the new version logged, and the containers stay."""
+        before = self.states()
+        try:
+            with self.watched():
+                self.deploy()
         except ProblemError as error:
-            if "The new version is not well" not in str(error) or "This version is broken." not in str(error):
+            if "The new version is not well" not in str(error) or told not in str(error):
                 raise
         else:
             raise ProblemError("a broken version is deployed")
-        finally:
-            settings.write_text(text)
         after = self.states()
         if {name: after[name]["ID"] for name in self.processes} != {
             name: before[name]["ID"] for name in self.processes
         }:
             raise ProblemError(f"not the same containers any more: {after}")
-        self.check_tasks()
 
     def check_rollback(self) -> None:
         """Go back to the first version, as the page of this hosting says after the checkout: it is a deploy, too."""
@@ -443,7 +477,9 @@ def check(broker: str, row: dict[str, Any], answers: list[str]) -> None:
                 deployment.check_tasks()
             with step(broker, "second version deployed during tasks"):
                 deployment.check_deploy()
-            with step(broker, "broken version refused"):
+            with step(broker, "deploy interrupted and done again"):
+                deployment.check_interrupted()
+            with step(broker, "broken versions refused"):
                 deployment.check_failure()
             with step(broker, "rolled back"):
                 deployment.check_rollback()
