@@ -349,14 +349,14 @@ class Deployment:
     def refuse(self, told: str) -> None:
         """Deploy in vain: it says so and what the new version logged, and the containers stay."""
         before = self.states()
-        try:
-            with self.watched():
+        with self.watched():
+            try:
                 self.deploy()
-        except ProblemError as error:
-            if "The new version is not well" not in str(error) or told not in str(error):
-                raise
-        else:
-            raise ProblemError("a broken version is deployed")
+            except ProblemError as error:
+                if "The new version is not well" not in str(error) or told not in str(error):
+                    raise
+            else:
+                raise ProblemError("a broken version is deployed")
         after = self.states()
         if {name: after[name]["ID"] for name in self.processes} != {
             name: before[name]["ID"] for name in self.processes
