@@ -17,6 +17,7 @@ from tests.processes import Command, Environment, run
 #: What a platform sets in production, apart from the addresses of servers.
 PRODUCTION: Mapping[str, str] = {
     "ALLOWED_HOSTS": HOST,
+    "AWS_REGION": "eu-west-1",
     "SECRET_KEY": hashlib.sha256(b"a key that nobody need keep").hexdigest(),
 }
 

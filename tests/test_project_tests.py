@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -52,6 +53,8 @@ def test_make_test_takes_seconds_where_nothing_is_set(
     uv = os.pathsep.join([str(Path(find_uv_bin()).parent), os.environ["PATH"]])
     environment: Environment = {**uv_environment(interpreter), "PATH": uv, "TMPDIR": str(workplace.temporary)}
     run(["make", "install"], workplace.path, environment)
+    refused = run(["make", "check"], workplace.path, {**environment, "Q_WORKERS": "two"}, expect=2)
+    assert refused.splitlines()[-2].endswith('Environment variable "Q_WORKERS" invalid: Not a valid integer.')
     begun = time.monotonic()
     printed = run(["make", "test"], workplace.path, environment)
     assert time.monotonic() - begun < SECONDS
@@ -64,26 +67,32 @@ def test_make_test_takes_seconds_where_nothing_is_set(
 
 #: Of an app `blog`, in the place where Django's own documentation puts tests.
 BLOG_TESTS = """
+from django.test import TestCase
 import warnings
-
 from django.conf import settings
 from django.contrib.staticfiles import finders
 from django.template.loader import get_template
-from django.test import TestCase
 from django_q.tasks import async_task
-
 
 class BlogTest(TestCase):
     def test_it(self) -> None:
-        warnings.warn_explicit("It is old.", DeprecationWarning, "elsewhere.py", 1, module="elsewhere")
+        warnings.warn_explicit('It is old.', DeprecationWarning, 'elsewhere.py', 1, module='elsewhere')
         get_template("site.html")
-        assert finders.find("site.css")
-        assert settings.BASE_DIR / "locale" in settings.LOCALE_PATHS
-        async_task("time.sleep", 0)
+        with self.assertRaises(LookupError):
+            settings.LOCALE_PATHS[1]
+        self.assertTrue(finders.find('site.css'))
+        self.assertEqual( settings.LOCALE_PATHS, [settings.BASE_DIR / 'locale'])
+        async_task('time.sleep', 0)
 """
 of_each_django = [
     next(it for it in COMBINATIONS if it.django_version == django) for django in CHOICES["django_version"]
 ]
+
+
+def recipe(project: Path, target: str) -> list[str]:
+    """Return what a target of the Makefile runs by uv."""
+    (lines,) = re.findall(rf"^{target}:.*\n((?:\t.*\n)*)", (project / "Makefile").read_text(), re.MULTILINE)
+    return re.findall(r"^\tuv run (.*)", lines.replace("$$", "$"), re.MULTILINE)
 
 
 def start_blog(workplace: Workplace) -> None:
@@ -99,14 +108,15 @@ def start_blog(workplace: Workplace) -> None:
 @each("", lambda combination: iter([()]), of_each_django)
 def test_a_new_app_is_clean_tested_and_in_the_image(combination: Combination, workplace: Workplace) -> None:
     start_blog(workplace)
-    commands = re.findall(
-        r"^\tuv run (ruff .*|djlint .*|mypy .*)", (workplace.path / "Makefile").read_text(), re.MULTILINE
-    )
-    assert len(commands) == 4
-    for command in commands:
+    lint = recipe(workplace.path, "lint")
+    assert len(lint) == 4
+    for command in lint:
         cache = ("--cache-dir", str(workplace.python.parent.parent / "mypy_cache")) * command.startswith("mypy")
         workplace.run(*command.split(), *cache, environment={"DEBUG": "true"})
     (workplace.path / "blog/tests.py").write_text(BLOG_TESTS)
+    (workplace.path / "templates/site.html").write_text("<div>\n<p>A page.</p>\n</div>\n")
+    for command in [*recipe(workplace.path, "format"), *lint[:3]]:
+        run(["sh", "-c", command], workplace.path, workplace.environment({"DEBUG": "true"}))
     printed = workplace.run("pytest", "-k", "BlogTest", environment={"DEBUG": "true"})
     assert re.search(r" 1 passed, .* 1 warning", printed), printed
     check_context(workplace.path)
@@ -163,6 +173,8 @@ def test_make_run_needs_no_server_and_a_ctrl_c_leaves_time_to_tasks(
     uv = os.pathsep.join([str(Path(find_uv_bin()).parent), os.environ["PATH"]])
     environment = {**uv_environment(interpreter), "PATH": uv, "TMPDIR": str(workplace.temporary)}
     environment["PORT"] = str(free_port())
+    example = (workplace.path / ".env.example").read_text()
+    (workplace.path / ".env").write_text(example.replace("localhost:5566", f"localhost:{free_port()}"))
     nap = f"from django_q.tasks import async_task; async_task('time.sleep', {HONCHO_WAITS + 3})"
     terminal = Terminal("make run", workplace.path, environment)
     try:
@@ -177,3 +189,14 @@ def test_make_run_needs_no_server_and_a_ctrl_c_leaves_time_to_tasks(
         assert terminal.shell.wait(DEADLINE) in {0, -signal.SIGINT}
     finally:
         terminal.close()
+
+
+@each("", lambda combination: iter([()]), [newest("sqs")])
+def test_a_port_that_is_taken_is_named(combination: Combination, workplace: Workplace) -> None:
+    makefile = (workplace.path / "Makefile").read_text().replace("$$", "$")
+    (command,) = re.findall(r"\.venv/bin/(.*) > /dev/null &", makefile)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (workplace.path / ".env").write_text(f"AWS_ENDPOINT_URL_SQS=http://localhost:{port}\n")
+        printed = run(["sh", "-c", command], workplace.path, workplace.environment({}), expect=1)
+    assert f"Port {port} is in use by another program." in printed

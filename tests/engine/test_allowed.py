@@ -108,6 +108,17 @@ def test_code_that_schedules_is_told_at_once() -> None:
         schedule("math.copysign", 2, -1)
 
 
+@pytest.mark.parametrize("minutes", [None, 0])
+def test_a_schedule_of_minutes_says_how_many(staff: Client, minutes: int | None) -> None:
+    sentence = "A schedule of type Minutes needs their number, 1 or more."
+    answer = staff.post(ADD, typed({"schedule_type": Schedule.MINUTES, "minutes": str(minutes or "")}))
+    assert answer.context["adminform"].form.errors == {"__all__": [sentence]}
+    with pytest.raises(ValidationError, match=sentence):
+        schedule(ALLOWED, "one two", schedule_type=Schedule.MINUTES, minutes=minutes)
+    assert schedule(ALLOWED, "one two", schedule_type=Schedule.MINUTES, minutes=1).pk
+    assert schedule(ALLOWED, "one two", schedule_type=Schedule.DAILY, minutes=minutes).pk
+
+
 def test_the_setting_names_others(settings: Settings) -> None:
     assert "Q_SCHEDULE_MODULES allows core" in refusal("math.floor")
     settings.Q_SCHEDULE_MODULES = ["math", "django.core.management.call_command"]

@@ -67,6 +67,12 @@ def test_development_needs_nothing_but_debug(project: Path) -> None:
     assert "WAL" in settings["DATABASES"]["default"]["OPTIONS"]["init_command"]
 
 
+def test_an_empty_variable_counts_as_unset_in_development(project: Path) -> None:
+    given = dict.fromkeys(["SECRET_KEY", "DATABASE_URL", "EMAIL_URL"], "")
+    assert values(project, DEBUG="true", **given) == values(project, DEBUG="true")
+    assert values(project, **PRODUCTION, EMAIL_URL="") == values(project, **PRODUCTION)
+
+
 def test_the_env_file_is_read_and_the_environment_wins(project: Path) -> None:
     (project / ".env").write_text("DEBUG=true\nPORT=1234\nLOG_LEVEL=DEBUG\n")
     settings = values(project, PORT="4321")
@@ -170,6 +176,8 @@ def test_a_url_that_can_be_read_is(project: Path, url: str) -> None:
             "invalid: ['write postgres://user:password@host:5432/name, and in the password %2F",
         ),
         ("DATABASE_URL", "nonsense://db/site", 'Environment variable "DATABASE_URL" invalid: Not a valid database URL'),
+        ("DATABASE_URL", "sqlite://db.sqlite3", "invalid: ['write sqlite:///db.sqlite3, with three slashes"),
+        ("DATABASE_URL", "sqlite://data/db.sqlite3", "write sqlite:///db.sqlite3"),
         ("PORT", "http", 'Environment variable "PORT" invalid: Not a valid integer'),
         ("PORT", "70000", "less than or equal to 65535"),
         ("WEB_CONCURRENCY", "0", "greater than or equal to 1"),

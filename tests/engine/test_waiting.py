@@ -9,10 +9,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError
 from django.db import OperationalError, connection
 from django.db.migrations.recorder import MigrationRecorder
-from project import manage
+from project import free_port, manage
 from pytest_django import Settings
 from worker import health
 
+RELEASED = {"DEBUG": "false", "SECRET_KEY": "x" * 50 + "12345", "ALLOWED_HOSTS": "www.example.com"}
 only_on_postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="of PostgreSQL only")
 
 
@@ -76,6 +77,16 @@ def test_a_database_without_tables_stops_web_with_a_sentence(tmp_path: Path) -> 
     )
     sentence = "CommandError: The database is not migrated: run `python manage.py migrate`.\n"
     assert (done.returncode, done.stderr) == (1, sentence)
+
+
+def test_a_database_that_is_away_stops_a_migration_with_a_sentence() -> None:
+    url = f"postgres://me:pa55word@127.0.0.1:{free_port()}/site"
+    for command, env in (("migrate", {"DEBUG": "true"}), ("release", RELEASED)):
+        done = manage(command, env={**env, "DATABASE_URL": url})
+        assert done.returncode == 1
+        assert "(worker.E025) The database default does not answer (OperationalError: connection failed" in done.stderr
+        assert "pa55word" not in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_what_stands_before_the_host_of_a_url_is_not_shown(broker: Mock) -> None:

@@ -27,6 +27,8 @@ env = Env()
 for variable, text in os.environ.items():
     if text.endswith("\n"):  # as secrets do that were made from a file
         os.environ[variable] = text.rstrip("\r\n")
+if not os.environ.get("EMAIL_URL"):
+    os.environ.pop("EMAIL_URL", None)  # empty counts as unset
 
 
 def stripped(values: list[str]) -> list[str]:
@@ -38,7 +40,7 @@ def stripped(values: list[str]) -> list[str]:
 
 DEBUG = env.bool("DEBUG", False)  # dangerous in production: it shows settings and source to visitors
 if DEBUG:
-    SECRET_KEY = env.str("SECRET_KEY", "django-insecure-for-development-only")
+    SECRET_KEY = env.str("SECRET_KEY", "") or "django-insecure-for-development-only"
 else:
     SECRET_KEY = env.str("SECRET_KEY", validate=validate.Length(min=1))
 # Old keys: sessions signed with them stay valid after SECRET_KEY has changed.
@@ -153,7 +155,11 @@ READABLE = validate.Regexp(
     error="write postgres://user:password@host:5432/name, "
     "and in the password %2F for /, %23 for #, %3F for ?, %40 for @, %3A for : and %25 for %.",
 )
-if env.str("DATABASE_URL", "", validate=READABLE):
+THREE_SLASHES = validate.Regexp(
+    r"(?!sqlite://[^/])|sqlite://:memory:$",  # with two, the name would be a host's, and the database in memory
+    error="write sqlite:///db.sqlite3, with three slashes, or four before an absolute path.",
+)
+if env.str("DATABASE_URL", "", validate=[READABLE, THREE_SLASHES]):
     DATABASES["default"] = dict(env.dj_db_url("DATABASE_URL"))
 DATABASES["default"] |= {
     # A connection for each request, or for each look at the queue, costs more than the query that it carries.

@@ -93,6 +93,16 @@ def validate_kwargs(text: str) -> None:
             raise ValidationError(problem)
 
 
+def clean(schedule: Schedule) -> None:
+    """Validate what no field can tell by itself.
+
+    Raises:
+        ValidationError: If it is to run every so many minutes, and it is not said how many.
+    """
+    if schedule.schedule_type == Schedule.MINUTES and not schedule.minutes:
+        raise ValidationError("A schedule of type Minutes needs their number, 1 or more.")
+
+
 def _read(schedule: Schedule) -> dict[str, Any]:
     from worker.cluster.due import arguments
 
@@ -105,6 +115,7 @@ def _read(schedule: Schedule) -> dict[str, Any]:
 # Where a model is validated, these are asked as well; they are no part of the field's migrations.
 for _name, _validator in {"func": validate, "hook": validate, "args": validate_args, "kwargs": validate_kwargs}.items():
     Schedule._meta.get_field(_name).validators.append(_validator)  # noqa: SLF001 (a documented part of models)
+Schedule.clean = clean  # django-q2 1.11.1 has none of its own
 
 
 @register()

@@ -3,7 +3,7 @@
 import inspect
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register  # noqa: A004
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.utils.module_loading import import_string
 from django_prodserver.backends.base import BaseProcessBackend, BaseWorkerBackend
 from django_q import conf
 
 from worker.conf import setting
+from worker.delivery import brief
 from worker.processes import clusters, did_you_mean, unknown_cluster, workers
 
 ENTRY = "{'BACKEND': 'django_prodserver.backends.workers.django_q2.DjangoQ2Worker', 'ARGS': {'name': 'slow'}}"
@@ -147,6 +148,17 @@ def check_databases(**_: Any) -> Iterator[CheckMessage]:
         elif connections[alias].vendor == "postgresql" and (problem := refused_option(connections[alias])):
             where = "DATABASE_URL" if alias == DEFAULT_DB_ALIAS else f"DATABASES[{alias!r}]"
             yield Error(f"{where} has an option that cannot be used: {problem}.", hint=LIBPQ, id="worker.E024")
+
+
+@register(Tags.database)
+def check_servers(databases: Collection[str] | None = None, **_: Any) -> Iterator[CheckMessage]:
+    """Ask the databases that a command is about to change; `check` asks none by itself."""
+    for alias in databases or ():
+        try:
+            connections[alias].ensure_connection()
+        except DatabaseError as error:
+            problem = f"The database {alias} does not answer ({brief(error)})."
+            yield Error(problem, hint="Start its server, or change what its URL says.", id="worker.E025")
 
 
 def refused_option(connection: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django_q.brokers import get_broker
 from django_q.conf import Conf
@@ -192,8 +193,17 @@ def test_what_is_missing_is_named(changes: dict[str, str], sentence: str, monkey
     with pytest.raises(ImproperlyConfigured) as refusal:
         get_broker(uuid4().hex)
     assert str(refusal.value).startswith(sentence)
+    if changes == {"region": ""}:
+        assert [(each.id, each.msg) for each in run_checks()] == [("worker.E014", sentence)]
     monkeypatch.undo()
     forget()
+
+
+@pytest.mark.parametrize("url", ["localhost:5566", "http://", "http://local host", "sqs"])
+def test_an_endpoint_that_is_no_url_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", url)
+    sentence = "AWS_ENDPOINT_URL_SQS is no URL: write http://localhost:5566, or leave it out for Amazon's."
+    assert [(each.id, each.msg) for each in run_checks()] == [("worker.E014", sentence)]
 
 
 def test_a_poll_for_which_a_stop_could_not_wait_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

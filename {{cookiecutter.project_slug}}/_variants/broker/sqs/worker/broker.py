@@ -32,7 +32,7 @@ from django_q.brokers.aws_sqs import Sqs
 from django_q.conf import Conf
 
 from worker.delivery import MAX_DELIVERIES, Delivery
-from worker.queues import MAX_POLL, MAX_RECEIVES, check_names, clients, queue_name, queue_url
+from worker.queues import MAX_POLL, MAX_RECEIVES, check_settings, clients, queue_name, queue_url
 
 BATCH = 10  #: messages in a request, at most
 MAX_BYTES = 1_048_576  #: of a message; 256 KiB until August 2025, and still so in queues with that MaximumMessageSize
@@ -51,7 +51,7 @@ class Broker(Sqs):  # type: ignore[misc]
     ordered = forgets_returned = transactional = False
     away: tuple[type[Exception], ...] = (exceptions.ConnectionError, exceptions.HTTPClientError)
     passing: tuple[type[Exception], ...] = ()
-    check_settings = staticmethod(check_names)
+    check_settings = staticmethod(check_settings)
     queue: str  #: its URL
 
     def __init__(self, list_key: str | None = None) -> None:

@@ -1,6 +1,7 @@
 """The queues of SQS: their names and URLs, and the clients for them."""
 
 import json
+import os
 import re
 from functools import cache
 from typing import Any
@@ -56,12 +57,18 @@ def queue_name(cluster: str) -> str:
     return name if cluster == Conf.PREFIX else f"{name}-{cluster}"
 
 
-def check_names() -> None:
-    """Look at the names of all queues.
+def check_settings() -> None:
+    """Look at region and endpoint, and at the names of all queues.
 
     Raises:
-        ImproperlyConfigured: If SQS takes no such name.
+        ImproperlyConfigured: If SQS cannot be reached by them, or takes no such name.
     """
+    if not Sqs.get_connection().region_name:
+        raise ImproperlyConfigured("SQS needs the queue's region: set AWS_REGION.")
+    if not re.fullmatch(r"(https?://[^\s/]\S*)?", os.environ.get("AWS_ENDPOINT_URL_SQS", "")):
+        raise ImproperlyConfigured(
+            "AWS_ENDPOINT_URL_SQS is no URL: write http://localhost:5566, or leave it out for Amazon's."
+        )
     for cluster in clusters():
         if not re.fullmatch("[A-Za-z0-9_-]{1,75}", name := queue_name(cluster)):
             raise ImproperlyConfigured(
