@@ -23,7 +23,7 @@ def failure(name: str, **fields: object) -> Failure:
 def again(client: Client) -> str:
     """Queue all failed tasks again, and return the page that follows."""
     chosen = {"action": "resubmit_task", "_selected_action": list(Failure.objects.values_list("pk", flat=True))}
-    return client.post(PAGE, chosen, follow=True).content.decode()
+    return str(client.post(PAGE, chosen, follow=True).content.decode())
 
 
 def somebody(permission: str) -> Client:
@@ -36,12 +36,12 @@ def somebody(permission: str) -> Client:
 
 
 @pytest.fixture
-def queued(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def queued(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """Provide the clusters of tasks that are queued."""
-    queued: list[str] = []
+    queued: list[str | None] = []
     real = pages.async_task
 
-    def async_task(*args: object, cluster: str, **options: object) -> None:
+    def async_task(*args: object, cluster: str | None, **options: object) -> None:
         class Memory:
             list_key = "memory"
 
@@ -54,7 +54,7 @@ def queued(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return queued
 
 
-def test_a_task_that_is_refused_is_named_and_holds_up_no_other(queued: list[str]) -> None:
+def test_a_task_that_is_refused_is_named_and_holds_up_no_other(queued: list[str | None]) -> None:
     failure("first", cluster="gone")
     failure("second", cluster=None)
     page = again(somebody("change_failure"))
@@ -62,7 +62,7 @@ def test_a_task_that_is_refused_is_named_and_holds_up_no_other(queued: list[str]
     assert (queued, [task.name for task in Task.objects.all()]) == ([None], ["first"])
 
 
-def test_who_may_only_look_can_queue_nothing(queued: list[str]) -> None:
+def test_who_may_only_look_can_queue_nothing(queued: list[str | None]) -> None:
     failure("first", cluster=None)
     again(somebody("view_failure"))
     assert (queued, Failure.objects.count()) == ([], 1)

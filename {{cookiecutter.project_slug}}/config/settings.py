@@ -78,6 +78,7 @@ POLICY = {
 
 # Bytes that a request may have, files included: what is larger is refused before it is read.
 MAX_UPLOAD_SIZE = env.int("MAX_UPLOAD_MB", 10, validate=validate.Range(min=1)) * 1_000_000
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_UPLOAD_SIZE  # of forms and JSON: Django would answer 400 without a word to less
 
 # Application
 
@@ -257,6 +258,7 @@ LOGGING = {
         # Without handlers of their own, or each event would come twice.
         "django": {"handlers": []},
         "django-q": {"handlers": []},
+        "gunicorn.http.wsgi": {"level": "ERROR"},  # it warns of each HEAD, which Django answers with a body
     },
 }
 
