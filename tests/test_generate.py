@@ -82,6 +82,7 @@ BASE = {
     "worker/gunicorn.py",
     "worker/health.py",
     "worker/heartbeat.py",
+    "worker/http.py",
     "worker/management/__init__.py",
     "worker/management/commands/__init__.py",
     "worker/management/commands/health_check.py",

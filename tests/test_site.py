@@ -1,68 +1,41 @@
 """What strangers, slow clients and broken proxies do to a site that runs as in production, by its real server."""
 
-import os
-import re
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode, urljoin
 
 import pytest
 
-from tests import servers
 from tests.browser import HOST, Browser, Page, ask, status
+from tests.clients import (
+    BEHIND_PROXY,
+    BODY,
+    CHUNKS,
+    GET,
+    HEAD,
+    POST,
+    SIZE,
+    USER,
+    Site,
+    longest_wait,
+    on,
+    raw,
+    send_all,
+    serve,
+    slow_clients,
+    steadily,
+)
 from tests.combinations import COMBINATIONS, Combination
 from tests.hostings import settings
 from tests.interpreters import for_combination
-from tests.processes import Command, Process, free_port, started
+from tests.processes import free_port
 from tests.projects import PRODUCTION, Environments, Workplace
 from tests.test_docs import caddy, caddyfile
-from tests.test_run import events
-
-CLIENTS = 30
-USER = {"DJANGO_SUPERUSER_USERNAME": "me", "DJANGO_SUPERUSER_PASSWORD": "a-Secret-of-me", "DJANGO_SUPERUSER_EMAIL": ""}
-BEHIND_PROXY = {"Host": HOST, "X-Forwarded-Proto": "https"}
-POST = f"POST /nowhere/ HTTP/1.1\r\nHost: {HOST}\r\nX-Forwarded-Proto: https\r\n"
-
-
-@dataclass
-class Site:
-    """A web server, alone with the servers that it needs."""
-
-    workplace: Workplace
-    process: Process
-    port: int
-    redis: int  #: the port of the broker's server
-
-    def logged(self, beginning: str) -> list[dict[str, object]]:
-        """Return what it has logged of messages that begin so."""
-        return [it for it in events(self.process) if str(it["message"]).startswith(beginning)]
-
-    def signed_in(self) -> Browser:
-        """Return the browser of somebody who may do all."""
-        browser = Browser(self.port)
-        fields = Page(browser.get("/admin/login/").text).fields
-        secret = {"username": USER["DJANGO_SUPERUSER_USERNAME"], "password": USER["DJANGO_SUPERUSER_PASSWORD"]}
-        assert browser.post("/admin/login/", fields | secret).status == 302
-        return browser
-
-    @contextmanager
-    def frozen_broker(self) -> Iterator[None]:
-        """Stop the broker's server in its tracks: its port takes connections, and nothing answers."""
-        with socket.create_connection(("127.0.0.1", self.redis)) as client:
-            client.sendall(b"INFO server\r\n")
-            (pid,) = map(int, re.findall(rb"process_id:(\d+)", client.recv(10_000)))
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
 
 
 @pytest.fixture(scope="module")
@@ -72,87 +45,14 @@ def site(
     environments: Environments,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
-    """Run web, which gives slow clients less time than it says, since the tests wait for it."""
+    """Run web, with some pages of the tests' own, alone with the servers that it needs."""
     combination = next(
         it for it in COMBINATIONS if (it.broker, it.hosting, it.django_version) == ("redis", "docker", request.param)
     )
     folder = tmp_path_factory.mktemp("site")
     workplace = Workplace.of(bake(combination), for_combination(combination), environments, folder)
-    module = workplace.path / "worker/gunicorn.py"
-    text = module.read_text().replace("HEAD = 10.0", "HEAD = 2.0").replace("BODY = 20.0", "BODY = 4.0")
-    assert text != module.read_text()
-    module.write_text(text)
-    port = free_port()
-    with servers.sqlite(folder) as database, servers.redis(folder) as broker:
-        # Some platforms let gunicorn believe the headers of whoever asks.
-        environment = {**PRODUCTION, **database, **broker, "PORT": str(port), "FORWARDED_ALLOW_IPS": "*"}
-        for command in (["release"], ["collectstatic", "--noinput"]):
-            workplace.manage(*command, environment=environment)
-        workplace.manage("createsuperuser", "--noinput", environment=environment | USER)
-        web: Command = [workplace.python, "manage.py", "prodserver", "web"]
-        with started("web", web, workplace.path, workplace.environment(environment), folder) as process:
-            process.wait_until(lambda: status(port, "/livez") == 200, "an answer to /livez")
-            yield Site(workplace, process, port, int(broker["REDIS_URL"].rpartition(":")[2].partition("/")[0]))
-
-
-def on(*versions: str) -> pytest.MarkDecorator:
-    """Run a test on a site of each of these Djangos."""
-    return pytest.mark.parametrize(
-        "site", [pytest.param(it, marks=pytest.mark.xdist_group(f"redis-{it}")) for it in versions], indirect=True
-    )
-
-
-class Slow:
-    """A client that sends the first part at once, and from then on a byte a second."""
-
-    def __init__(self, first: str, connection: socket.socket) -> None:
-        """Begin."""
-        self.connection, self.is_open = connection, True
-        connection.sendall(first.encode())
-        connection.settimeout(0.001)
-
-    def send(self) -> None:
-        """Send a byte, and note whether the server has given up."""
-        try:
-            self.connection.sendall(b"x")
-            self.is_open = self.connection.recv(1000) != b""
-        except TimeoutError:
-            pass
-        except OSError:
-            self.is_open = False
-
-
-HEAD = "GET / HTTP/1.1\r\nX: "
-BODY = f"{POST}Content-Length: 1000000\r\n\r\n"
-CHUNKS = f"{POST}Transfer-Encoding: chunked\r\n\r\nfffff\r\n"
-
-
-def send_all(clients: list[Slow]) -> None:
-    """Let each send a byte."""
-    for client in clients:
-        client.send()
-
-
-@contextmanager
-def slow_clients(connect: Callable[[], socket.socket], *firsts: str) -> Iterator[list[Slow]]:
-    """Let so many clients come for each of these beginnings."""
-    with ExitStack() as stack:
-        yield [Slow(first, stack.enter_context(connect())) for first in firsts * CLIENTS]
-
-
-def longest_wait(livez: Callable[[], int], until: Callable[[], bool], each_second: Callable[[], None]) -> float:
-    """Ask /livez until something is so; return how long the slowest answer took."""
-    longest, last, end = 0.0, float("-inf"), time.monotonic() + 60
-    while not until():
-        assert time.monotonic() < end, "it has no end"
-        if time.monotonic() - last >= 1:
-            each_second()
-            last = time.monotonic()
-        begun = time.monotonic()
-        assert livez() == 200
-        longest = max(longest, time.monotonic() - begun)
-        time.sleep(0.02)
-    return longest
+    with serve(workplace, folder) as site:
+        yield site
 
 
 @on("5.2")
@@ -191,19 +91,6 @@ def test_slow_clients_hold_up_nobody_behind_the_proxy_of_the_page(site: Site, tm
         assert visitor.ask("POST", "/", headers).status == 413
 
 
-def raw(port: int, request: str, *bodies: bytes) -> str:
-    """Send a request as it is, and return what comes until the server closes, or the first of it if there is a body."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        connection.sendall(request.encode())
-        said = b""
-        for body in bodies:
-            said += connection.recv(1000)
-            connection.sendall(body)
-        while data := connection.recv(1000):
-            said += data
-        return said.decode()
-
-
 @on("5.2")
 def test_what_is_too_large_is_refused_before_it_is_read(site: Site) -> None:
     said = raw(site.port, f"{POST}Expect: 100-continue\r\nContent-Length: 10000001\r\n\r\n")
@@ -226,6 +113,98 @@ def test_what_is_not_too_large_is_read(site: Site) -> None:
     chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(fields), fields)
     said = raw(site.port, f"{head}Transfer-Encoding: chunked\r\n\r\n{chunks.decode()}")
     assert said.startswith("HTTP/1.1 403 ")
+
+
+@on("5.2")
+def test_whoever_takes_a_large_answer_steadily_gets_it_whole(site: Site) -> None:
+    with ThreadPoolExecutor() as pool:
+        for count in pool.map(lambda path: steadily(site, path, SIZE / 3), ("/large/", "/file/", "/stream/")):
+            assert count > SIZE
+
+
+@on("5.2")
+def test_whoever_takes_nothing_of_an_answer_is_cut_off_without_a_word(site: Site) -> None:
+    logged = len(site.logged(""))
+    with ExitStack() as stack:
+        for path in ("/large/", "/file/", "/stream/") * 4:
+            stack.enter_context(site.connect()).sendall(f"{GET.format(path)}\r\n".encode())
+        site.process.wait_until(lambda: Browser(site.port).get("/").status == 200, "a thread that is free")
+    assert site.logged("")[logged:] == []
+
+
+@on("5.2")
+def test_a_page_that_waits_in_vain_while_it_is_sent_is_logged(site: Site) -> None:
+    assert raw(site.port, f"{GET.format('/late/')}\r\n").startswith("HTTP/1.1 200 ")
+    (line,) = site.logged("Socket error processing request.")
+    assert "the page's own" in str(line["exc_info"])
+
+
+@on("5.2")
+def test_large_bodies_wait_for_each_other_and_small_ones_for_none(site: Site) -> None:
+    most, head = b"x" * 150_000, f"{POST}Connection: close\r\nContent-Length: 200000\r\n\r\n".encode()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(site.connect()) for _ in range(8)]
+        for client in clients:
+            client.sendall(head + most)
+        site.process.wait_until(lambda: max(site.bodies()) >= 2, "files of bodies")
+        for _ in range(8):
+            assert raw(site.port, f"{POST}Connection: close\r\nContent-Length: 1\r\n\r\nx").startswith("HTTP/1.1 404 ")
+        assert max(site.bodies()) == 2
+        for client in clients:
+            client.sendall(b"x" * 50_000)
+        for client in clients:
+            assert client.recv(1000).startswith(b"HTTP/1.1 404 ")
+    site.process.wait_until(lambda: sum(site.bodies()) == 0, "an end of the files")
+
+
+@on("5.2")
+def test_a_body_for_which_there_is_no_room_is_answered_and_logged_in_a_line(site: Site) -> None:
+    logged = len(site.logged(""))
+    with site.small_disk():
+        said = raw(site.port, f"{POST}Content-Length: 350000\r\n\r\n{'x' * 350_000}")
+    assert said.startswith("HTTP/1.1 503 ")
+    assert "There is no room for this. Try again in a minute." in said
+    (line,) = site.logged("")[logged:]
+    assert str(line["message"]).startswith("POST /nowhere/: no room for the body (")
+    assert (line["levelname"], "exc_info" in line) == ("ERROR", False)
+
+
+@on("5.2")
+def test_one_connection_takes_many_requests_however_they_are_cut(site: Site) -> None:
+    one = f"{GET.format('/livez')}\r\n{GET.format('/elsewhere/').replace('GET', 'HEAD')}\r\n"
+    one += f"{POST}Content-Length: 3\r\n\r\nabc{POST}Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    all_of_it = (one * 2 + f"{GET.format('/livez')}Content-Length: 3\r\n\r\nabc{one}").encode()
+    for size in 7, 100, 1000:
+        with site.connect() as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for start in range(0, len(all_of_it), size):
+                connection.sendall(all_of_it[start : start + size])
+            said = b"".join(iter(partial(connection.recv, 1000), b""))
+        codes = [int(part[:3]) for part in said.split(b"HTTP/1.1 ")[1:]]
+        assert codes == [200, 404, 404, 404] * 2 + [200], "and no more: nobody has read that body"
+
+
+@on("5.2")
+def test_what_proxies_may_read_in_two_ways_is_refused(site: Site) -> None:
+    for second in "Transfer-Encoding: chunked", "Content-Length: 4", "Content-Length : 3":
+        said = raw(site.port, f"{POST}Content-Length: 3\r\n{second}\r\n\r\n0\r\n\r\n")
+        assert said.startswith("HTTP/1.1 400 "), second
+
+
+@on("5.2")
+def test_a_connection_without_a_request_does_not_hold_up_a_stop(site: Site) -> None:
+    with site.another() as other, other.connect(), other.connect() as begun:
+        begun.sendall(HEAD.encode())
+        start = time.monotonic()
+        assert other.process.stop() == 0
+        assert time.monotonic() - start < 10, "Q_GRACE is 20"
+
+
+@on("5.2")
+def test_connections_need_not_be_kept(site: Site) -> None:
+    with site.another(KEEP_ALIVE="0") as other:
+        for _ in range(10):
+            assert raw(other.port, f"{GET.format('/elsewhere/')}\r\n").startswith("HTTP/1.1 404 ")
 
 
 @on("5.2")

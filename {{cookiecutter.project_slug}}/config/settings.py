@@ -76,7 +76,9 @@ POLICY = {
 }
 {{ cookiecutter._djangos[cookiecutter.django_version].csp_setting }}
 
-# Bytes that a request may have, files included: what is larger is refused before it is read.
+# Bytes that a request may have, files included: what is larger is refused before it is read. TMPDIR takes up to 12 of
+# them for each process: 8 that are read or wait (FILES in worker/http.py), and what Django makes of the 4 that
+# are answered (threads, below). 12 * 10 MB * WEB_CONCURRENCY 2 = 240 MB fit the 256 MB of /tmp where it has a limit.
 MAX_UPLOAD_SIZE = env.int("MAX_UPLOAD_MB", 10, validate=validate.Range(min=1)) * 1_000_000
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_UPLOAD_SIZE  # of forms and JSON: Django would answer 400 without a word to less
 

@@ -69,7 +69,7 @@ class ProbeMiddleware(Middleware):
 
 
 class ProxyMiddleware(Middleware):
-    """Doubts what proxies say of how a request came; before Django's SecurityMiddleware."""
+    """Reads X-Forwarded-Proto strictly; before Django's SecurityMiddleware."""
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Take for HTTPS only what all proxies on the way call so, and end a redirect that has no end.
