@@ -109,6 +109,10 @@ class Site:
         """Return what it has logged of messages that begin so."""
         return [it for it in events(self.process) if str(it["message"]).startswith(beginning)]
 
+    def complaints(self) -> list[dict[str, object]]:
+        """Return what it has logged beside that its processes start."""
+        return [it for it in self.logged("") if it["levelname"] != "INFO"]
+
     def signed_in(self) -> Browser:
         """Return the browser of somebody who may do all."""
         browser = Browser(self.port)

@@ -124,12 +124,12 @@ def test_whoever_takes_a_large_answer_steadily_gets_it_whole(site: Site) -> None
 
 @on("5.2")
 def test_whoever_takes_nothing_of_an_answer_is_cut_off_without_a_word(site: Site) -> None:
-    logged = len(site.logged(""))
+    logged = len(site.complaints())
     with ExitStack() as stack:
         for path in ("/large/", "/file/", "/stream/") * 4:
             stack.enter_context(site.connect()).sendall(f"{GET.format(path)}\r\n".encode())
         site.process.wait_until(lambda: Browser(site.port).get("/").status == 200, "a thread that is free")
-    assert site.logged("")[logged:] == []
+    assert site.complaints()[logged:] == []
 
 
 @on("5.2")
@@ -159,12 +159,12 @@ def test_large_bodies_wait_for_each_other_and_small_ones_for_none(site: Site) ->
 
 @on("5.2")
 def test_a_body_for_which_there_is_no_room_is_answered_and_logged_in_a_line(site: Site) -> None:
-    logged = len(site.logged(""))
+    logged = len(site.complaints())
     with site.small_disk():
         said = raw(site.port, f"{POST}Content-Length: 350000\r\n\r\n{'x' * 350_000}")
     assert said.startswith("HTTP/1.1 503 ")
     assert "There is no room for this. Try again in a minute." in said
-    (line,) = site.logged("")[logged:]
+    (line,) = site.complaints()[logged:]
     assert str(line["message"]).startswith("POST /nowhere/: no room for the body (")
     assert (line["levelname"], "exc_info" in line) == ("ERROR", False)
 
