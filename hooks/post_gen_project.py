@@ -14,4 +14,4 @@ for question in variants.iterdir():
         shutil.copytree(chosen, ".", dirs_exist_ok=True)
 shutil.rmtree(variants)
 folder = os.path.relpath(Path.cwd(), os.path.realpath(os.environ.get("PWD", "..")))
-print(f"Next:\n\n    cd {shlex.quote(folder)}\n    git init\n    make run")
+print(f"Next:\n\n    cd {shlex.quote(folder)}\n    git init -b main\n    make run")

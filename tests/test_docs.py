@@ -36,7 +36,7 @@ ELSEWHERE = {
     "make run": ("scripts/demo.py", 'running("make", "run"'),
     "make test": (".ci/run", "step make test"),
     "make lint": ("tests/test_project_tests.py", '"make lint" in printed'),
-    "cookiecutter https://github.com/OWNER/cookiecutter-django-q2": (
+    "uvx cookiecutter https://github.com/OWNER/cookiecutter-django-q2": (
         "tests/test_docs.py",
         "def test_the_template_is_used_as_the_readme_says",
     ),
@@ -60,6 +60,7 @@ ELSEWHERE = {
         "tests/test_docs.py",
         "def test_the_first_user_comes_in_through_the_proxy_of_the_page_and_no_stranger",
     ),
+    "from django.test import TestCase": ("tests/test_project_tests.py", 'startswith("from django.test")'),
     "from functools import partial": ("tests/test_docs.py", "def test_the_code_in_the_readme_queues_a_task"),
     "components:": ("tests/test_kubernetes.py", 'kustomization["components"] = '),
 }
@@ -67,7 +68,7 @@ ELSEWHERE = {
 #: them is asked itself: the project, make, uv and kubectl.
 TOLD = {
     "cat": {">"},
-    "cookiecutter": {"https://github.com/OWNER/cookiecutter-django-q2"},
+    "cd": {"my_project"},
     "docker": {
         "build",
         "compose --env-file local.env down",
@@ -126,7 +127,7 @@ TOLD = {
         "secrets set",
         "ssh console",
     },
-    "git": {"add", "checkout", "commit", "pull", "push", "remote add"},
+    "git": {"add", "branch -m main", "checkout", "clone", "commit", "init -b main", "pull", "push", "remote add"},
     "heroku": {
         "addons:create",
         "addons:upgrade",
@@ -140,10 +141,12 @@ TOLD = {
     },
     "kill": {"-9", "-TERM"},
     "kubernetes/deploy": {""},
+    "pipx": {"run cookiecutter"},
     "python3": {"-c"},
     "railway": {"config apply", "config plan", "domain", "init", "logs", "redeploy", "ssh"},
     "render": {"logs", "ssh"},
     "set": {"-C"},
+    "uvx": {"cookiecutter"},
 }
 
 
@@ -194,9 +197,10 @@ def test_what_is_not_marked_runs(hosting: str, bake: Callable[[Combination], Pat
     combination = of_hosting(hosting)
     project = Path(shutil.copytree(bake(combination), tmp_path / "project"))
     upstream = "git init -q --bare -b main ../upstream.git && git remote add origin ../upstream.git"
-    begin = ["git init -q -b main", upstream, "git add .", "git commit -q -m Begin", "git tag THE_LAST_GOOD_TAG"]
-    typed = [command for page in pages_of(project, hosting) for command in unmarked(page)]
-    to_run = [*begin, "git push -q -u origin main", *(it for it in typed if it not in ELSEWHERE)]
+    first, *others = pages_of(project, hosting)
+    tagged = ["git tag THE_LAST_GOOD_TAG"]
+    typed = [*unmarked(first), *tagged, *(command for page in others for command in unmarked(page))]
+    to_run = ["git init -q -b main", upstream, *(it for it in typed if it not in ELSEWHERE)]
     environment = {
         **uv_environment(for_combination(combination)),
         **{f"GIT_{who}_{what}": "me@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
@@ -205,7 +209,9 @@ def test_what_is_not_marked_runs(hosting: str, bake: Callable[[Combination], Pat
     }
     for command in to_run:
         run(["bash", "-e", "-c", command], project, environment)
-    assert "uv.lock" in run(["git", "ls-tree", "--name-only", "main"], project, environment)
+    committed = run(["git", "ls-tree", "--name-only", "main"], project, environment).split()
+    assert {"config", "manage.py", "uv.lock"} <= set(committed)
+    assert run(["git", "ls-files", "--others", "--exclude-standard"], project, environment) == ""
 
 
 def test_the_other_pages_hold_only_what_is_seen_elsewhere(bake: Callable[[Combination], Path]) -> None:
@@ -228,6 +234,17 @@ def test_what_is_seen_elsewhere_stands_in_a_page_and_is_seen(bake: Callable[[Com
 def test_a_command_that_is_neither_marked_nor_seen_is_found() -> None:
     text = "a  # ☁\nb \\\n  c\ncat <<END\nd\nEND\n# e\nf\n# What follows needs an account.\ng\n"
     assert list(commands(text)) == ["b \\\n  c", "cat <<END\nd\nEND", "f"]
+
+
+def test_each_promise_that_the_tests_name_is_listed() -> None:
+    page = (TEMPLATE / "docs/reliability.md").read_text()
+    listed = {int(it) for it in re.findall(r"^(\d+)\. ", page, re.MULTILINE)}
+    named = {
+        int(number)
+        for it in re.findall(r"^### Promises? ([^:\n]+)", page, re.MULTILINE)
+        for number in re.findall(r"\d+", it)
+    }
+    assert listed == set(range(1, 11)) >= named
 
 
 # Commands that nothing here can run, and those within prose
@@ -439,19 +456,21 @@ def test_the_proxy_of_the_page_goes_over_to_a_new_version_without_a_gap(
 
 
 def test_the_template_is_used_as_the_readme_says(tmp_path: Path) -> None:
-    (command,) = (it.split() for it in unmarked(TEMPLATE / "README.md") if it.startswith("cookiecutter "))
-    program = Path(sys.executable).parent / command[0]
+    page = (TEMPLATE / "README.md").read_text()
+    assert "`.venv/bin/python -m cookiecutter -o .. .`" in page  # in a clone
     environment = {**os.environ, "HOME": str(tmp_path), "PWD": str(tmp_path)}
-    printed = run([program, TEMPLATE, "--no-input"], tmp_path, environment)  # in the place of its address
+    printed = run([sys.executable, "-m", "cookiecutter", "-o", tmp_path, TEMPLATE, "--no-input"], tmp_path, environment)
     following = printed.partition("Next:\n\n")[2]
     assert following.split("\n    ")[-1] == "make run\n"
     run(["sh", "-e", "-c", following.replace("make run", "make --dry-run run")], tmp_path, environment)
-    assert (tmp_path / "my_project/.git").exists()
+    assert run(["git", "symbolic-ref", "HEAD"], tmp_path / "my_project", environment) == "refs/heads/main\n"
+    assert "`git init -b main`" in page
 
 
 @each("", lambda combination: iter([()]), COMBINATIONS[:1])
 def test_the_code_in_the_readme_queues_a_task(combination: Combination, workplace: Workplace) -> None:
-    ((_, code),) = (it for it in BLOCK.findall((workplace.path / "README.md").read_text()) if it[0] == "python")
+    blocks = BLOCK.findall((workplace.path / "README.md").read_text())
+    (code,) = (text for kind, text in blocks if kind == "python" and text.startswith("from functools"))
     environment = {**PRODUCTION, "DATABASE_URL": f"sqlite:///{workplace.temporary / 'database.sqlite3'}"}
     workplace.manage("migrate", "-v0", environment=environment)
     count = "from django_q.brokers import get_broker\nprint(get_broker().queue_size())"

@@ -198,6 +198,22 @@ def test_the_example_of_an_environment_names_the_variables_that_are_read(
     assert sorted(example) == sorted((read_by_settings(project) | by_client) - aliases)
 
 
+@each_combination
+def test_the_readme_says_what_the_settings_say(combination: Combination, project: Path) -> None:
+    readme, settings = (project / "README.md").read_text(), (project / "config/settings.py").read_text()
+    told = dict(re.findall(r"^\| `([A-Z_]+)` \| (.+?) \|", readme, re.MULTILINE))
+    read = dict(re.findall(r"""env\.\w+\("(\w+)", "?([\w:/.@-]+)"?[,)]""", settings))
+    printed = {name: default.strip("`") for name, default in told.items() if re.fullmatch("`[^`]+`", default)}
+    assert {"Q_WORKERS", *(it["name"] for it in combination.row["environment"] if "default" in it)} <= told.keys()
+    assert {name: read[name].lower() for name in printed if name in read} == {
+        name: default.lower() for name, default in printed.items() if name in read
+    }
+    assert [name for name, default in told.items() if default.startswith("see ")] == []
+    places = re.findall(r"`(\w+)`\s+in\s+`([\w/.]+)`", readme)
+    assert {name for name, _ in places} >= {"fail_under", "POLICY", "Q_SCHEDULE_MODULES"}
+    assert [(name, file) for name, file in places if name not in (project / file).read_text()] == []
+
+
 def test_no_condition_stands_in_the_project_tree() -> None:
     rendered_by_django = ".html"
     for name, path in files(TREE):

@@ -114,11 +114,17 @@ def test_a_new_app_is_clean_tested_and_in_the_image(combination: Combination, wo
         cache = ("--cache-dir", str(workplace.python.parent.parent / "mypy_cache")) * command.startswith("mypy")
         workplace.run(*command.split(), *cache, environment={"DEBUG": "true"})
     (workplace.path / "blog/tests.py").write_text(BLOG_TESTS)
+    readme = (workplace.path / "README.md").read_text()
+    (example,) = (
+        it for it in re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL) if "TestCase" in it
+    )
+    assert example.startswith("from django.test")
+    (workplace.path / "blog/test_tasks.py").write_text(example)
     (workplace.path / "templates/site.html").write_text("<div>\n<p>A page.</p>\n</div>\n")
     for command in [*recipe(workplace.path, "format"), *lint[:3]]:
         run(["sh", "-c", command], workplace.path, workplace.environment({"DEBUG": "true"}))
-    printed = workplace.run("pytest", "-k", "BlogTest", environment={"DEBUG": "true"})
-    assert re.search(r" 1 passed, .* 1 warning", printed), printed
+    printed = workplace.run("pytest", "-k", "BlogTest or TasksTest", environment={"DEBUG": "true"})
+    assert re.search(r" 2 passed, .* 1 warning", printed), printed
     check_context(workplace.path)
 
 

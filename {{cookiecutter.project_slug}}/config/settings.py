@@ -281,6 +281,7 @@ Q_MAX_MEMORY = env.int("Q_MAX_MEMORY", 0, validate=validate.Range(min=0))
 # Seconds for which an idle worker leaves the database alone: so late may a schedule begin, and three times as late the
 # start page show that a worker has died.
 Q_QUIET = env.int("Q_QUIET", 30, validate=validate.Range(min=1))
+# Schedules may run functions of the project's own apps; a list of modules, Q_SCHEDULE_MODULES, would take their place.
 
 Q_CLUSTER: dict[str, Any] = {
     "name": SITE_SLUG,  # it also salts the signature of tasks: web and all workers must agree on it
