@@ -127,7 +127,7 @@ TOLD = {
         "secrets set",
         "ssh console",
     },
-    "git": {"add", "branch -m main", "checkout", "clone", "commit", "init -b main", "pull", "push", "remote add"},
+    "git": {"add", "branch -m main", "checkout", "clone", "commit", "init", "pull", "push", "remote add"},
     "heroku": {
         "addons:create",
         "addons:upgrade",
