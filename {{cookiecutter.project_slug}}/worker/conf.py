@@ -9,7 +9,6 @@ DEFAULTS = {
     "PORT": 8000,  #: of the web server
     "Q_GRACE": 25,  #: seconds that a stop leaves to running tasks
     "Q_QUIET": 30,  #: seconds for which an idle worker leaves the database alone
-    "SQS_QUEUE_NAME": "",  #: if another than the cluster's name
 }
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from botocore.config import Config
 from botocore.exceptions import NoRegionError
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django_q.brokers.aws_sqs import Sqs
 from django_q.conf import Conf
 
-from worker.conf import setting
 from worker.processes import clusters
 
 MAX_POLL = 4  #: seconds; the agent claims meanwhile, and has five to give tasks back at a stop
@@ -53,7 +53,7 @@ def queue_url(pid: int, name: str) -> str:
 
 def queue_name(cluster: str) -> str:
     """Return the name of a cluster's queue."""
-    name = setting("SQS_QUEUE_NAME") or Conf.PREFIX
+    name = getattr(settings, "SQS_QUEUE_NAME", "") or Conf.PREFIX
     return name if cluster == Conf.PREFIX else f"{name}-{cluster}"
 
 
