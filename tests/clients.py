@@ -78,7 +78,8 @@ class Site:
         environment = self.environment | {"PORT": str(port)} | variables
         folder = self.workplace.path / str(port)
         folder.mkdir()
-        web: Command = [self.workplace.python, "manage.py", "prodserver", "web"]
+        few: Command = ["prlimit", "--nofile=1024:8192"]  # as it is on many systems
+        web: Command = [*few, self.workplace.python, "manage.py", "prodserver", "web"]
         everything = self.workplace.environment(environment)
         with started("web", web, self.workplace.path, everything, folder) as process:
             process.wait_until(lambda: status(port, "/livez") == 200, "an answer to /livez")

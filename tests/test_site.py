@@ -1,5 +1,6 @@
 """What strangers, slow clients and broken proxies do to a site that runs as in production, by its real server."""
 
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -205,6 +206,8 @@ def test_connections_need_not_be_kept(site: Site) -> None:
     with site.another(KEEP_ALIVE="0") as other:
         for _ in range(10):
             assert raw(other.port, f"{GET.format('/elsewhere/')}\r\n").startswith("HTTP/1.1 404 ")
+        for pid in other.servers():
+            assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (4096, 8192), "1000 connections take more than 1024"
 
 
 @on("5.2")
