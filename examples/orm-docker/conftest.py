@@ -3,11 +3,10 @@
 from typing import Any
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.test import Client
 from django_q.conf import Conf
 from django_q.signing import SignedPackage
-
-from core.models import User
 
 
 class Queue:
@@ -44,5 +43,5 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 @pytest.fixture
 def staff(client: Client, db: None) -> Client:
     """Provide the browser of somebody on the staff, who needs no password here: to hash one takes long."""
-    client.force_login(User.objects.create(username="ada", is_staff=True))
+    client.force_login(get_user_model().objects.create(username="ada", is_staff=True))
     return client

@@ -1,6 +1,7 @@
 """What the cluster needs of a broker, and what becomes of a payload that nobody can open."""
 
 import pydoc
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -76,9 +77,12 @@ class Leasing(Protocol):
 
 
 def brief(error: BaseException) -> str:
-    """Return an error in one line: some clients write a page, and some errors cannot even be printed."""
+    """Return an error in one line, without what stands before the @ of a URL.
+
+    Some clients write a page, and some errors cannot even be printed.
+    """
     try:
-        line = str(error).strip().partition("\n")[0]
+        line = re.sub(r"://\S*@", "://…@", str(error).strip().partition("\n")[0])
     except Exception:  # whatever a class's own __str__ raises
         line = "its text cannot be read"
     return f"{type(error).__name__}: {line[:197] + '...' if len(line) > 200 else line}"

@@ -84,9 +84,11 @@ def refuse(task: dict[str, Any], **signal: Any) -> None:
             module, _, name = function.rpartition(".")
             function = getattr(sys.modules[module], name)
         parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
+        code = getattr(function, "__code__", None)  # a decorator may have set another signature
+        takes_all = code and code.co_flags & inspect.CO_VARKEYWORDS
     except Exception:  # of what is no function, or written in C; a module may have a __getattr__ of its own
         return
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+    if not takes_all and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         for word in task["kwargs"].keys() - {parameter.name for parameter in parameters}:
             name = getattr(function, "__name__", function)
             problem = f"{word!r} is no option of async_task(), and no argument of {name}()."

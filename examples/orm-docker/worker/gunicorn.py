@@ -5,68 +5,94 @@ with them. Logger can go when gunicorn has an option for that; `logconfig_dict` 
 """
 
 import logging
+import resource
+import selectors
+import socket
 import time
+from bisect import insort
 from concurrent.futures import Future, ThreadPoolExecutor
-from tempfile import SpooledTemporaryFile
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
-from gunicorn import glogging
+from gunicorn import glogging, util
 from gunicorn.config import Config
-from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
-from gunicorn.http.parser import RequestParser
-from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers import gthread
 
-from worker.middleware import PROBES, upload_limit
+from worker.http import ANSWER, HEAD, Body, FullError, Parser, Socket
+from worker.middleware import PROBES
 
-READERS = 100  #: threads of a process that read requests; they need no database, and next to no memory
-HEAD = 10.0  #: seconds in which the head of a request must come
-BODY = 20.0  #: seconds in which each PIECE of the body must come
-PIECE = 2**16  #: bytes
-ANSWER = 20.0  #: seconds for which a client may take nothing of an answer
+#: of a process for probes, as many for bodies, and for connections that end: while slow bodies hold all of theirs,
+#: others wait until these are cut off (BODY). They need no database, and next to no memory.
+THREADS = 80
+FILES = 4096  #: that a process may open: without a free one gunicorn ends, and 1000 connections may each have a body
 
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     """Keeps the threads that run the application for requests that have come whole.
 
-    Others read them, and answer probes, so that neither slow clients nor slow servers can make a probe wait.
+    Heads wait without a thread. Others read bodies, and again others answer probes, so that neither slow clients nor
+    slow servers can make a probe wait.
     """
 
     def init_process(self) -> None:
-        """Provide the threads."""
-        self.readers = ThreadPoolExecutor(READERS, "reader")
+        """Provide the threads, and files enough."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, FILES)), hard))
+        self.probes, self.uploads, self.ends = (ThreadPoolExecutor(THREADS, it) for it in ("probe", "upload", "end"))
         super().init_process()
 
     def enqueue_req(self, conn: gthread.TConn) -> None:
-        """Have a request read as soon as something of it has come."""
+        """Send a request on as soon as its head has come."""
         if self.cfg.is_ssl:  # the proxy's work, elsewhere; and other parsers'
             super().enqueue_req(conn)
-        elif conn.data_ready or conn.initialized:
-            self.readers.submit(self.read, conn)
-        else:
-            self.finish_request(conn, done(gthread._DEFER))  # noqa: SLF001 (waits without a thread)
-
-    def read(self, conn: gthread.TConn) -> None:
-        """Read a request, and have it answered."""
-        conn.parser = conn.parser or Parser(self.cfg, conn)
+            return
+        if not conn.parser:
+            conn.sock = Socket(fileno=conn.sock.detach())
+            conn.parser = Parser(self.cfg, conn)
+        if not conn.parser.has_head():
+            self.wait(conn)
+            return
+        conn.data_ready = True  # nothing is left in the socket for which to wait
         request = conn.parser.read()
         if request and request.path in PROBES:
-            self.method_queue.defer(self.finish_request, conn, done(self.handle(conn)))
+            self.probes.submit(self.handle, conn).add_done_callback(
+                lambda future: self.method_queue.defer(self.finish_request, conn, future)
+            )
+        elif conn.parser.expects_body:
+            self.uploads.submit(self.read_body, conn)
         else:
             super().enqueue_req(conn)
+
+    def wait(self, conn: gthread.TConn) -> None:
+        """Wait for more of a head; as finish_request does, but not longer for each byte."""
+        conn.timeout = conn.parser.head_end or time.monotonic() + max(self.cfg.keepalive, HEAD)
+        insort(self.pending_conns, conn, key=attrgetter("timeout"))
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def read_body(self, conn: gthread.TConn) -> None:
+        """Read the body, and have the request answered."""
+        conn.parser.read_body()
+        super().enqueue_req(conn)
 
     def handle_request(self, req: Request, conn: gthread.TConn) -> bool:
         """Run the application."""
         conn.sock.settimeout(ANSWER)
         try:
             keep: bool = super().handle_request(req, conn)
-        except TimeoutError as error:
-            raise NoMoreData from error  # of which gunicorn makes no fuss
         finally:
-            if isinstance(req.body, SpooledTemporaryFile):
+            if isinstance(req.body, Body):
                 req.body.close()
         return keep
+
+    def handle_error(self, req: Request, client: socket.socket, addr: Any, exc: Exception) -> None:
+        """Answer what cannot be handed to the application."""
+        if isinstance(exc, FullError):
+            self.log.error("%s", exc)
+            util.write_error(client, 503, "Service Unavailable", "There is no room for this. Try again in a minute.")
+        else:
+            super().handle_error(req, client, addr, exc)
 
     def finish_request(self, conn: gthread.TConn, fs: "Future[Any]") -> None:
         """Close the connection elsewhere if it is at its end: gunicorn would wait up to 2 s for what still comes."""
@@ -74,95 +100,13 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             super().finish_request(conn, fs)
         else:
             self.nr_conns -= 1
-            self.readers.submit(conn.close, graceful=True)
+            self.ends.submit(conn.close, graceful=True)
 
-
-def done(result: Any) -> "Future[Any]":
-    """Return what a thread would, had it done its work."""
-    future: Future[Any] = Future()
-    future.set_result(result)
-    return future
-
-
-class Parser(RequestParser):  # type: ignore[misc]
-    """Reads a request, its body included, before it is asked for it."""
-
-    request: Request | None = None
-    error: Exception | None = None
-
-    def __init__(self, cfg: Config, conn: gthread.TConn) -> None:
-        """Read from a connection."""
-        super().__init__(cfg, conn.sock, conn.client)
-        self.unreader = Unreader(conn.sock)
-
-    def read(self) -> Request | None:
-        """Read the next request; return None if that fails, which whoever asks for it is told."""
-        self.unreader.end = time.monotonic() + HEAD
-        try:
-            self.request = super().__next__()
-            self.read_body(self.request)
-        except Exception as error:  # the client's faults, each of which gunicorn answers in its way
-            self.request, self.error = None, error
-        return self.request
-
-    def read_body(self, request: Request) -> None:
-        """Read the body, but of one that is too large so much only that the middleware sees it."""
-        length = getattr(request.body.reader, "length", None)  # None if it comes in chunks
-        continues, request._expected_100_continue = request._expected_100_continue, False  # noqa: SLF001
-        if length == 0:
-            return
-        if length is not None and length > upload_limit():
-            request.force_close()
-            return
-        if continues:
-            self.unreader.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = SpooledTemporaryFile(PIECE)  # noqa: SIM115 (handle_request closes it); beyond that size, in a file
-        while body.tell() <= upload_limit():
-            self.unreader.end = time.monotonic() + BODY
-            if not (piece := request.body.read(PIECE)):
-                break
-            body.write(piece)
-        if length is None:
-            request.headers.append(("CONTENT-LENGTH", str(body.tell())))  # Django takes a body without it for none
-            if body.tell() > upload_limit():
-                request.force_close()
-        elif body.tell() < length:
-            raise NoMoreData
-        body.seek(0)
-        request.body = body
-
-    def __next__(self) -> Request:
-        """Return the request that was read.
-
-        Raises:
-            Exception: What was wrong with it.
-        """
-        if self.error:
-            raise self.error
-        return self.request
-
-    def finish_body(self, deadline: float | None = None, max_bytes: int | None = None) -> bool:
-        """Say that nothing is left to read of the last request."""
-        return True
-
-
-class Unreader(SocketUnreader):  # type: ignore[misc]
-    """Reads from a client until a time, however little comes at once."""
-
-    end = 0.0
-
-    def chunk(self, size_hint: int | None = None) -> bytes:
-        """Return what comes next.
-
-        Raises:
-            NoMoreData: If it is too late.
-        """
-        self.sock.settimeout(max(self.end - time.monotonic(), 0.001))
-        try:
-            data: bytes = super().chunk(size_hint)
-        except TimeoutError as error:
-            raise NoMoreData from error
-        return data
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Let no connection without a request hold up a stop; gunicorn forgets those that have not had one yet."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]

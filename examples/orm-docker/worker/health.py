@@ -1,7 +1,6 @@
 """What the probes ask, and what a process needs before it starts."""
 
 import logging
-import re
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +19,7 @@ from django_q.brokers import get_broker
 from django_q.conf import Conf
 
 from worker import heartbeat
+from worker.conf import setting
 from worker.delivery import brief
 
 START_WITHIN = 60.0  #: seconds that a worker waits for its servers before it ends with 1
@@ -92,17 +92,15 @@ def why_away(error: BaseException) -> str:
         return ""
     if getattr(error.__cause__, "sqlite_errorcode", None) == SQLITE_ERROR:
         return ""  # it is about the statement, such as a missing table
-    return reason(error)
-
-
-def reason(error: BaseException) -> str:
-    """Return an error in one line, without what stands before the @ of a URL."""
-    return re.sub(r"://[^\s/]*@", "://…@", brief(error))
+    state = getattr(error.__cause__, "sqlstate", None)  # of PostgreSQL, if it could be reached
+    if state and state[:2] not in {"08", "53"} and state[:3] != "57P":
+        return ""  # it is about the statement, such as a deadlock
+    return brief(error)
 
 
 def in_words(silent: dict[str, Exception]) -> str:
     """Return a sentence for each server that does not answer."""
-    return " ".join(f"The {name} does not answer ({reason(error)})." for name, error in silent.items())
+    return " ".join(f"The {name} does not answer ({brief(error)})." for name, error in silent.items())
 
 
 def wait_for_servers() -> None:
@@ -159,7 +157,7 @@ def cluster(name: str) -> str:
 
 def web() -> str:
     """Ask the web server on this host for /livez; return what is wrong, or ""."""
-    url = f"http://127.0.0.1:{settings.PORT}/livez"
+    url = f"http://127.0.0.1:{setting('PORT')}/livez"
     try:
         with urllib.request.urlopen(url, timeout=5):
             return ""

@@ -27,6 +27,8 @@ env = Env()
 for variable, text in os.environ.items():
     if text.endswith("\n"):  # as secrets do that were made from a file
         os.environ[variable] = text.rstrip("\r\n")
+if not os.environ.get("EMAIL_URL"):
+    os.environ.pop("EMAIL_URL", None)  # empty counts as unset
 
 
 def stripped(values: list[str]) -> list[str]:
@@ -38,7 +40,7 @@ def stripped(values: list[str]) -> list[str]:
 
 DEBUG = env.bool("DEBUG", False)  # dangerous in production: it shows settings and source to visitors
 if DEBUG:
-    SECRET_KEY = env.str("SECRET_KEY", "django-insecure-for-development-only")
+    SECRET_KEY = env.str("SECRET_KEY", "") or "django-insecure-for-development-only"
 else:
     SECRET_KEY = env.str("SECRET_KEY", validate=validate.Length(min=1))
 # Old keys: sessions signed with them stay valid after SECRET_KEY has changed.
@@ -74,8 +76,11 @@ POLICY = {
 }
 SECURE_CSP = POLICY
 
-# Bytes that a request may have, files included: what is larger is refused before it is read.
+# Bytes that a request may have, files included: what is larger is refused before it is read. TMPDIR takes up to 12 of
+# them for each process: 8 that are read or wait (FILES in worker/http.py), and what Django makes of the 4 that
+# are answered (threads, below). 12 * 10 MB * WEB_CONCURRENCY 2 = 240 MB fit the 256 MB of /tmp where it has a limit.
 MAX_UPLOAD_SIZE = env.int("MAX_UPLOAD_MB", 10, validate=validate.Range(min=1)) * 1_000_000
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_UPLOAD_SIZE  # of forms and JSON: Django would answer 400 without a word to less
 
 # Application
 
@@ -153,7 +158,11 @@ READABLE = validate.Regexp(
     error="write postgres://user:password@host:5432/name, "
     "and in the password %2F for /, %23 for #, %3F for ?, %40 for @, %3A for : and %25 for %.",
 )
-if env.str("DATABASE_URL", "", validate=READABLE):
+THREE_SLASHES = validate.Regexp(
+    r"(?!sqlite://[^/])|sqlite://:memory:$",  # with two, the name would be a host's, and the database in memory
+    error="write sqlite:///db.sqlite3, with three slashes, or four before an absolute path.",
+)
+if env.str("DATABASE_URL", "", validate=[READABLE, THREE_SLASHES]):
     DATABASES["default"] = dict(env.dj_db_url("DATABASE_URL"))
 DATABASES["default"] |= {
     # A connection for each request, or for each look at the queue, costs more than the query that it carries.
@@ -259,6 +268,7 @@ LOGGING = {
         # Without handlers of their own, or each event would come twice.
         "django": {"handlers": []},
         "django-q": {"handlers": []},
+        "gunicorn.http.wsgi": {"level": "ERROR"},  # it warns of each HEAD, which Django answers with a body
     },
 }
 
@@ -277,6 +287,7 @@ Q_MAX_MEMORY = env.int("Q_MAX_MEMORY", 0, validate=validate.Range(min=0))
 # Seconds for which an idle worker leaves the database alone: so late may a schedule begin, and three times as late the
 # start page show that a worker has died.
 Q_QUIET = env.int("Q_QUIET", 30, validate=validate.Range(min=1))
+# Schedules may run functions of the project's own apps; a list of modules, Q_SCHEDULE_MODULES, would take their place.
 
 Q_CLUSTER: dict[str, Any] = {
     "name": SITE_SLUG,  # it also salts the signature of tasks: web and all workers must agree on it

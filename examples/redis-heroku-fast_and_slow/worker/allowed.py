@@ -30,7 +30,10 @@ def modules() -> Sequence[str]:
 def refusal(path: Any) -> str:
     """Return why a schedule may not run what a dotted path names, or ""."""
     allowed = modules()
-    problem = f"A schedule may not run {path!r}: Q_SCHEDULE_MODULES allows {', '.join(allowed) or 'no module'}."
+    if str(path).startswith("<"):  # what a function is as a text
+        return f"A schedule cannot run {path}: write its dotted path, as in 'core.tasks.count_words'."
+    names = ", ".join(allowed) or "no module"
+    problem = f"A schedule may not run {path!r}: Q_SCHEDULE_MODULES allows {names}. Add it there, or write a function."
     if not _is_below(path, allowed):
         return problem
     try:
@@ -40,7 +43,10 @@ def refusal(path: Any) -> str:
     if not callable(function):
         return f"A schedule cannot run {path!r}: there is no such function."
     # The path may lead elsewhere: core.tasks.os.system does, where core.tasks imports os.
-    return "" if path in allowed or _is_below(getattr(function, "__module__", None), allowed) else problem
+    home = getattr(function, "__module__", None)
+    if path in allowed or _is_below(home, allowed):
+        return ""
+    return f"{problem} It is of {home}, whatever its path."
 
 
 def refusal_of_options(options: Any) -> str:
@@ -87,6 +93,16 @@ def validate_kwargs(text: str) -> None:
             raise ValidationError(problem)
 
 
+def clean(schedule: Schedule) -> None:
+    """Validate what no field can tell by itself.
+
+    Raises:
+        ValidationError: If it is to run every so many minutes, and it is not said how many.
+    """
+    if schedule.schedule_type == Schedule.MINUTES and not schedule.minutes:
+        raise ValidationError("A schedule of type Minutes needs their number, 1 or more.")
+
+
 def _read(schedule: Schedule) -> dict[str, Any]:
     from worker.cluster.due import arguments
 
@@ -99,6 +115,7 @@ def _read(schedule: Schedule) -> dict[str, Any]:
 # Where a model is validated, these are asked as well; they are no part of the field's migrations.
 for _name, _validator in {"func": validate, "hook": validate, "args": validate_args, "kwargs": validate_kwargs}.items():
     Schedule._meta.get_field(_name).validators.append(_validator)  # noqa: SLF001 (a documented part of models)
+Schedule.clean = clean  # django-q2 1.11.1 has none of its own
 
 
 @register()

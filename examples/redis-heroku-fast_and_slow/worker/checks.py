@@ -3,7 +3,7 @@
 import inspect
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register  # noqa: A004
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.utils.module_loading import import_string
 from django_prodserver.backends.base import BaseProcessBackend, BaseWorkerBackend
 from django_q import conf
 
+from worker.conf import setting
+from worker.delivery import brief
 from worker.processes import clusters, did_you_mean, unknown_cluster, workers
 
 ENTRY = "{'BACKEND': 'django_prodserver.backends.workers.django_q2.DjangoQ2Worker', 'ARGS': {'name': 'slow'}}"
@@ -29,8 +31,9 @@ EPHEMERAL = (
 )
 NOWHERE = {"host": "/-", "hostaddr": ""}  #: where no server is
 LIBPQ = "Take it out of what follows the ?, or see https://www.postgresql.org/docs/current/libpq-connect.html."
-HOST = r"\*|\.?[a-z0-9-]+(\.[a-z0-9-]+)*|\[[a-f0-9:.]+\]"  #: what ALLOWED_HOSTS can match
-ORIGIN = r"https?://((\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*|\[[a-f0-9:.]+\])(:\d+)?"  #: what a browser can send
+HOST = r"(?i)\*|\.?[a-z0-9-]+(\.[a-z0-9-]+)*|\[[a-f0-9:.]+\]"  #: what ALLOWED_HOSTS can match
+ORIGIN = r"[a-z][a-z0-9+.-]*://((\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*|\[[a-f0-9:.]+\])(:\d+)?"  #: what a browser can send
+OWN_PORT = r"https://.*:443|http://.*:80"  #: which a browser leaves out
 WHOLE = {"workers": 1, "timeout": 1, "retry": 3, "queue_limit": 1, "bulk": 1, "max_attempts": 0}  #: numbers, the least
 
 
@@ -116,9 +119,9 @@ def check_clusters(**_: Any) -> Iterator[CheckMessage]:
     chosen = os.environ.get("Q_CLUSTER_NAME", base["name"])
     if problem := unknown_cluster(chosen):
         yield Error(f"Q_CLUSTER_NAME is wrong: {problem}", id="worker.E035")
-    if isinstance(timeout := base.get("timeout"), int) and timeout > settings.Q_GRACE:
+    if isinstance(timeout := base.get("timeout"), int) and timeout > setting("Q_GRACE"):
         # No warning, which a release would refuse: a task that bears to be run twice may well be longer.
-        problem = f"A task may run {timeout} s, and a stop leaves it {settings.Q_GRACE}: a deploy may cut it off."
+        problem = f"A task may run {timeout} s, and a stop leaves it {setting('Q_GRACE')}: a deploy may cut it off."
         hint = "Lower Q_TIMEOUT, raise Q_GRACE if the platform waits for longer, or give long tasks their own queue."
         yield Info(problem, hint=hint, id="worker.I039")
 
@@ -147,6 +150,17 @@ def check_databases(**_: Any) -> Iterator[CheckMessage]:
         elif connections[alias].vendor == "postgresql" and (problem := refused_option(connections[alias])):
             where = "DATABASE_URL" if alias == DEFAULT_DB_ALIAS else f"DATABASES[{alias!r}]"
             yield Error(f"{where} has an option that cannot be used: {problem}.", hint=LIBPQ, id="worker.E024")
+
+
+@register(Tags.database)
+def check_servers(databases: Collection[str] | None = None, **_: Any) -> Iterator[CheckMessage]:
+    """Ask the databases that a command is about to change; `check` asks none by itself."""
+    for alias in databases or ():
+        try:
+            connections[alias].ensure_connection()
+        except DatabaseError as error:
+            problem = f"The database {alias} does not answer ({brief(error)})."
+            yield Error(problem, hint="Start its server, or change what its URL says.", id="worker.E025")
 
 
 def refused_option(connection: Any) -> str:
@@ -178,14 +192,14 @@ def check_cache(**_: Any) -> Iterator[CheckMessage]:
 @register(Tags.security, deploy=True)
 def check_hosts(**_: Any) -> Iterator[CheckMessage]:
     """Check that each name of the site can be one that a browser sends."""
-    for setting, pattern, example in (
+    for name, pattern, example in (
         ("ALLOWED_HOSTS", HOST, "names without scheme, port, path or quotes, as in www.example.com,.example.org"),
-        ("CSRF_TRUSTED_ORIGINS", ORIGIN, "scheme and name without path or quotes, as in https://www.example.com"),
+        ("CSRF_TRUSTED_ORIGINS", ORIGIN, "scheme and name in small letters and no more, as in https://www.example.com"),
     ):
-        for value in getattr(settings, setting):
-            if not re.fullmatch(pattern, value, re.IGNORECASE):
+        for value in getattr(settings, name):
+            if not re.fullmatch(pattern, value) or re.fullmatch(OWN_PORT, value):
                 hint = f"Write {example}, separated by commas; a $NAME must be the name of a variable that is set."
-                yield Warning(f"{setting} has {value!r}, which can never match.", hint=hint, id="worker.W023")
+                yield Warning(f"{name} has {value!r}, which can never match.", hint=hint, id="worker.W023")
 
 
 @register(deploy=True)

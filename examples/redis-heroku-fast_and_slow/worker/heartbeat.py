@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from django.conf import settings
 from django.core.cache import caches
 from django_q.conf import Conf
+
+from worker.conf import setting
 
 FRESH = 10.0  #: seconds for which the file counts; the main process writes it each second
 PROJECT = hashlib.sha256(bytes(Path(__file__).resolve().parent.parent)).hexdigest()[:12]
@@ -101,7 +102,7 @@ def is_alive(cluster: str) -> bool:
 
 def shared_for() -> int:
     """Return the seconds for which a sign of life in the cache counts: of three in a row two may fail."""
-    quiet: int = settings.Q_QUIET
+    quiet: int = setting("Q_QUIET")
     return 3 * quiet
 
 

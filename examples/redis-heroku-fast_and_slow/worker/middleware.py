@@ -69,7 +69,7 @@ class ProbeMiddleware(Middleware):
 
 
 class ProxyMiddleware(Middleware):
-    """Doubts what proxies say of how a request came; before Django's SecurityMiddleware."""
+    """Reads X-Forwarded-Proto strictly; before Django's SecurityMiddleware."""
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Take for HTTPS only what all proxies on the way call so, and end a redirect that has no end.
@@ -112,7 +112,7 @@ class UploadLimitMiddleware(Middleware):
 
 
 class OutageMiddleware(Middleware):
-    """Answers 503 for a page that fails since the broker or the database is away."""
+    """Answers 503 for a view that fails since the broker or the database is away."""
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Hand the request on."""

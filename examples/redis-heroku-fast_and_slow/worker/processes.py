@@ -44,7 +44,9 @@ def clusters() -> list[str]:
 def unknown_cluster(name: str | None) -> str:
     """Return a sentence if there is no such cluster; none at all is the first."""
     known = clusters()
-    return f"Q_CLUSTER knows no cluster {name!r}. {did_you_mean(name, known)}" if name and name not in known else ""
+    return (
+        f"Q_CLUSTER knows no cluster {name!r}. {did_you_mean(str(name), known)}" if name and name not in known else ""
+    )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

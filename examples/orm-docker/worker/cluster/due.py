@@ -120,9 +120,8 @@ def arguments(schedule: Schedule) -> tuple[tuple[Any, ...], dict[str, Any]]:
     try:
         args = ast.literal_eval(schedule.args) if schedule.args else ()
     except Exception as error:
-        raise ValueError(
-            f"its arguments {schedule.args!r} are no Python literals, such as 1, 'two': {error}"
-        ) from error
+        text = f"its arguments {schedule.args!r} are no Python literals, such as 1, 'two'"
+        raise ValueError(f"{text}; put text in quotes") from error
     if schedule.kwargs:
         try:
             try:
@@ -133,7 +132,7 @@ def arguments(schedule: Schedule) -> tuple[tuple[Any, ...], dict[str, Any]]:
             kwargs = {str(name): value for name, value in kwargs.items()}
         except Exception as error:
             text = f"its keyword arguments {schedule.kwargs!r} are not written as one=1, two='2'"
-            raise ValueError(f"{text}: {error}") from error
+            raise ValueError(f"{text}; put text in quotes") from error
     return args if isinstance(args, tuple) else (args,), kwargs
 
 

@@ -9,12 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from django.conf import settings
-
 from worker.cluster.board import HAND_OUT, SENT, Board
 from worker.cluster.channels import Channel
 from worker.cluster.leases import MOST_BYTES
 from worker.cluster.messages import AFTER, FAIL, LEAVE, RUN, SCHEDULE, Held, is_done
+from worker.conf import setting
 from worker.delivery import brief
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ class HandOut:
             self.agent.answer((AFTER, held.ticket, None, is_done(*held.extra), ""))
         elif reason == CUT_OFF:
             if held.does == RUN:
-                logger.warning("%s was cut off after %s s; it is given back, and run again", name, settings.Q_GRACE)
+                logger.warning("%s was cut off after %s s; it is given back, and run again", name, setting("Q_GRACE"))
             self.agent.forget(held)
         elif held.does == RUN:  # another worker opens it, and says of whom an attempt has failed
             held.does, held.extra = FAIL, (reason, False)

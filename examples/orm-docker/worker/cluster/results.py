@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 BATCH = 500  #: results saved in one transaction
 BUSY = 5  #: results in a batch from which on more of them are waited for
-LINGER = 0.02  #: seconds of that, at most: a row of a hundred costs a third of one of twenty
+LINGER = 0.02  #: seconds of that: a row of a hundred costs a third of one of twenty
 PRUNE_EVERY = 5.0  #: seconds between two looks at `save_limit`
 REFUSALS = 3  #: answers of a server that is there, after which what it refuses is at fault: it may be changing places
 LONGEST_PAUSE = 5.0  #: seconds between two tries while a server is away

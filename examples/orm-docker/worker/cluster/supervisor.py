@@ -22,7 +22,6 @@ from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
-from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connections
 from django_q.conf import Conf
@@ -33,6 +32,7 @@ from worker.cluster.board import IDLE, LIMIT, TAKEN, TELLS, Board
 from worker.cluster.channels import Channel, pair
 from worker.cluster.forks import fork, say
 from worker.cluster.hand_out import CUT_OFF
+from worker.conf import setting
 from worker.heartbeat import Heartbeat
 
 STUCK_AFTER = 30.0  #: seconds without a move that was promised, after which the cluster ends, or a worker is replaced
@@ -260,7 +260,7 @@ class Supervisor:
         """Let the agent give back what is not begun, and running tasks end, for Q_GRACE seconds."""
         say(logging.INFO, "Q Cluster %s stopping.", self.name)
         self.code = self.code or code
-        self.deadline = time.monotonic() + settings.Q_GRACE
+        self.deadline = time.monotonic() + setting("Q_GRACE")
         self.orders.append((("stop",), []))
 
     def ended(self) -> bool:

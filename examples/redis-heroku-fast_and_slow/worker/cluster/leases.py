@@ -106,8 +106,10 @@ class Leases:
         with agent.lock:
             if time.monotonic() < self.claim_from or self.alone in agent.held or agent.suspects():
                 return 0, 0
-            waiting = len(agent.waiting)
-            limit = min(Conf.BULK, self.ahead() - waiting, MOST + Conf.QUEUE_LIMIT - len(agent.held))
+            ahead, waiting = self.ahead(), len(agent.waiting)
+            if ahead - waiting < min(Conf.BULK, ahead // 2):  # too few to be worth a request
+                return 0, 0
+            limit = min(Conf.BULK, ahead - waiting, MOST + Conf.QUEUE_LIMIT - len(agent.held))
             return limit, MOST_BYTES - agent.waiting_bytes - agent.unsaved_bytes
 
     def ahead(self) -> int:

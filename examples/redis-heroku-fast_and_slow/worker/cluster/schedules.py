@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from django.conf import settings
 from django.db import close_old_connections, connections, router
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
@@ -23,6 +22,7 @@ from django_q.status import Stat, Status
 from worker import heartbeat
 from worker.cluster.board import SCHEDULES
 from worker.cluster.messages import SCHEDULE
+from worker.conf import setting
 from worker.delivery import brief
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Schedules:
 
     def run(self) -> None:
         """Work for as long as the agent does; whoever looks may do without, while a server is away."""
-        quiet: float = settings.Q_QUIET
+        quiet: float = setting("Q_QUIET")
         while True:
             self.agent.board.expect(SCHEDULES, quiet + ANSWER)
             found = 0

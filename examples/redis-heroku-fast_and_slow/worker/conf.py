@@ -1,0 +1,17 @@
+"""Settings of the project that this app reads beside Django's and django-q2's own, each with a default."""
+
+from typing import Any
+
+from django.conf import settings
+
+DEFAULTS = {
+    "MAX_UPLOAD_SIZE": 10_000_000,  #: bytes of the body of a request
+    "PORT": 8000,  #: of the web server
+    "Q_GRACE": 25,  #: seconds that a stop leaves to running tasks
+    "Q_QUIET": 30,  #: seconds for which an idle worker leaves the database alone
+}
+
+
+def setting(name: str) -> Any:
+    """Return a setting, or its default."""
+    return getattr(settings, name, DEFAULTS[name])
