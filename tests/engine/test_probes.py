@@ -84,8 +84,6 @@ def test_health_check_passes_for_each_process_that_runs(site: Site) -> None:
         assert (done.returncode, done.stdout) == (0, f"{name}: ok\n")
 
 
-def test_health_check_reports_the_status_of_a_web_server_that_fails(
-    monkeypatch: pytest.MonkeyPatch, site: Site
-) -> None:
-    monkeypatch.setattr(health, "settings", Mock(PORT=f"{site.env['PORT']}/nowhere?"))
+def test_health_check_reports_the_status_of_a_web_server_that_fails(settings: Settings, site: Site) -> None:
+    settings.PORT = f"{site.env['PORT']}/nowhere?"
     assert health.web().endswith("answers 404")

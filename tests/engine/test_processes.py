@@ -132,7 +132,10 @@ def test_a_release_checks_migrates_and_creates_the_cache(
     call_command("release")
     assert steps == [
         ("check", {"deploy": True, "fail_level": "WARNING"}),
-        *[("migrate", {"database": alias, "interactive": False}) for alias in dict.fromkeys(["default", queue])],
+        *[
+            ("migrate", {"database": alias, "interactive": False, "skip_checks": False})
+            for alias in dict.fromkeys(["default", queue])
+        ],
         ("createcachetable", {}),
     ]
 
