@@ -26,7 +26,7 @@ from worker.middleware import PROBES
 #: of a process for probes, as many for bodies, and for connections that end: while slow bodies hold all of theirs,
 #: others wait until these are cut off (BODY). They need no database, and next to no memory.
 THREADS = 80
-FILES = 4096  #: that a process may open: without a free one gunicorn ends, and 1000 connections may each have a body
+DESCRIPTORS = 4096  #: that a process may open: without a free one gunicorn ends, and 1000 connections may each have a body
 
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]
@@ -39,7 +39,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         """Provide the threads, and files enough."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, FILES)), hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, DESCRIPTORS)), hard))
         self.probes, self.uploads, self.ends = (ThreadPoolExecutor(THREADS, it) for it in ("probe", "upload", "end"))
         super().init_process()
 

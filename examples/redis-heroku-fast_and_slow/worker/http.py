@@ -31,7 +31,7 @@ ANSWER = 20.0  #: seconds for which a client may take nothing of an answer
 class Parser(RequestParser):  # type: ignore[misc]
     """Reads a request, its body included, before it is asked for it."""
 
-    request: Request | None = None
+    request: Any = None
     error: Exception | None = None
     expects_body = False  #: and it is not too large
     head_end = 0.0  #: when a head must be whole of which something has come
