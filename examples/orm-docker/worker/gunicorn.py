@@ -26,7 +26,7 @@ from worker.middleware import PROBES
 #: of a process for probes, as many for bodies, and for connections that end: while slow bodies hold all of theirs,
 #: others wait until these are cut off (BODY). They need no database, and next to no memory.
 THREADS = 80
-DESCRIPTORS = 4096  #: that a process may open: without a free one gunicorn ends, and 1000 connections may each have a body
+DESCRIPTORS = 4096  #: that a process may have open: gunicorn ends without a free one, and takes 1000 connections
 
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]
