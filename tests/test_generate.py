@@ -48,6 +48,7 @@ BASE = {
     "core/templates/500.html",
     "core/templates/core/base.html",
     "core/templates/core/start.html",
+    "core/templates/core/stranger.html",
     "core/urls.py",
     "core/views.py",
     "manage.py",

@@ -26,7 +26,9 @@ from worker.processes import workers
 @never_cache
 def start(request: HttpRequest) -> HttpResponse:
     """Show what runs, and a form that runs a task; to others where they may log in."""
-    return render(request, "core/start.html", _page() if _may_run(request) else {"site_name": settings.SITE_NAME})
+    if not _may_run(request):
+        return render(request, "core/stranger.html", {"site_name": settings.SITE_NAME})
+    return render(request, "core/start.html", _page())
 
 
 @require_POST
@@ -72,4 +74,4 @@ def _may_run(request: HttpRequest) -> bool:
 
 def _page(**context: Any) -> dict[str, Any]:
     reports = [{"process": process, "alive": heartbeat.is_alive(process.cluster)} for process in workers()]
-    return {"site_name": settings.SITE_NAME, "may_run": True, "offers": OFFERS, "reports": reports, **context}
+    return {"site_name": settings.SITE_NAME, "offers": OFFERS, "reports": reports, **context}
