@@ -74,6 +74,7 @@ BASE = {
     "worker/cluster/hand_out.py",
     "worker/cluster/leases.py",
     "worker/cluster/messages.py",
+    "worker/cluster/overlap.py",
     "worker/cluster/packages.py",
     "worker/cluster/results.py",
     "worker/cluster/schedules.py",
@@ -90,13 +91,16 @@ BASE = {
     "worker/management/commands/prodserver.py",
     "worker/management/commands/qcluster.py",
     "worker/management/commands/release.py",
+    "worker/management/commands/schedules.py",
     "worker/middleware.py",
     "worker/migrations/0001_index_results.py",
     "worker/migrations/0002_lapse.py",
+    "worker/migrations/0003_schedule_state.py",
     "worker/migrations/__init__.py",
     "worker/models.py",
     "worker/processes.py",
     "worker/readiness.py",
+    "worker/schedules.py",
 }  #: what every project has; what a choice adds is read from its folder
 
 PARSERS: dict[str, Callable[[str], object]] = {

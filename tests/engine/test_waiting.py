@@ -8,6 +8,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError
 from django.db import OperationalError, connection
+from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from project import free_port, manage
 from pytest_django import Settings
@@ -62,11 +63,12 @@ def test_a_table_that_is_not_there_yet_is_waited_for(
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("number", [1, 3], ids=["the last of the worker's own", "and the last of django-q2's"])
-def test_each_migration_that_the_worker_needs_is_missed(number: int) -> None:
+@pytest.mark.parametrize("number", [1, None], ids=["the last of the worker's own", "and the last of django-q2's"])
+def test_each_migration_that_the_worker_needs_is_missed(number: int | None) -> None:
     assert health.missing_tables() == ""
     last = "0019_alter_task_options_alter_ormq_key_alter_ormq_lock_and_more"
-    for migration in [("worker", "0002_lapse"), ("worker", "0001_index_results"), ("django_q", last)][:number]:
+    own = sorted((key for key in MigrationLoader(None).disk_migrations if key[0] == "worker"), reverse=True)
+    for migration in [*own, ("django_q", last)][:number]:
         MigrationRecorder(connection).record_unapplied(*migration)
     assert health.missing_tables() == "The database is not migrated: run `python manage.py release`."
 

@@ -22,9 +22,15 @@ INSTALLED = {"dist-packages", "site-packages"}  #: folders of what others wrote
 
 def modules() -> Sequence[str]:
     """Return the modules, packages or single functions that Q_SCHEDULE_MODULES names; by default the project's apps."""
-    own = [app.name for app in apps.get_app_configs() if not INSTALLED.intersection(Path(app.path).parts)]
-    named: Sequence[str] = getattr(settings, "Q_SCHEDULE_MODULES", [name for name in own if name != __package__])
+    named: Sequence[str] = getattr(
+        settings, "Q_SCHEDULE_MODULES", [app.name for app in apps.get_app_configs() if is_own(app)]
+    )
     return named
+
+
+def is_own(app: AppConfig) -> bool:
+    """Say whether an app is the project's."""
+    return app.name != __package__ and not INSTALLED.intersection(Path(app.path).parts)
 
 
 def refusal(path: Any) -> str:
@@ -37,9 +43,11 @@ def refusal(path: Any) -> str:
     if not _is_below(path, allowed):
         return problem
     try:
-        function = pydoc.locate(path)
+        function: Any = pydoc.locate(path)
     except Exception as error:  # whatever a module raises when it is imported
         return f"A schedule cannot run {path!r}, since its module cannot be imported: {brief(error)}."
+    if hasattr(function, "module_path"):  # a task of django.tasks, whose class is of another module
+        function = function.func
     if not callable(function):
         return f"A schedule cannot run {path!r}: there is no such function."
     # The path may lead elsewhere: core.tasks.os.system does, where core.tasks imports os.

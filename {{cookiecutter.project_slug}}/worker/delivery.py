@@ -54,6 +54,9 @@ class Leasing(Protocol):
     def queue_size(self) -> int:
         """Return the number of tasks that wait."""
 
+    def holds(self, receipt: str) -> bool | None:
+        """Say whether a task is in the queue: it waits, or somebody has it; None if the server cannot tell."""
+
     def set_stat(self, key: str, value: str, timeout: int) -> Any:
         """Show a cluster's state to django-q2's commands for so many seconds."""
 

@@ -16,3 +16,17 @@ class Lapse(models.Model):
     def __str__(self) -> str:
         """Return what it says."""
         return f"task {self.task}: {self.times}"
+
+
+class ScheduleState(models.Model):
+    """What is known of a schedule beside its row in django-q2's table, in the same database."""
+
+    schedule = models.BigIntegerField(primary_key=True)  # the id of that row
+    # Of those that are declared in code, whatever somebody does to the row; None for others.
+    name = models.CharField(max_length=100, null=True, unique=True)  # noqa: DJ001 (many may have none)
+    receipt = models.CharField(max_length=100, default="")  # what the broker knows its last task by
+    queued = models.DateTimeField(null=True)  # when that was
+
+    def __str__(self) -> str:
+        """Return what it says."""
+        return f"schedule {self.schedule}: {self.name or self.receipt}"

@@ -207,6 +207,10 @@ class Broker(Mongo):  # type: ignore[misc]
         """Remove a task, whoever holds it, by its receipt or by what enqueue() has returned."""
         self.collection.delete_one({"_id": ObjectId(task_id.partition(".")[0])})
 
+    def holds(self, receipt: str) -> bool:
+        """Say whether a task is in the queue, whoever has it."""
+        return bool(self.collection.count_documents({"_id": ObjectId(receipt.partition(".")[0])}, limit=1))
+
     def queue_size(self) -> int:
         """Return the number of tasks that may be taken now."""
         return int(self.collection.count_documents({"lock": {"$lte": self.now()}}))

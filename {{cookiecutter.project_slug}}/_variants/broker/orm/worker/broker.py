@@ -288,6 +288,11 @@ class Broker(ORM):  # type: ignore[misc]
 
     delete_queue = purge_queue
 
+    def holds(self, receipt: str) -> bool:
+        """Say whether a task is in the queue, whoever has it."""
+        with self.rows() as rows:
+            return bool(rows.filter(pk=receipt).exists())
+
     def queue_size(self) -> int:
         """Return the number of tasks that may be taken now."""
         with self.rows() as rows:

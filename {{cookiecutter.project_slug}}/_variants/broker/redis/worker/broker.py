@@ -287,6 +287,10 @@ class Broker(Redis):  # type: ignore[misc]
         pending = self.in_group(lambda: self.connection.xpending(self.list_key, GROUP))
         return sum(entry["pending"] for entry in pending["consumers"] if entry["name"] != RETURNED.encode())
 
+    def holds(self, receipt: str) -> bool:
+        """Say whether a task is in the queue, whoever has it."""
+        return bool(self.connection.xrange(self.list_key, receipt, receipt))
+
     def queue_size(self) -> int:
         """Return how many tasks wait, those included that were given back."""
         return max(0, int(self.connection.xlen(self.list_key)) - self.lock_size())

@@ -242,6 +242,9 @@ class Broker(Sqs):  # type: ignore[misc]
         """Ask the server what it knows of the queue."""
         return self.client.get_queue_attributes(QueueUrl=self.queue, AttributeNames=["All"])["Attributes"]
 
+    def holds(self, receipt: str) -> None:
+        """Say nothing: SQS cannot be asked about a message."""
+
     def queue_size(self) -> int:
         """Return the number of waiting tasks, about."""
         return int(self.attributes()["ApproximateNumberOfMessages"])
