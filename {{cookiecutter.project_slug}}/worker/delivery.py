@@ -2,8 +2,9 @@
 
 import pydoc
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from django_q.signing import SignedPackage
@@ -20,6 +21,7 @@ class Delivery:
     receipt: str  #: what the broker knows it by
     payload: str
     count: int = 1  #: how often it was handed out, this time included
+    again: bool = False  #: whether it may have been handed out before, so that there may be a result of it
 
 
 class Leasing(Protocol):
@@ -45,8 +47,11 @@ class Leasing(Protocol):
     def ping(self) -> Any:
         """Ask the server for an answer; raises what its client raises."""
 
-    def enqueue(self, payload: str) -> Any:
-        """Add a task. It is not added twice if the connection breaks; then it raises, and may have been added."""
+    def enqueue(self, payload: str, after: datetime | None = None) -> Any:
+        """Add a task, to be taken after a time, and return its receipt as a text is made of it.
+
+        It is not added twice if the connection breaks; then it raises, and may have been added.
+        """
 
     def enqueue_all(self, payloads: list[str]) -> None:
         """Add tasks, in this order and as few requests as can be; all or none where the server knows how."""
@@ -72,8 +77,8 @@ class Leasing(Protocol):
     def renew(self, receipts: Iterable[str]) -> set[str]:
         """Renew leases, and return the receipts of those that were lost."""
 
-    def release(self, receipts: Iterable[str], delay: float = 0.0) -> None:
-        """Give tasks back, to be handed out after so many seconds, `retry` at most."""
+    def release(self, delays: Mapping[str, float]) -> None:
+        """Give tasks back, each to be handed out after so many seconds."""
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done."""

@@ -5,13 +5,14 @@ import logging
 import sys
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
+from datetime import datetime
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django_q import tasks as upstream
 from django_q.brokers import get_broker
 from django_q.models import Schedule
 from django_q.signals import pre_enqueue
-from django_q.tasks import async_task
 
 from worker.delivery import Leasing
 from worker.processes import did_you_mean, unknown_cluster
@@ -22,9 +23,44 @@ OPTIONS = {
     *("save", "sync", "task_name", "timeout"),
 }
 
+#: what q_options may hold beside them
+POLICY = ("max_attempts", "backoff", "run_after")
+
+policy: ContextVar[dict[str, Any]] = ContextVar("policy", default={})  # noqa: B039 (nobody changes it)
 collecting = ContextVar("collecting", default=False)  #: whether async_task() is asked for many tasks, one by one
 logger = logging.getLogger("django-q")
 logger.addFilter(lambda record: not collecting.get())
+
+
+class Delayed:
+    """Takes the broker's place in async_task(), and queues what is to wait."""
+
+    def __init__(self, broker: Leasing, after: datetime) -> None:
+        """Queue by this broker, to be taken from then on."""
+        self.broker, self.list_key, self.after = broker, broker.list_key, after
+
+    def enqueue(self, payload: str) -> Any:
+        """Add a task."""
+        return self.broker.enqueue(payload, self.after)
+
+
+def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+    """Queue a task, and return its id: django-q2's, with max_attempts, backoff and run_after in q_options.
+
+    It takes the place of django_q.tasks.async_task, whose version 1.11.1 drops options that it does not know.
+    """
+    options = dict(kwargs.pop("q_options", None) or {})
+    wanted = {name: options.pop(name) for name in POLICY if name in options}
+    if after := wanted.get("run_after"):
+        broker = options.get("broker") or kwargs.get("broker")
+        broker = broker or get_broker(options.get("cluster") or kwargs.get("cluster"))
+        options["broker"] = Delayed(broker, after)
+    token = policy.set(wanted)
+    try:
+        identity: str = original(func, *args, q_options=options, **kwargs)
+    finally:
+        policy.reset(token)
+    return identity
 
 
 class Collector:
@@ -35,8 +71,14 @@ class Collector:
         self.list_key = list_key
         self.payloads: list[str] = []
 
-    def enqueue(self, payload: str) -> int:
-        """Keep a task, and return how many there are."""
+    def enqueue(self, payload: str, after: datetime | None = None) -> int:
+        """Keep a task, and return how many there are.
+
+        Raises:
+            ValueError: If it is to wait, which tasks that are queued together cannot.
+        """
+        if after is not None:
+            raise ValueError("Tasks that are queued together cannot have a run_after: queue them one by one.")
         self.payloads.append(payload)
         return len(self.payloads)
 
@@ -74,6 +116,7 @@ def refuse(task: dict[str, Any], **signal: Any) -> None:
         TypeError: If a keyword is neither an option nor the function's.
         ValueError: If there is no such cluster.
     """
+    task.update(policy.get())
     if problem := unknown_cluster(task.get("cluster")):
         raise ValueError(problem)
     if not task["kwargs"]:
@@ -105,5 +148,7 @@ def validate_cluster(name: str) -> None:
         raise ValidationError(problem)
 
 
+original = upstream.async_task
+upstream.async_task = async_task
 pre_enqueue.connect(refuse)
 Schedule._meta.get_field("cluster").validators.append(validate_cluster)  # noqa: SLF001 (a documented part of models)

@@ -2,6 +2,8 @@
 
 from django.db import models
 
+from worker import enqueue  # noqa: F401 (before any other app's models, which may import django-q2's async_task)
+
 
 class Lapse(models.Model):
     """How often the lease of a task has run out: nobody said what became of the task, so it may have ended its cluster.

@@ -82,7 +82,7 @@ class Leases:
             return
         deliveries = self.broker.claim(limit, size)
         if self.agent.draining:  # it was told so during the claim, which may have waited
-            self.broker.release([delivery.receipt for delivery in deliveries])
+            self.broker.release(dict.fromkeys((delivery.receipt for delivery in deliveries), 0.0))
             return
         for delivery in deliveries:
             self.take(delivery)
@@ -199,7 +199,7 @@ class Leases:
             returning = list(self.agent.returning)
         if not returning:
             return
-        self.broker.release([held.receipt for held in returning])
+        self.broker.release(dict.fromkeys((held.receipt for held in returning), 0.0))
         with self.agent.lock:
             for held in returning:
                 self.agent.returning.remove(held)

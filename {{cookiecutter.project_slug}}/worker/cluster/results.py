@@ -114,7 +114,8 @@ class Results:
         kept = {held.ticket for held in gathering.values()}
         done = [held for held in ended if held.ticket not in kept]
         self.tell_broker("acknowledge", done, lambda receipts: self.broker.acknowledge_all(receipts))
-        self.tell_broker("give back", failed, lambda receipts: self.broker.release(receipts, delay=Conf.RETRY))
+        delay = float(Conf.RETRY)
+        self.tell_broker("give back", failed, lambda receipts: self.broker.release(dict.fromkeys(receipts, delay)))
         with self.agent.lock:
             for held in (*done, *failed):
                 self.agent.held.pop(held.ticket, None)
