@@ -1,7 +1,10 @@
 """Many tasks at once: one request to the broker, and for the rest what async_task() does for each."""
 
 import inspect
+import json
 import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +12,8 @@ from django.core.cache import caches
 from django.core.exceptions import ValidationError
 from django_q.signals import pre_enqueue
 from django_q.signing import SignedPackage
-from django_q.tasks import async_task, schedule
+from django_q.tasks import AsyncTask, async_chain, async_iter, async_task, schedule
+from project import manage
 from pytest_django import Settings
 from worker.enqueue import enqueue_many
 
@@ -136,3 +140,69 @@ def test_a_schedule_for_a_cluster_that_nobody_serves_is_refused(settings: Settin
     with pytest.raises(ValidationError, match=r"knows no cluster 'fats'\. Did you mean 'fast'\?"):
         schedule("core.tasks.count_words", "a", cluster="fats")
     schedule("core.tasks.count_words", "a", cluster="fast").delete()
+
+
+class Remembering(Counting):
+    """Keeps each task that is queued, and when it is to be taken."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        super().__init__()
+        self.tasks: list[tuple[dict[str, Any], datetime | None]] = []
+
+    def enqueue(self, payload: str, after: datetime | None = None) -> str:
+        """Keep it."""
+        self.tasks.append((SignedPackage.loads(payload), after))
+        return "1"
+
+
+@pytest.mark.django_db
+def test_max_attempts_backoff_and_run_after_are_options_however_a_task_is_queued() -> None:
+    broker = Remembering()
+    later = datetime.now(UTC) + timedelta(hours=1)
+    options = {"max_attempts": 7, "run_after": later, "save": True}
+    async_task(takes, "a", broker=broker, q_options=options)
+    AsyncTask(takes, "a", broker=broker, q_options=options).run()
+    async_chain([(takes, ("a",), {"q_options": options})], broker=broker)
+    async_iter(takes, ["a"], q_options=options | {"broker": broker})
+    for task, after in broker.tasks:
+        assert (task["max_attempts"], task["run_after"], task["args"], after) == (7, later, ("a",), later)
+        assert task["kwargs"] == {}
+    assert len(broker.tasks) == 4
+    assert options == {"max_attempts": 7, "run_after": later, "save": True}
+    async_task(takes, "a", broker=broker)
+    assert "max_attempts" not in broker.tasks[-1][0]
+    assert broker.tasks[-1][1] is None
+
+
+OTHERS = """
+from config.settings import *
+
+INSTALLED_APPS.append("early")
+"""
+
+ASK = """
+import json
+from django.contrib import admin
+from django_q import admin as pages, scheduler, tasks
+import early.models
+from worker import enqueue
+from worker.cluster import due
+
+admin.autodiscover()
+modules = (early.models, pages, scheduler, tasks, due)
+others = [module.__name__ for module in modules if module.async_task is not enqueue.async_task]
+print(json.dumps(others))
+"""
+
+
+def test_it_takes_the_place_of_django_q2s_own_before_any_app_imports_that(tmp_path: Path) -> None:
+    (tmp_path / "others.py").write_text(OTHERS)
+    app = tmp_path / "early"
+    app.mkdir()
+    (app / "__init__.py").touch()
+    (app / "models.py").write_text("from django_q.tasks import async_task\n")
+    env = {"DJANGO_SETTINGS_MODULE": "others", "PYTHONPATH": str(tmp_path), "DEBUG": "true"}
+    done = manage("shell", "--no-imports", "-c", ASK, env=env)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []

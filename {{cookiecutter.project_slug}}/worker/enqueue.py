@@ -50,11 +50,12 @@ def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str
     It takes the place of django_q.tasks.async_task, whose version 1.11.1 drops options that it does not know.
     """
     options = dict(kwargs.pop("q_options", None) or {})
-    wanted = {name: options.pop(name) for name in POLICY if name in options}
+    source = kwargs if "iter_count" in kwargs else options  # async_iter() makes one of the other
+    wanted = {name: source.pop(name) for name in POLICY if name in source}
     if after := wanted.get("run_after"):
-        broker = options.get("broker") or kwargs.get("broker")
+        broker = options.pop("broker", None) or kwargs.pop("broker", None)
         broker = broker or get_broker(options.get("cluster") or kwargs.get("cluster"))
-        options["broker"] = Delayed(broker, after)
+        kwargs["broker"] = Delayed(broker, after)
     token = policy.set(wanted)
     try:
         identity: str = original(func, *args, q_options=options, **kwargs)

@@ -28,7 +28,7 @@ def test_what_was_given_back_does_not_count(delay: float, brokers: Brokers, monk
     for _ in range(3):
         (taken,) = take(broker, 1)
         counts.append(taken.count)
-        broker.release([taken.receipt], delay=delay)
+        broker.release({taken.receipt: delay})
     assert counts == [1, 1, 1]
 
 
@@ -42,7 +42,7 @@ def test_what_was_counted_stays_so_when_it_is_given_back(delay: float, brokers: 
     for _ in range(3):
         (taken,) = take(broker, 1)
         counts.append(taken.count)
-        broker.release([taken.receipt], delay=delay)
+        broker.release({taken.receipt: delay})
     take(broker, 1)
     assert [*counts, take(broker, 1)[0].count] == [2, 2, 2, 3]
 

@@ -62,10 +62,10 @@ def test_a_task_that_was_given_back_keeps_its_place_and_is_not_counted(brokers: 
     (broker,) = brokers()
     broker.enqueue_all([str(number) for number in range(4)])
     taken = receipts(broker.claim(3, PLENTY))
-    broker.release(taken[:1])
+    broker.release({taken[0]: 0})
     time.sleep(0.1)
-    broker.release(taken[1:2])
-    broker.release(taken[2:], delay=0.5)
+    broker.release({taken[1]: 0})
+    broker.release({taken[2]: 0.5})
     first = broker.claim(1, PLENTY) + broker.claim(1, PLENTY)
     time.sleep(1)
     second = broker.claim(2, PLENTY)
@@ -85,7 +85,7 @@ def test_a_receipt_is_of_no_use_after_the_next_claim(brokers: Brokers, monkeypat
     monkeypatch.setattr(Conf, "RETRY", 60)
     new = {delivery.payload: delivery.receipt for delivery in broker.claim(2, PLENTY)}
     assert broker.renew([*old, new["two"]]) == set(old)
-    broker.release([*old, new["two"]])
+    broker.release(dict.fromkeys([*old, new["two"]], 0))
     assert sizes(broker) == [1, 1]
     again = receipts(take(broker, 1))
     broker.acknowledge_all(old + again)

@@ -54,7 +54,7 @@ def test_a_connection_that_refuses_to_write_is_not_used_again(brokers: Brokers) 
         lambda: broker.enqueue("another"),
         lambda: broker.enqueue_all(["one", "two"]),
         lambda: broker.claim(1, PLENTY),
-        lambda: broker.release([receipt]),
+        lambda: broker.release({receipt: 0}),
         lambda: broker.acknowledge_all([receipt]),
         lambda: broker.renew([receipt]),
     ]
@@ -73,7 +73,7 @@ def test_what_is_removed_in_a_transaction_that_fails_is_still_held(brokers: Brok
     taken = receipts(take(broker, 2))
     with transaction.atomic(using=Conf.ORM):
         broker.acknowledge_all(taken[:1])
-        broker.release(taken[1:], delay=5)
+        broker.release({taken[1]: 5})
         transaction.set_rollback(True, using=Conf.ORM)
     assert broker.renew(taken) == set()
     with transaction.atomic(using=Conf.ORM):
@@ -253,7 +253,7 @@ def test_behind_a_pooler_the_queue_is_polled_and_it_is_said_once(
     taken = take(one, 2)
     assert texts(taken) == ["a task", "another"]
     assert one.renew(receipts(taken)) == set()
-    one.release(receipts(taken[:1]), delay=30)
+    one.release({taken[0].receipt: 30})
     with transaction.atomic(using=Conf.ORM):
         one.acknowledge_all(receipts(taken[1:]))
     assert sizes(two) == [0, 1]
@@ -285,8 +285,7 @@ time.sleep(1.3)
 again = two.claim(3, 100_000)
 lost = one.renew([delivery.receipt for delivery in taken])
 one.acknowledge_all([delivery.receipt for delivery in taken])
-two.release([again[0].receipt])
-two.release([again[1].receipt], delay=0.1)
+two.release({again[0].receipt: 0, again[1].receipt: 0.1})
 two.acknowledge_all([again[2].receipt])
 waiting = [two.queue_size(), two.lock_size()]
 time.sleep(0.2)

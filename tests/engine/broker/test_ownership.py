@@ -34,7 +34,7 @@ def test_a_lost_task_is_not_removed(brokers: Brokers, monkeypatch: pytest.Monkey
 def test_a_lost_task_is_not_given_back(delay: int, brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two, three = brokers(3)
     former, later = lost(one, two, monkeypatch)
-    one.release(former, delay=delay)
+    one.release(dict.fromkeys(former, delay))
     end = time.monotonic() + delay + 1
     while time.monotonic() < end:
         assert three.claim(1, PLENTY) == []
@@ -76,7 +76,7 @@ def test_who_has_claimed_nothing_can_do_nothing(brokers: Brokers, monkeypatch: p
     one.enqueue("a task")
     taken = receipts(take(one, 1))
     stranger.acknowledge_all(taken)
-    stranger.release(taken)
+    stranger.release(dict.fromkeys(taken, 0))
     assert stranger.renew(taken) == set(taken)
     assert one.renew(taken) == set()
     assert sizes(one) == [0, 1]

@@ -145,7 +145,7 @@ def test_a_server_that_has_lost_all_gets_a_new_group(brokers: Brokers) -> None:
     deletion.join()
     for action in (broker.release, broker.acknowledge_all, lambda gone: broker.claim(1, PLENTY)):
         broker.delete_queue()
-        action(held)
+        action(dict.fromkeys(held, 0))
     broker.delete_queue()
     assert broker.renew(held) == set(held)
     assert sizes(broker) == [0, 0]
@@ -196,7 +196,7 @@ def test_a_server_that_is_full_is_emptied(brokers: Brokers, server: redis.Redis)
     first = receipts(broker.claim(5, 25_000))
     assert len(first) == 2
     assert broker.renew(first) == set()
-    broker.release(first)
+    broker.release(dict.fromkeys(first, 0))
     broker.looked = float("-inf")
     again = receipts(broker.claim(10, PLENTY))
     assert again == first

@@ -54,7 +54,7 @@ def test_threads_share_a_broker(brokers: Brokers, monkeypatch: pytest.MonkeyPatc
             if int(delivery.payload) % 7 == 0 and delivery.payload not in returned:
                 returned.add(delivery.payload)
                 released.add(delivery.receipt)
-                broker.release([delivery.receipt])
+                broker.release({delivery.receipt: 0})
             else:
                 broker.acknowledge_all([delivery.receipt])
                 done.append(delivery.payload)

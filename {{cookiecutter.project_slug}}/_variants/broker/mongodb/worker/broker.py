@@ -7,8 +7,9 @@ All times are the server's, since the clocks of clients differ: it tells the tim
 pipeline of an update (https://www.mongodb.com/docs/manual/reference/aggregation-variables/).
 """
 
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from multiprocessing.connection import wait
@@ -68,9 +69,9 @@ def new_client(**options: Any) -> MongoClient[Document]:
         raise ImproperlyConfigured(f"MONGODB_URL has an option after its ? that cannot be used: {error}") from error
 
 
-def after(seconds: float) -> Document:
+def later(seconds: float) -> Document:
     """Return the time in so many seconds, as an expression of the server."""
-    return {"$add": ["$$NOW", int(seconds * 1000)]}
+    return {"$add": ["$$NOW", math.ceil(seconds * 1000)]}
 
 
 class Broker(Mongo):  # type: ignore[misc]
@@ -112,13 +113,13 @@ class Broker(Mongo):  # type: ignore[misc]
         now: datetime = self.connection.admin.command("hello")["localTime"]
         return now
 
-    def enqueue(self, task: str) -> str:
+    def enqueue(self, task: str, after: datetime | None = None) -> str:
         """Add a task.
 
         Upstream dates it back by the `retry` of the process that adds it, so that a cluster with a longer one
         waits for the difference (1.11.1).
         """
-        return str(self.collection.insert_one({"payload": task, "lock": LONG_AGO}).inserted_id)
+        return str(self.collection.insert_one({"payload": task, "lock": after or LONG_AGO}).inserted_id)
 
     def enqueue_all(self, payloads: list[str]) -> None:
         """Add tasks; those before one that is refused stay."""
@@ -134,7 +135,7 @@ class Broker(Mongo):  # type: ignore[misc]
             self.indexed = True
         lease = ObjectId()
         taken = {
-            "lock": after(Conf.RETRY),
+            "lock": later(Conf.RETRY),
             "lease": lease,
             "deliveries": {"$add": [{"$ifNull": ["$deliveries", 0]}, 1]},
         }
@@ -153,7 +154,10 @@ class Broker(Mongo):  # type: ignore[misc]
             if self.collection.update_many({"_id": {"$in": found}, **free}, [{"$set": taken}]).modified_count:
                 break  # otherwise other clusters were faster with all of them
         tasks = self.collection.find({"_id": {"$in": found}, "lease": lease}, sort=[("_id", ASCENDING)])
-        return [Delivery(self.receipt(task), task["payload"], task["deliveries"]) for task in tasks]
+        return [
+            Delivery(self.receipt(task), task["payload"], task["deliveries"], task["deliveries"] > 1 or "again" in task)
+            for task in tasks
+        ]
 
     @staticmethod
     def receipt(task: Document) -> str:
@@ -173,14 +177,15 @@ class Broker(Mongo):  # type: ignore[misc]
         if not (receipts := list(receipts)):
             return set()
         held = self.held(receipts)
-        self.collection.update_many(held, [{"$set": {"lock": after(Conf.RETRY)}}])
+        self.collection.update_many(held, [{"$set": {"lock": later(Conf.RETRY)}}])
         return set(receipts) - {self.receipt(task) for task in self.collection.find(held, ["lease"])}
 
-    def release(self, receipts: Iterable[str], delay: float = 0.0) -> None:
-        """Give tasks back, to be taken after so many seconds; the hand-out, which ended in order, is not counted."""
-        if receipts := list(receipts):
-            free = {"lock": after(delay) if delay else LONG_AGO, "deliveries": {"$subtract": ["$deliveries", 1]}}
-            self.collection.update_many(self.held(receipts), [{"$set": free}, {"$unset": "lease"}])
+    def release(self, delays: Mapping[str, float]) -> None:
+        """Give tasks back, each to be taken after so many seconds; that hand-out ended in order, and is not counted."""
+        for receipt, delay in delays.items():
+            free: Document = {"lock": later(delay) if delay > 0 else LONG_AGO, "again": True}
+            free["deliveries"] = {"$subtract": ["$deliveries", 1]}
+            self.collection.update_many(self.held([receipt]), [{"$set": free}, {"$unset": "lease"}])
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done."""

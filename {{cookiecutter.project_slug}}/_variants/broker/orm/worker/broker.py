@@ -8,7 +8,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
@@ -29,7 +29,8 @@ from worker.models import Lapse
 from worker.place import check_place
 from worker.statements import CLAIM, ENQUEUE, HELD, RELEASE, REMOVE, RENEW
 
-FREE = datetime(1970, 1, 1, tzinfo=UTC if settings.USE_TZ else None)  #: the lock of what was never taken, or given back
+FREE = datetime(1970, 1, 1, tzinfo=UTC if settings.USE_TZ else None)  #: the lock of what was never taken
+RETURNED = FREE + timedelta(days=1)  #: the lock of what was given back without a delay
 USED = FREE + timedelta(days=366)  #: earlier are only locks of what is free, whatever the time zone
 LOOK_EVERY = 1.0  #: seconds after which it is looked again whether this thread's connection can still be used
 looked = threading.local()
@@ -47,6 +48,16 @@ def all_rows() -> QuerySet[OrmQ]:
 def now() -> datetime:
     """Return the time where the database is a file of this host. It is UTC, which no summer time turns back."""
     return datetime.now(UTC) if settings.USE_TZ else datetime.now(UTC).replace(tzinfo=None)
+
+
+def whole(moment: datetime) -> datetime:
+    """Return the next whole millisecond, at which delays end, and no lease."""
+    return moment + timedelta(microseconds=-moment.microsecond % 1000)
+
+
+def leased() -> datetime:
+    """Return when a lease runs out that begins now, where the database is a file."""
+    return whole(now() + timedelta(seconds=Conf.RETRY)) + timedelta(microseconds=1)
 
 
 def lapses() -> QuerySet[Lapse]:
@@ -133,12 +144,13 @@ class Broker(ORM):  # type: ignore[misc]
         with self.turn if self.postgresql else transaction.atomic(using=Conf.ORM), self.rows() as rows:
             yield rows
 
-    def enqueue(self, task: str) -> int:
-        """Add a task."""
+    def enqueue(self, task: str, after: datetime | None = None) -> int:
+        """Add a task, to be taken after a time."""
+        lock = whole(after) if after else FREE
         if self.postgresql:
-            return int(self.run(ENQUEUE, self.list_key, task, self.channel)[0][0])
+            return int(self.run(ENQUEUE, self.list_key, task, lock, self.channel)[0][0])
         with self.rows() as rows:
-            return int(rows.create(key=self.list_key, payload=task, lock=FREE).pk)
+            return int(rows.create(key=self.list_key, payload=task, lock=lock).pk)
 
     def enqueue_all(self, payloads: list[str]) -> None:
         """Add tasks, all or none."""
@@ -154,11 +166,11 @@ class Broker(ORM):  # type: ignore[misc]
         else:
             taken = self.claim_in_file(limit, size)
         with self.turn:
-            self.locks.update({str(key): lock for key, _, lock, _ in taken})
-        return [Delivery(str(key), payload, 1 + times) for key, payload, _, times in taken]
+            self.locks.update({str(key): lock for key, _, lock, *_ in taken})
+        return [Delivery(str(key), payload, 1 + times, again) for key, payload, _, times, again in taken]
 
     def claim_in_file(self, limit: int, size: int) -> list[tuple[Any, ...]]:
-        """Take tasks, and return their ids, payloads, locks, and how often their leases have run out."""
+        """Take tasks, and return their ids, payloads, locks, how often their leases ran out, whether again."""
         taken: dict[int, tuple[str, datetime]] = {}
         with self.alone() as rows:
             free = rows.filter(key=self.list_key, lock__lte=now()).values_list("pk", "payload", "lock")[:limit]
@@ -167,11 +179,11 @@ class Broker(ORM):  # type: ignore[misc]
                 if taken and size < 0:
                     break
                 taken[key] = payload, former
-            lock = now() + timedelta(seconds=Conf.RETRY)
+            lock = leased()
             rows.filter(pk__in=taken).update(lock=lock)
-            count([key for key, (_, former) in taken.items() if former > USED], 1)
+            count([key for key, (_, former) in taken.items() if former > USED and former.microsecond % 1000], 1)
             times = dict(lapses().filter(task__in=taken).values_list("task", "times"))
-        return [(key, payload, lock, times.get(key, 0)) for key, (payload, _) in taken.items()]
+        return [(key, payload, lock, times.get(key, 0), former > FREE) for key, (payload, former) in taken.items()]
 
     def held(self, receipts: Iterable[str]) -> dict[str, Any]:
         """Return the locks of those tasks that this process holds, as far as it knows."""
@@ -198,23 +210,24 @@ class Broker(ORM):  # type: ignore[misc]
             if self.postgresql:
                 renewed = {str(key): lock for key, lock in self.run_on(held, RENEW, lease)}
             else:
-                keys, lock = self.in_file(held), now() + lease
+                keys, lock = self.in_file(held), leased()
                 rows.filter(pk__in=keys).update(lock=lock)
                 renewed = dict.fromkeys(map(str, keys), lock)
             self.locks.update(renewed)
         self.forget({receipt: lock for receipt, lock in held.items() if receipt not in renewed})
         return receipts - renewed.keys()
 
-    def release(self, receipts: Iterable[str], delay: float = 0.0) -> None:
-        """Give tasks back, to be taken after so many seconds."""
-        with self.parting(receipts) as held:
+    def release(self, delays: Mapping[str, float]) -> None:
+        """Give tasks back, each to be taken after so many seconds."""
+        with self.parting(delays) as held:
             if self.postgresql:
-                self.run_on(held, RELEASE, delay > 0, timedelta(seconds=delay), delay > 0)
+                seconds = [timedelta(seconds=max(delays[receipt], 0.0)) for receipt in held]
+                self.run_on(held, RELEASE, list(held), seconds)
                 return
-            keys = self.in_file(held)
-            if delay:
-                count(keys, -1)
-            all_rows().filter(pk__in=keys).update(lock=now() + timedelta(seconds=delay) if delay else FREE)
+            for key in self.in_file(held):
+                delay = delays[str(key)]
+                lock = whole(now() + timedelta(seconds=delay)) if delay > 0 else RETURNED
+                all_rows().filter(pk=key).update(lock=lock)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done; in a transaction, once it is committed."""

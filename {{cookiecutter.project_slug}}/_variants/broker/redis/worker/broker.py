@@ -9,8 +9,9 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from functools import cache
 from sys import maxsize
 from typing import Any
@@ -188,7 +189,7 @@ class Broker(Redis):  # type: ignore[misc]
         finally:
             pool.release(connection)
 
-    def enqueue(self, task: str) -> str:
+    def enqueue(self, task: str, after: datetime | None = None) -> str:
         """Add a task."""
         receipt: bytes = self.once("XADD", self.list_key, "*", "payload", task)
         return receipt.decode()
@@ -208,7 +209,8 @@ class Broker(Redis):  # type: ignore[misc]
         if now - self.looked > LOOK_EVERY:
             lapsed = self.run(RECLAIM, self.consumer, limit, size, self.lease)
             if lapsed:
-                return [self.delivery(*task) for task in zip(lapsed[::3], lapsed[1::3], lapsed[2::3], strict=True)]
+                tasks = zip(lapsed[::3], lapsed[1::3], lapsed[2::3], strict=True)
+                return [self.delivery(*task, again=True) for task in tasks]
             self.looked = now
         if not self.idles and (taken := self.run(CLAIM, self.consumer, limit, size)):
             return [self.delivery(*task) for task in zip(taken[::2], taken[1::2], strict=True)]
@@ -218,9 +220,9 @@ class Broker(Redis):  # type: ignore[misc]
         return [self.delivery(receipt, fields.get(b"payload", b"")) for _, tasks in read for receipt, fields in tasks]
 
     @staticmethod
-    def delivery(receipt: bytes, payload: bytes, count: int = 1) -> Delivery:
+    def delivery(receipt: bytes, payload: bytes, count: int = 1, *, again: bool = False) -> Delivery:
         """Return a task; what is not text in it will not be readable."""
-        return Delivery(receipt.decode(), payload.decode(errors="replace"), count)
+        return Delivery(receipt.decode(), payload.decode(errors="replace"), count, again)
 
     def idle(self, timeout: float, others: list[Any]) -> None:
         """Return: claim() has waited, and hears of a task at once."""
@@ -230,10 +232,10 @@ class Broker(Redis):  # type: ignore[misc]
         receipts = list(receipts)
         return {receipt.decode() for receipt in self.run(RENEW, self.consumer, *receipts)} if receipts else set()
 
-    def release(self, receipts: Iterable[str], delay: float = 0.0) -> None:
-        """Give tasks back, to be taken after so many seconds."""
-        if receipts := list(receipts):
-            self.run(RELEASE, self.consumer, RETURNED, max(0, self.lease - int(delay * 1000)), *receipts)
+    def release(self, delays: Mapping[str, float]) -> None:
+        """Give tasks back, each to be taken after so many seconds."""
+        for receipt, delay in delays.items():
+            self.run(RELEASE, self.consumer, RETURNED, max(0, self.lease - int(delay * 1000)), receipt)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done."""

@@ -20,7 +20,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from multiprocessing.connection import wait
 from sys import maxsize
 from typing import Any
@@ -35,6 +36,7 @@ from worker.delivery import MAX_DELIVERIES, Delivery
 from worker.queues import MAX_POLL, MAX_RECEIVES, check_settings, clients, queue_name, queue_url
 
 BATCH = 10  #: messages in a request, at most
+MAX_DELAY = 900  #: seconds, at most
 MAX_BYTES = 1_048_576  #: of a message; 256 KiB until August 2025, and still so in queues with that MaximumMessageSize
 GONE = {"InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid"}  #: codes of a lease that is lost
 
@@ -95,27 +97,31 @@ class Broker(Sqs):  # type: ignore[misc]
         """The client for what may be done twice."""
         return clients(os.getpid())[0]
 
-    def send(self, payloads: list[str]) -> list[str]:
+    def send(self, payloads: list[str], delay: int = 0) -> list[str]:
         """Add tasks, in one request that is never repeated, and return their ids.
 
         Raises:
             RuntimeError: If SQS refuses some.
         """
-        entries = [{"Id": str(number), "MessageBody": payload} for number, payload in enumerate(payloads)]
+        entries: list[dict[str, Any]] = [
+            {"Id": str(number), "MessageBody": payload, "DelaySeconds": delay}
+            for number, payload in enumerate(payloads)
+        ]
         answer = clients(os.getpid())[1].send_message_batch(QueueUrl=self.queue, Entries=entries)
         if failures := answer.get("Failed"):
             code, message = failures[0]["Code"], failures[0].get("Message", "")
             raise RuntimeError(f"SQS refused {len(failures)} of {len(payloads)} tasks ({code}: {message})")
         return [message["MessageId"] for message in answer["Successful"]]
 
-    def enqueue(self, task: str) -> str:
+    def enqueue(self, task: str, after: datetime | None = None) -> str:
         """Add a task.
 
         Raises:
             ValueError: If it is larger than SQS takes.
         """
         self.size(task)
-        return self.send([task])[0]
+        delay = math.ceil((after - datetime.now(UTC)).total_seconds()) if after else 0
+        return self.send([task], max(0, min(delay, MAX_DELAY)))[0]
 
     @staticmethod
     def size(task: str) -> int:
@@ -163,9 +169,10 @@ class Broker(Sqs):  # type: ignore[misc]
             self.queue = self.get_queue()
             raise
         self.leases.update(dict.fromkeys((message["ReceiptHandle"] for message in messages), asked + Conf.RETRY))
+        counts = [int(message["Attributes"]["ApproximateReceiveCount"]) for message in messages]
         return [
-            Delivery(message["ReceiptHandle"], message["Body"], int(message["Attributes"]["ApproximateReceiveCount"]))
-            for message in messages
+            Delivery(message["ReceiptHandle"], message["Body"], count, count > 1)
+            for message, count in zip(messages, counts, strict=True)
         ]
 
     def look(self) -> None:
@@ -191,12 +198,13 @@ class Broker(Sqs):  # type: ignore[misc]
         self.forget(lost)
         return lost
 
-    def release(self, receipts: Iterable[str], delay: float = 0.0) -> None:
-        """Give tasks back, to be taken after so many seconds, rounded up to whole ones."""
-        receipts, hidden = list(receipts), math.ceil(delay)
+    def release(self, delays: Mapping[str, float]) -> None:
+        """Give tasks back, each to be taken after so many seconds, rounded up to whole ones."""
         with self.turn:
-            self.in_batches(self.client.change_message_visibility_batch, receipts, VisibilityTimeout=hidden)
-            self.forget(receipts)
+            for hidden in {math.ceil(delay) for delay in delays.values()}:
+                receipts = [receipt for receipt, delay in delays.items() if math.ceil(delay) == hidden]
+                self.in_batches(self.client.change_message_visibility_batch, receipts, VisibilityTimeout=hidden)
+            self.forget(delays)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done."""
