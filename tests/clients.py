@@ -28,12 +28,14 @@ LESS = {  #: what the tests can wait for, and what they can fill
     "HEAD = 10.0": "HEAD = 2.0",
     "BODY = 20.0": "BODY = 2.0",
     "BoundedSemaphore(8)": "BoundedSemaphore(2)",
+    "FILE = 10.0": "FILE = 4.0",
     "ANSWER = 20.0": "ANSWER = 1.0",
 }
 SIZE = 20_000_000  #: bytes of a large answer
 PAGES = f"""
 from pathlib import Path
 
+from django.db import OperationalError
 from django.http import FileResponse, HttpResponse, StreamingHttpResponse
 
 Path("large").write_bytes(b"x" * {SIZE})
@@ -44,11 +46,17 @@ def late():
     raise TimeoutError("the page's own")
 
 
+def away(request):
+    raise OperationalError("nobody is there")
+
+
 urlpatterns += [
     path("large/", lambda request: HttpResponse(b"x" * {SIZE})),
     path("file/", lambda request: FileResponse(open("large", "rb"))),
     path("stream/", lambda request: StreamingHttpResponse(b"x" * {SIZE // 10} for _ in range(10))),
     path("late/", lambda request: StreamingHttpResponse(late())),
+    path("away/", away),
+    path("broken/", lambda request: 1 / 0),
 ]
 """
 SETTINGS = """

@@ -5,14 +5,15 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_cookies.plugin import Cookies
 
-from tests.combinations import TEMPLATE, Combination
+from tests.clients import Site, serve
+from tests.combinations import COMBINATIONS, TEMPLATE, Combination
 from tests.interpreters import PROMISED, for_combination, interpreters
 from tests.projects import Environments, Sharing, Workplace, python_of
 
@@ -123,3 +124,20 @@ def once_for_its_python(
     first = sharing.first(request.function, f"{python_of(project)}{parameters}", str(combination))
     if first != str(combination):
         pytest.skip(f"shares the run of {first}")
+
+
+@pytest.fixture(scope="session")
+def site(
+    request: pytest.FixtureRequest,
+    bake: Callable[[Combination], Path],
+    environments: Environments,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    """Run web, with some pages of the tests' own, alone with the servers that it needs."""
+    combination = next(
+        it for it in COMBINATIONS if (it.broker, it.hosting, it.django_version) == ("redis", "docker", request.param)
+    )
+    folder = tmp_path_factory.mktemp("site")
+    workplace = Workplace.of(bake(combination), for_combination(combination), environments, folder)
+    with serve(workplace, folder) as site:
+        yield site

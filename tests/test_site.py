@@ -1,213 +1,13 @@
-"""What strangers, slow clients and broken proxies do to a site that runs as in production, by its real server."""
+"""What strangers, broken proxies and servers that are away do to a site that runs as in production."""
 
-import resource
-import socket
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from functools import partial
-from pathlib import Path
-from urllib.parse import urlencode, urljoin
-
-import pytest
+from urllib.parse import urljoin
 
 from tests.browser import HOST, Browser, Page, ask, status
-from tests.clients import (
-    BEHIND_PROXY,
-    BODY,
-    CHUNKS,
-    GET,
-    HEAD,
-    POST,
-    SIZE,
-    USER,
-    Site,
-    longest_wait,
-    on,
-    raw,
-    send_all,
-    serve,
-    slow_clients,
-    steadily,
-)
-from tests.combinations import COMBINATIONS, Combination
+from tests.clients import BEHIND_PROXY, Site, longest_wait, on
 from tests.hostings import settings
-from tests.interpreters import for_combination
-from tests.processes import free_port
-from tests.projects import PRODUCTION, Environments, Workplace
-from tests.test_docs import caddy, caddyfile
-
-
-@pytest.fixture(scope="module")
-def site(
-    request: pytest.FixtureRequest,
-    bake: Callable[[Combination], Path],
-    environments: Environments,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Site]:
-    """Run web, with some pages of the tests' own, alone with the servers that it needs."""
-    combination = next(
-        it for it in COMBINATIONS if (it.broker, it.hosting, it.django_version) == ("redis", "docker", request.param)
-    )
-    folder = tmp_path_factory.mktemp("site")
-    workplace = Workplace.of(bake(combination), for_combination(combination), environments, folder)
-    with serve(workplace, folder) as site:
-        yield site
-
-
-@on("5.2")
-def test_slow_clients_hold_up_nobody_and_are_cut_off(site: Site) -> None:
-    connect = partial(socket.create_connection, ("127.0.0.1", site.port))
-    with slow_clients(connect, HEAD, BODY, CHUNKS) as clients:
-
-        def each_second() -> None:
-            send_all(clients)
-            assert Browser(site.port).get("/").status == 200, "the pages are there as well"
-
-        waited = longest_wait(
-            lambda: status(site.port, "/livez"), lambda: not any(it.is_open for it in clients), each_second
-        )
-    assert waited < 1
-
-
-@on("5.2")
-def test_slow_clients_hold_up_nobody_behind_the_proxy_of_the_page(site: Site, tmp_path: Path) -> None:
-    block = caddyfile(site.workplace.path, site.port, free_port())
-    assert {"read_header 10s", "read_body 2m"} <= {line.strip() for line in block.splitlines()}
-    with caddy(block.replace("read_header 10s", "read_header 2s").replace("2m", "3s"), tmp_path) as (visitor, _):
-
-        def connect() -> socket.socket:
-            here = socket.create_connection(("127.0.0.1", visitor.port))
-            return visitor.context.wrap_socket(here, server_hostname=HOST)
-
-        with slow_clients(connect, HEAD, BODY) as clients:
-            waited = longest_wait(
-                lambda: visitor.get("/livez").status,
-                lambda: not any(it.is_open for it in clients),
-                partial(send_all, clients),
-            )
-        assert waited < 1
-        headers = {"Content-Length": "10000001", "Origin": f"https://{HOST}"}
-        assert visitor.ask("POST", "/", headers).status == 413
-
-
-@on("5.2")
-def test_what_is_too_large_is_refused_before_it_is_read(site: Site) -> None:
-    said = raw(site.port, f"{POST}Expect: 100-continue\r\nContent-Length: 10000001\r\n\r\n")
-    assert said.startswith("HTTP/1.1 413 ")
-    assert "No more than 10 MB can be sent at once.\n" in said
-    (line,) = site.logged("POST /nowhere/: ")
-    assert line["message"] == "POST /nowhere/: No more than 10 MB can be sent at once. MAX_UPLOAD_MB raises that."
-    assert line["levelname"] == "WARNING"
-    said = raw(site.port, f"{POST}Transfer-Encoding: chunked\r\n\r\n{10_100_000:x}\r\n{'x' * 10_100_000}")
-    assert said.startswith("HTTP/1.1 413 ")
-
-
-@on("5.2")
-def test_what_is_not_too_large_is_read(site: Site) -> None:
-    fields = urlencode(USER | {"text": "x" * 200_000}).encode()
-    head = f"{POST.replace('/nowhere/', '/admin/login/')}Connection: close\r\n"
-    continued = f"{head}Expect: 100-continue\r\nContent-Length: {len(fields)}\r\n\r\n"
-    said = raw(site.port, continued, fields)
-    assert said.startswith("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 ")
-    chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(fields), fields)
-    said = raw(site.port, f"{head}Transfer-Encoding: chunked\r\n\r\n{chunks.decode()}")
-    assert said.startswith("HTTP/1.1 403 ")
-
-
-@on("5.2")
-def test_whoever_takes_a_large_answer_steadily_gets_it_whole(site: Site) -> None:
-    with ThreadPoolExecutor() as pool:
-        for count in pool.map(lambda path: steadily(site, path, SIZE / 3), ("/large/", "/file/", "/stream/")):
-            assert count > SIZE
-
-
-@on("5.2")
-def test_whoever_takes_nothing_of_an_answer_is_cut_off_without_a_word(site: Site) -> None:
-    logged = len(site.complaints())
-    with ExitStack() as stack:
-        for path in ("/large/", "/file/", "/stream/") * 4:
-            stack.enter_context(site.connect()).sendall(f"{GET.format(path)}\r\n".encode())
-        site.process.wait_until(lambda: Browser(site.port).get("/").status == 200, "a thread that is free")
-    assert site.complaints()[logged:] == []
-
-
-@on("5.2")
-def test_a_page_that_waits_in_vain_while_it_is_sent_is_logged(site: Site) -> None:
-    assert raw(site.port, f"{GET.format('/late/')}\r\n").startswith("HTTP/1.1 200 ")
-    (line,) = site.logged("Socket error processing request.")
-    assert "the page's own" in str(line["exc_info"])
-
-
-@on("5.2")
-def test_large_bodies_wait_for_each_other_and_small_ones_for_none(site: Site) -> None:
-    most, head = b"x" * 150_000, f"{POST}Connection: close\r\nContent-Length: 200000\r\n\r\n".encode()
-    with ExitStack() as stack:
-        clients = [stack.enter_context(site.connect()) for _ in range(8)]
-        for client in clients:
-            client.sendall(head + most)
-        site.process.wait_until(lambda: max(site.bodies()) >= 2, "files of bodies")
-        for _ in range(8):
-            assert raw(site.port, f"{POST}Connection: close\r\nContent-Length: 1\r\n\r\nx").startswith("HTTP/1.1 404 ")
-        assert max(site.bodies()) == 2
-        for client in clients:
-            client.sendall(b"x" * 50_000)
-        for client in clients:
-            assert client.recv(1000).startswith(b"HTTP/1.1 404 ")
-    site.process.wait_until(lambda: sum(site.bodies()) == 0, "an end of the files")
-
-
-@on("5.2")
-def test_a_body_for_which_there_is_no_room_is_answered_and_logged_in_a_line(site: Site) -> None:
-    logged = len(site.complaints())
-    with site.small_disk():
-        said = raw(site.port, f"{POST}Content-Length: 350000\r\n\r\n{'x' * 350_000}")
-    assert said.startswith("HTTP/1.1 503 ")
-    assert "There is no room for this. Try again in a minute." in said
-    (line,) = site.complaints()[logged:]
-    assert str(line["message"]).startswith("POST /nowhere/: no room for the body (")
-    assert (line["levelname"], "exc_info" in line) == ("ERROR", False)
-
-
-@on("5.2")
-def test_one_connection_takes_many_requests_however_they_are_cut(site: Site) -> None:
-    one = f"{GET.format('/livez')}\r\n{GET.format('/elsewhere/').replace('GET', 'HEAD')}\r\n"
-    one += f"{POST}Content-Length: 3\r\n\r\nabc{POST}Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
-    all_of_it = (one * 2 + f"{GET.format('/livez')}Content-Length: 3\r\n\r\nabc{one}").encode()
-    for size in 7, 100, 1000:
-        with site.connect() as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for start in range(0, len(all_of_it), size):
-                connection.sendall(all_of_it[start : start + size])
-            said = b"".join(iter(partial(connection.recv, 1000), b""))
-        codes = [int(part[:3]) for part in said.split(b"HTTP/1.1 ")[1:]]
-        assert codes == [200, 404, 404, 404] * 2 + [200], "and no more: nobody has read that body"
-
-
-@on("5.2")
-def test_what_proxies_may_read_in_two_ways_is_refused(site: Site) -> None:
-    for second in "Transfer-Encoding: chunked", "Content-Length: 4", "Content-Length : 3":
-        said = raw(site.port, f"{POST}Content-Length: 3\r\n{second}\r\n\r\n0\r\n\r\n")
-        assert said.startswith("HTTP/1.1 400 "), second
-
-
-@on("5.2")
-def test_a_connection_without_a_request_does_not_hold_up_a_stop(site: Site) -> None:
-    with site.another() as other, other.connect(), other.connect() as begun:
-        begun.sendall(HEAD.encode())
-        start = time.monotonic()
-        assert other.process.stop() == 0
-        assert time.monotonic() - start < 10, "Q_GRACE is 20"
-
-
-@on("5.2")
-def test_connections_need_not_be_kept(site: Site) -> None:
-    with site.another(KEEP_ALIVE="0") as other:
-        for _ in range(10):
-            assert raw(other.port, f"{GET.format('/elsewhere/')}\r\n").startswith("HTTP/1.1 404 ")
-        for pid in other.servers():
-            assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (4096, 8192), "1000 connections take more than 1024"
+from tests.projects import PRODUCTION
+from tests.test_mail_and_files import Letterbox, letterbox
 
 
 @on("5.2")
@@ -230,6 +30,28 @@ def test_a_frozen_broker_holds_up_no_probe_and_no_page_that_does_without(site: S
     assert lines[0]["levelname"] == "ERROR"
     assert "exc_info" not in lines[0]
     site.process.wait_until(lambda: status(site.port, "/readyz") == 200, "an answer of the broker")
+
+
+@on("5.2", "6.1")
+def test_what_fails_in_a_page_is_mailed_if_that_can_be(site: Site) -> None:
+    with (
+        letterbox() as port,
+        site.another(EMAIL_URL=f"smtp://127.0.0.1:{port}", ADMINS="ada@example.com, bob@example.com") as other,
+    ):
+        browser = Browser(other.port)
+        assert browser.get("/away/").status == 503, "which is told in a line, and not mailed"
+        page = browser.get("/broken/")
+        assert (page.status, "Traceback" in page.text) == (500, False)
+        (letter,) = Letterbox.letters
+        Letterbox.letters.clear()
+    assert b"ZeroDivisionError" in letter
+    assert b"To: ada@example.com, bob@example.com" in letter
+    with site.another(EMAIL_URL="smtp://127.0.0.1:1", ADMINS="ada@example.com") as other:
+        assert Browser(other.port).get("/broken/").text == page.text
+        lines = other.complaints()
+    assert [(line["message"], "ZeroDivisionError" in str(line["exc_info"])) for line in lines] == [
+        ("Internal Server Error: /broken/", True)
+    ]
 
 
 @on("5.2")
