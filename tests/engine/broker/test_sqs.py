@@ -1,5 +1,6 @@
 """What is SQS's alone: its queues, its limits, and what it needs to be reached."""
 
+import io
 import json
 import os
 import time
@@ -8,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from botocore.awsrequest import AWSRequest, AWSResponse
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django_q.brokers import get_broker
@@ -22,6 +24,7 @@ if broker_name() != "sqs":
 
 from worker import broker as module
 from worker.broker import clients
+from worker.health import why_away
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +85,44 @@ def test_more_receipts_than_a_request_takes_are_handled_though_some_are_gone(bro
     broker.release(dict.fromkeys(taken, 0))
     assert sizes(broker) == [0, 0]
     assert not broker.leases
+
+
+class Answer(io.BytesIO):
+    """What comes over the network, as botocore reads it."""
+
+    def stream(self) -> list[bytes]:
+        """Return all of it."""
+        return [self.getvalue()]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "is_away"),
+    [
+        (503, "", True),
+        (500, "InternalFailure", True),
+        (400, "RequestThrottled", True),
+        (400, "ThrottlingException", True),
+        (400, "InvalidMessageContents", False),
+    ],
+)
+def test_an_answer_that_it_cannot_now_is_that_of_a_server_that_is_away(
+    status: int, code: str, is_away: bool, brokers: Brokers
+) -> None:
+    (broker,) = brokers()
+    body = json.dumps({"__type": f"com.amazonaws.sqs#{code}"}).encode() if code else b"<html>Unavailable</html>"
+
+    def reply(request: AWSRequest, **more: object) -> AWSResponse:
+        return AWSResponse(request.url, status, {"content-type": "application/x-amz-json-1.0"}, Answer(body))
+
+    once = clients(os.getpid())[1]
+    once.meta.events.register("before-send.sqs", reply)
+    try:
+        with pytest.raises(Exception) as raised:  # noqa: PT011 (botocore's, of either kind)
+            broker.enqueue("a")
+    finally:
+        once.meta.events.unregister("before-send.sqs", reply)
+    assert bool(why_away(raised.value)) is is_away
+    assert (code or str(status)) in str(raised.value)
 
 
 def test_what_sqs_refuses_is_raised_once_the_rest_is_sent(brokers: Brokers) -> None:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from botocore.config import Config
-from botocore.exceptions import NoRegionError
+from botocore.exceptions import HTTPClientError, NoRegionError
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django_q.brokers.aws_sqs import Sqs
@@ -33,7 +33,26 @@ def clients(pid: int) -> tuple[Any, Any]:
         raise NoRegionError
     tries = [{"total_max_attempts": number, "mode": "standard"} for number in (2, 1)]
     twice, once = (session.client("sqs", config=Config(retries=retries, **TIMEOUTS)) for retries in tries)
+    for client in twice, once:
+        client.meta.events.register("after-call.sqs", refuse_outage)
     return twice, once
+
+
+class OutageError(HTTPClientError):  # type: ignore[misc]
+    """SQS has answered that it cannot, or not so much at once: by botocore an error like any other."""
+
+    fmt = "SQS answers {code}"
+
+
+def refuse_outage(http_response: Any, parsed: dict[str, Any], **call: Any) -> None:
+    """Tell such answers from those about the request.
+
+    Raises:
+        OutageError: If it is one.
+    """
+    code = parsed.get("Error", {}).get("Code") or ""
+    if http_response.status_code >= 500 or "Throttl" in code:
+        raise OutageError(code=code or http_response.status_code)
 
 
 @cache
