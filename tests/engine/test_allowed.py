@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 from core.models import User
@@ -106,6 +107,27 @@ def test_the_date_that_is_passed_on_is_no_way_to_name_a_hook(monkeypatch: pytest
 def test_code_that_schedules_is_told_at_once() -> None:
     with pytest.raises(ValidationError, match=r"A schedule may not run 'math\.copysign'"):
         schedule("math.copysign", 2, -1)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "sentence"),
+    [
+        ({"texts": 1}, "'texts' is no option of async_task(), and no argument of count_words()."),
+        ({"text": "a", "q_options": {"time_out": 3}}, "'time_out' is no option of async_task(), in q_options."),
+        ({"text": "a", "q_options": {"cluster": "fats"}}, "Q_CLUSTER knows no cluster 'fats'."),
+        ({"text": "a", "q_options": {"broker_name": "fats"}}, "Q_CLUSTER knows no cluster 'fats'."),
+    ],
+    ids=str,
+)
+def test_keywords_that_are_not_the_functions_are_refused_when_a_schedule_is_made(
+    staff: Client, kwargs: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        schedule(ALLOWED, **kwargs)
+    assert refusal.value.message_dict["kwargs"][0].startswith(f"A schedule cannot be queued: {sentence}")
+    answer = staff.post(ADD, typed({"kwargs": str(kwargs)}))
+    ((field, (told,)),) = answer.context["adminform"].form.errors.items()
+    assert (field, told.startswith(f"A schedule cannot be queued: {sentence}")) == ("kwargs", True)
 
 
 @pytest.mark.parametrize("minutes", [None, 0])

@@ -6,6 +6,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.core.cache import caches
@@ -15,6 +16,7 @@ from django_q.signing import SignedPackage
 from django_q.tasks import AsyncTask, async_chain, async_iter, async_task, schedule
 from project import manage
 from pytest_django import Settings
+from worker.broker import Broker
 from worker.enqueue import enqueue_many
 
 
@@ -132,6 +134,70 @@ def test_a_cluster_that_nobody_serves_is_refused_where_it_is_named(broker: Count
     enqueue_many(takes, [("a",)], broker=broker, cluster="fast")
     enqueue_many(takes, [("a",)], broker=broker, cluster=settings.Q_CLUSTER["name"])
     assert len(broker.requests) == 2
+
+
+def test_a_cluster_that_nobody_serves_is_refused_before_it_has_a_queue(
+    broker: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Mock()
+    monkeypatch.setattr("django_q.tasks.get_broker", asked)
+    monkeypatch.setattr("worker.enqueue.get_broker", asked)
+    for options in {"cluster": "fats"}, {"q_options": {"cluster": "fats"}}:
+        for queue in async_task, enqueue_many:
+            with pytest.raises(ValueError, match="knows no cluster 'fats'"):
+                queue(takes, [("a",)], **options)
+    assert not asked.called
+
+
+@pytest.mark.django_db
+def test_a_broker_for_a_cluster_that_nobody_serves_is_refused(settings: Settings) -> None:
+    broker = Mock(cluster="fats")
+    with pytest.raises(ValueError, match="knows no cluster 'fats'"):
+        async_task(takes, "a", broker=broker)
+    with pytest.raises(ValueError, match="knows no cluster 'fats'"):
+        enqueue_many(takes, [("a",)], broker=broker)
+    assert not broker.enqueue.called
+    assert not broker.enqueue_all.called
+    name = settings.Q_CLUSTER["name"]
+    assert Broker(name).cluster == Broker().cluster == name
+
+
+def test_many_tasks_go_to_the_cluster_that_their_options_name(
+    broker: Counting, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.Q_CLUSTER = {**settings.Q_CLUSTER, "ALT_CLUSTERS": {"fast": {}}}
+    asked = Mock(return_value=broker)
+    monkeypatch.setattr("worker.enqueue.get_broker", asked)
+    enqueue_many(takes, [("a",)], q_options={"cluster": "fast"})
+    asked.assert_called_once_with("fast")
+
+
+def test_an_option_in_q_options_that_is_none_is_refused(broker: Counting) -> None:
+    sentence = r"^'time_out' is no option of async_task\(\), in q_options\. Did you mean 'timeout'\?$"
+    for queue in async_task, enqueue_many:
+        with pytest.raises(TypeError, match=sentence):
+            queue(takes, [("a",)], broker=broker, q_options={"group": "a", "time_out": 3})
+        with pytest.raises(TypeError, match=r"^q_options are a dict, not \['timeout'\]\.$"):
+            queue(takes, [("a",)], broker=broker, q_options=["timeout"])
+    assert not broker.requests
+    enqueue_many(takes, [("a",)], broker=broker, q_options={"timeout": 3, "task_name": "a"})
+    assert len(broker.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("link", "sentence"),
+    [
+        ((takes, ("a",), {"time_out": 3}), "'time_out' is no option of async_task(), and no argument of takes()."),
+        ((takes, ("a",), {"q_options": {"time_out": 3}}), "'time_out' is no option of async_task(), in q_options."),
+        ((takes, ("a",), {"cluster": "fats"}), "Q_CLUSTER knows no cluster 'fats'."),
+    ],
+)
+def test_a_later_link_of_a_chain_is_refused_with_the_first(link: Any, sentence: str) -> None:
+    broker = Mock(spec=["enqueue", "list_key"])
+    with pytest.raises((TypeError, ValueError)) as refusal:
+        async_chain([(takes, ("a",)), takes, link], broker=broker)
+    assert str(refusal.value).startswith(sentence)
+    assert not broker.enqueue.called
 
 
 @pytest.mark.django_db

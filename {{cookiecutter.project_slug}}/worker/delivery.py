@@ -33,6 +33,7 @@ class Leasing(Protocol):
     Threads of one process call these methods at the same time.
     """
 
+    cluster: str  #: whose queue it is
     list_key: str
     cache: Any
     away: tuple[type[Exception], ...]  #: errors of the client when the server does not answer

@@ -3,23 +3,21 @@
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
-from django.core.exceptions import ValidationError
 from django_q import tasks as upstream
 from django_q.brokers import get_broker
-from django_q.models import Schedule
 from django_q.signals import pre_enqueue
 
 from worker.delivery import Leasing
 from worker.processes import did_you_mean, unknown_cluster
 
-#: of async_task(), beside the arguments of the task
+#: of async_task(), in its q_options or beside the arguments of the task
 OPTIONS = {
-    *("ack_failure", "broker", "cached", "chain", "cluster", "group", "hook", "iter_cached", "iter_count", "q_options"),
+    *("ack_failure", "broker", "cached", "chain", "cluster", "group", "hook", "iter_cached", "iter_count"),
     *("save", "sync", "task_name", "timeout"),
 }
 
@@ -48,7 +46,11 @@ def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str
     """Queue a task, and return its id: django-q2's, with max_attempts, backoff and run_after in q_options.
 
     It takes the place of django_q.tasks.async_task, whose version 1.11.1 drops options that it does not know.
+
+    Raises:
+        Exception: What refuse() raises, before the broker is asked for, and what the broker's client raises.
     """
+    refuse(func, kwargs)
     options = dict(kwargs.pop("q_options", None) or {})
     source = kwargs if "iter_count" in kwargs else options  # async_iter() makes one of the other
     wanted = {name: source.pop(name) for name in POLICY if name in source}
@@ -97,7 +99,9 @@ def enqueue_many(func: str | Callable[..., Any], calls: Iterable[tuple[Any, ...]
     Raises:
         Exception: What the broker's client raises; see the broker.
     """
-    broker: Leasing = options.pop("broker", None) or get_broker(options.get("cluster"))
+    refuse(func, options)
+    cluster = {**options, **options.get("q_options", {})}.get("cluster")
+    broker: Leasing = options.pop("broker", None) or get_broker(cluster)
     collector = Collector(broker.list_key)
     token = collecting.set(True)
     try:
@@ -110,19 +114,38 @@ def enqueue_many(func: str | Callable[..., Any], calls: Iterable[tuple[Any, ...]
     return ids
 
 
-def refuse(task: dict[str, Any], **signal: Any) -> None:
-    """Refuse, where it is queued, a task that nobody would run, or not as it is meant.
+def refuse(func: Any, keywords: Mapping[str, Any]) -> None:
+    """Refuse a task that nobody would run, or not as it is meant, and a chain that holds one.
 
     Raises:
-        TypeError: If a keyword is neither an option nor the function's.
+        TypeError: If a keyword is neither an option nor the function's, or an option in q_options is none.
         ValueError: If there is no such cluster.
     """
-    task.update(policy.get())
-    if problem := unknown_cluster(task.get("cluster")):
-        raise ValueError(problem)
-    if not task["kwargs"]:
+    more = keywords.get("q_options") or {}
+    if not isinstance(more, Mapping):
+        raise TypeError(f"q_options are a dict, not {more!r}.")
+    known = {*OPTIONS, *POLICY}
+    for key in sorted(more.keys() - known, key=str):
+        raise TypeError(f"{key!r} is no option of async_task(), in q_options. {did_you_mean(str(key), known)}")
+    options = {**keywords, **more}
+    for cluster in options.get("cluster"), getattr(options.get("broker"), "cluster", None):
+        if problem := unknown_cluster(cluster):
+            raise ValueError(problem)
+    refuse_words(func, keywords.keys() - (known if "iter_count" in keywords else OPTIONS) - {"q_options"})
+    for link in options.get("chain") or ():
+        match link:
+            case (function, _, dict(given)):
+                refuse(function, given)
+
+
+def refuse_words(function: Any, words: set[str]) -> None:
+    """Refuse keywords that are not the function's, if it can be told.
+
+    Raises:
+        TypeError: If there is one.
+    """
+    if not words:
         return
-    function: Any = task["func"]
     try:
         if isinstance(function, str):  # its module need not be here, and is not imported for this
             module, _, name = function.rpartition(".")
@@ -133,23 +156,17 @@ def refuse(task: dict[str, Any], **signal: Any) -> None:
     except Exception:  # of what is no function, or written in C; a module may have a __getattr__ of its own
         return
     if not takes_all and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        for word in task["kwargs"].keys() - {parameter.name for parameter in parameters}:
+        for word in sorted(words - {parameter.name for parameter in parameters}):
             name = getattr(function, "__name__", function)
             problem = f"{word!r} is no option of async_task(), and no argument of {name}()."
-            raise TypeError(f"{problem} {did_you_mean(word, OPTIONS)}")
+            raise TypeError(f"{problem} {did_you_mean(word, {*OPTIONS, 'q_options'})}")
 
 
-def validate_cluster(name: str) -> None:
-    """Refuse a schedule whose tasks nobody would run: in the admin, and by schedule().
-
-    Raises:
-        ValidationError: If there is no such cluster.
-    """
-    if problem := unknown_cluster(name):
-        raise ValidationError(problem)
+def add_policy(task: dict[str, Any], **signal: Any) -> None:
+    """Put what django-q2 does not know into the package of the task that is being queued."""
+    task.update(policy.get())
 
 
 original = upstream.async_task
 upstream.async_task = async_task
-pre_enqueue.connect(refuse)
-Schedule._meta.get_field("cluster").validators.append(validate_cluster)  # noqa: SLF001 (a documented part of models)
+pre_enqueue.connect(add_policy)

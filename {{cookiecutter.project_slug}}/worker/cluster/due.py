@@ -29,6 +29,7 @@ from worker.cluster.packages import instance, pack, table
 from worker.cluster.schedules import due
 from worker.delivery import Leasing, brief
 from worker.health import may_pass
+from worker.processes import unknown_cluster
 
 MINUTES = {Schedule.MINUTES: 1, Schedule.HOURLY: 60}
 DAYS = {Schedule.DAILY: 1, Schedule.WEEKLY: 7, Schedule.BIWEEKLY: 14}
@@ -97,14 +98,14 @@ def attempt(schedule: Schedule, intended: datetime, broker: Leasing, tells: Call
             kwargs[schedule.intended_date_kwarg] = intended.isoformat()
         if schedule.hook:
             options["hook"] = schedule.hook
-        options["cluster"] = schedule.cluster or options.get("cluster", options.pop("broker_name", None))
+        options["cluster"] = schedule.cluster or options.get("cluster")
+        options["group"] = options.get("group", schedule.name or schedule.pk)
+        checked = (allowed.refusal(schedule.func), *map(allowed.refusal_of_options, (kwargs, options)))
+        if refused := next(filter(None, (*checked, unknown_cluster(options["cluster"]))), ""):
+            return refused
         if options["cluster"] not in {None, Conf.CLUSTER_NAME}:
             broker = get_broker(options["cluster"])
         options["broker"] = broker if overlap else Noting(broker, schedule)
-        options["group"] = options.get("group", schedule.name or schedule.pk)
-        checked = (allowed.refusal(schedule.func), *map(allowed.refusal_of_options, (kwargs, options)))
-        if refused := next(filter(None, checked), ""):
-            return refused
         if not overlap and goes_on(schedule, options, broker):
             name = schedule.name or schedule.pk
             logger.warning("Skipped the schedule %s: its task %s still goes on", name, schedule.task)
@@ -141,6 +142,9 @@ def arguments(schedule: Schedule) -> tuple[tuple[Any, ...], dict[str, Any]]:
                 call: Any = ast.parse(f"f({schedule.kwargs})", mode="eval").body
                 kwargs = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
             kwargs = {str(name): value for name, value in kwargs.items()}
+            options = kwargs.get("q_options")
+            if isinstance(options, dict) and "broker_name" in options:  # django-q2's former name for it
+                options.setdefault("cluster", options.pop("broker_name"))
         except Exception as error:
             text = f"its keyword arguments {schedule.kwargs!r} are not written as one=1, two='2'"
             raise ValueError(f"{text}; put text in quotes") from error

@@ -88,6 +88,11 @@ class Broker(Mongo):  # type: ignore[misc]
     transactional = False
     indexed = False
 
+    @property
+    def cluster(self) -> str:
+        """Whose queue it is."""
+        return str(self.list_key)
+
     @staticmethod
     def get_connection(list_key: str | None = None) -> MongoClient[Document]:
         """Return this process's client, for the server of the setting `mongo`."""

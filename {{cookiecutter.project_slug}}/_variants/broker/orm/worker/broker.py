@@ -88,6 +88,7 @@ class Broker(ORM):  # type: ignore[misc]
     def __init__(self, list_key: str | None = None) -> None:
         """Serve the queue of this cluster."""
         super().__init__(list_key)
+        self.cluster = self.list_key
         self.channel = f"{Conf.PREFIX}:{self.list_key}"[:63]
         self.locks: dict[str, Any] = {}  #: of what this process holds: as PostgreSQL writes them, which is exact
         self.turn = threading.RLock()  #: of whoever compares these locks with the rows', or changes both

@@ -62,7 +62,8 @@ class Broker(Sqs):  # type: ignore[misc]
         Raises:
             ImproperlyConfigured: If the region, the credentials or the seconds of a poll are not right.
         """
-        name = queue_name(list_key or Conf.CLUSTER_NAME)
+        self.cluster = list_key or Conf.CLUSTER_NAME
+        name = queue_name(self.cluster)
         self.leases: dict[str, float] = {}  #: when they run out, by the monotonic clock
         self.turn = threading.Lock()  #: of whoever gives back: a renewal after it would hide the task
         self.looked = False
