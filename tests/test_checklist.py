@@ -48,7 +48,7 @@ ANSWERS: dict[str, Callable[[Settings], object] | tuple[str, str]] = {
     "CONN_MAX_AGE": lambda it: default(it)["CONN_MAX_AGE"] > 0 and default(it)["CONN_HEALTH_CHECKS"] is True,
     "TEMPLATES": lambda it: "loaders" not in it["TEMPLATES"][0]["OPTIONS"],  # Django then caches them
     "LOGGING": lambda it: it["LOGGING"]["handlers"]["stdout"]["formatter"] == "json",
-    "ADMINS and MANAGERS": ("docs/files.md", "Errors are not mailed, but logged"),
+    "ADMINS and MANAGERS": lambda it: it["LOGGING"]["loggers"]["django.request"]["handlers"] == ["admins"],
     "Customize the default error views": ("core/templates/404.html", "There is no page at this address."),
 }
 

@@ -180,14 +180,12 @@ def test_a_project_names_no_other_broker(combination: Combination, project: Path
 
 
 def read_by_settings(project: Path) -> set[str]:
-    """Return the variables for which settings.py asks `env`."""
+    """Return the variables for which settings.py asks `env`, number() or truth()."""
     return {
         node.args[0].value
         for node in ast.walk(ast.parse((project / "config/settings.py").read_text()))
         if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and isinstance(node.func.value, ast.Name)
-        and node.func.value.id == "env"
+        and ast.unparse(node.func).partition(".")[0] in {"env", "number", "truth"}
         and isinstance(node.args[0], ast.Constant)
         and isinstance(node.args[0].value, str)
     }
@@ -208,7 +206,7 @@ def test_the_example_of_an_environment_names_the_variables_that_are_read(
 def test_the_readme_says_what_the_settings_say(combination: Combination, project: Path) -> None:
     readme, settings = (project / "README.md").read_text(), (project / "config/settings.py").read_text()
     told = dict(re.findall(r"^\| `([A-Z_]+)` \| (.+?) \|", readme, re.MULTILINE))
-    read = dict(re.findall(r"""env\.\w+\("(\w+)", "?([\w:/.@-]+)"?[,)]""", settings))
+    read = dict(re.findall(r"""(?:env\.\w+|number|truth)\("(\w+)", "?([\w:/.@-]+)"?[,)]""", settings))
     printed = {name: default.strip("`") for name, default in told.items() if re.fullmatch("`[^`]+`", default)}
     assert {"Q_WORKERS", *(it["name"] for it in combination.row["environment"] if "default" in it)} <= told.keys()
     assert {name: read[name].lower() for name in printed if name in read} == {

@@ -54,7 +54,7 @@ def test_make_test_takes_seconds_where_nothing_is_set(
     environment: Environment = {**uv_environment(interpreter), "PATH": uv, "TMPDIR": str(workplace.temporary)}
     run(["make", "install"], workplace.path, environment)
     refused = run(["make", "check"], workplace.path, {**environment, "Q_WORKERS": "two"}, expect=2)
-    assert 'Environment variable "Q_WORKERS" invalid: Not a valid integer.\n' in refused
+    assert "Q_WORKERS is 'two': write a whole number, 1 or more.\n" in refused
     assert "Traceback" not in refused
     begun = time.monotonic()
     printed = run(["make", "test"], workplace.path, environment)

@@ -141,6 +141,22 @@ def test_a_secret_may_end_with_the_newline_of_its_file(project: Path) -> None:
     assert settings["PORT"] == 1234
 
 
+def test_a_url_may_have_spaces_around_it(project: Path) -> None:
+    url = PRODUCTION["DATABASE_URL"]
+    settings = values(project, **{**PRODUCTION, "DATABASE_URL": f" {url} ", "EMAIL_URL": " smtp://example.com \n"})
+    assert settings["DATABASES"]["default"]["OPTIONS"]["sslmode"] == "require"
+    assert settings["MAILERS"]["default"]["OPTIONS"]["host"] == "example.com"
+    variable = next((name for name in settings if name.endswith("_URL") and "://" in settings[name]), None)
+    if variable:  # the broker's
+        assert values(project, **PRODUCTION, **{variable: f"{settings[variable]} "}) == values(project, **PRODUCTION)
+
+
+def test_admins_are_addresses(project: Path) -> None:
+    assert values(project, **PRODUCTION)["ADMINS"] == values(project, **PRODUCTION, ADMINS="")["ADMINS"] == []
+    admins = values(project, **PRODUCTION, ADMINS="ada@example.com, bob@example.com,")["ADMINS"]
+    assert admins == ["ada@example.com", "bob@example.com"]
+
+
 @pytest.mark.parametrize("password", ["pa/sswd", "pa#sswd", "12#sswd", "12/sswd", "12?sswd", "p@12?sswd@34"])
 def test_a_password_that_breaks_the_url_is_told_how_to_be_written(project: Path, password: str) -> None:
     done = load(project, **{**PRODUCTION, "DATABASE_URL": f"postgres://me:{password}@db:5432/site"})
@@ -169,7 +185,8 @@ def test_a_url_that_can_be_read_is(project: Path, url: str) -> None:
     [
         ("SECRET_KEY", None, 'Environment variable "SECRET_KEY" not set'),
         ("SECRET_KEY", "", 'Environment variable "SECRET_KEY" invalid'),
-        ("DEBUG", "flase", 'Environment variable "DEBUG" invalid: Not a valid boolean'),
+        ("DEBUG", "flase", "DEBUG is 'flase': write true or false."),
+        ("SECURE_SSL_REDIRECT", "of", "SECURE_SSL_REDIRECT is 'of': write true or false."),
         (
             "DATABASE_URL",
             "nonsense",
@@ -178,19 +195,22 @@ def test_a_url_that_can_be_read_is(project: Path, url: str) -> None:
         ("DATABASE_URL", "nonsense://db/site", 'Environment variable "DATABASE_URL" invalid: Not a valid database URL'),
         ("DATABASE_URL", "sqlite://db.sqlite3", "invalid: ['write sqlite:///db.sqlite3, with three slashes"),
         ("DATABASE_URL", "sqlite://data/db.sqlite3", "write sqlite:///db.sqlite3"),
-        ("PORT", "http", 'Environment variable "PORT" invalid: Not a valid integer'),
-        ("PORT", "70000", "less than or equal to 65535"),
-        ("WEB_CONCURRENCY", "0", "greater than or equal to 1"),
-        ("Q_WORKERS", "two", 'Environment variable "Q_WORKERS" invalid: Not a valid integer'),
-        ("Q_WORKERS", "0", "greater than or equal to 1"),
-        ("Q_TIMEOUT", "1.5", 'Environment variable "Q_TIMEOUT" invalid: Not a valid integer'),
-        ("Q_TIMEOUT", "0", "greater than or equal to 1"),
+        ("PORT", "http", "PORT is 'http': write a whole number, from 1 to 65535."),
+        ("PORT", "", "PORT is '': write a whole number, from 1 to 65535."),
+        ("PORT", "70000", "PORT is '70000': write a whole number, from 1 to 65535."),
+        ("WEB_CONCURRENCY", "0", "WEB_CONCURRENCY is '0': write a whole number, 1 or more."),
+        ("Q_WORKERS", "two", "Q_WORKERS is 'two': write a whole number, 1 or more."),
+        ("Q_WORKERS", "-1", "Q_WORKERS is '-1': write a whole number, 1 or more."),
+        ("Q_TIMEOUT", "1.5", "Q_TIMEOUT is '1.5': write a whole number, 1 or more."),
+        ("Q_MAX_MEMORY", "1GB", "Q_MAX_MEMORY is '1GB': write a whole number, 0 or more."),
         ("LOG_LEVEL", "LOUD", "Must be one of: CRITICAL"),
         ("EMAIL_URL", "smtp.example.com", "write submission://user:password@host"),
         ("EMAIL_URL", "smtps://me:pw@example.com", "write submission://user:password@host"),
         ("EMAIL_URL", "submission://", "write submission://user:password@host"),
         ("EMAIL_URL", "submission://me:p/w@example.com", "in the password %2F for /"),
         ("EMAIL_URL", "smtp://example.com:http", 'Environment variable "EMAIL_URL" invalid: Not a valid email URL'),
+        ("ADMINS", "Ada <ada@example.com>", "write addresses separated by commas, as in ada@example.com,bob@"),
+        ("ADMINS", "ada@example.com bob@example.com", "write addresses separated by commas"),
         ("AWS_STORAGE_BUCKET_NAME", "files", "AWS_STORAGE_BUCKET_NAME needs a package: run `uv add"),
     ],
 )

@@ -89,6 +89,14 @@ def test_a_password_that_breaks_the_url_is_told_how_to_be_written(
         assert "pa" not in str(refusal.value).replace("password", "")
 
 
+@pytest.mark.parametrize("path", ["/abc", "/0/1", "/0x"])
+def test_a_database_that_is_no_number_is_refused(path: str, brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Conf, "REDIS", f"redis://:secret@host:6379{path}")
+    with pytest.raises(ImproperlyConfigured, match="REDIS_URL must end with the number of a database") as refusal:
+        brokers()
+    assert "secret" not in str(refusal.value)
+
+
 def test_celerys_word_for_a_certificate_that_is_not_verified_is_understood() -> None:
     options = client("rediss://host:6379/0?ssl_cert_reqs=CERT_NONE").connection_pool.connection_kwargs
     assert options["ssl_cert_reqs"] == "none"

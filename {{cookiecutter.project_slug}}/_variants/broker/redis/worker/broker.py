@@ -84,6 +84,8 @@ def usable(url: str) -> str:
             "REDIS_URL cannot be read: write redis://user:password@host:6379/0, and in the password %2F for /, %23 for "
             "#, %3F for ?, %40 for @, %3A for : and %25 for %."
         )
+    if parts.scheme != "unix" and not re.fullmatch(r"(/\d*)?", parts.path):  # redis-py would take the database 0
+        raise ImproperlyConfigured("REDIS_URL must end with the number of a database, as in redis://host:6379/0.")
     base, _, query = url.partition("?")
     query = re.sub("ssl_cert_reqs=CERT_([A-Z]+)", lambda found: f"ssl_cert_reqs={found[1].lower()}", query)
     dropped = {"ssl", "protocol", "decode_responses", "legacy_responses"}
@@ -123,7 +125,7 @@ class Broker(Redis):  # type: ignore[misc]
 
     def __init__(self, list_key: str | None = None) -> None:
         """Serve the queue of this cluster."""
-        name = list_key or Conf.CLUSTER_NAME
+        name = self.cluster = list_key or Conf.CLUSTER_NAME
         super().__init__(name)
         self.list_key = ":".join(["django_q", *dict.fromkeys([Conf.PREFIX, name]), "stream"])
         self.name = f"{socket.gethostname()}-{uuid4().hex[:8]}"
