@@ -13,6 +13,7 @@ from django_q.brokers import get_broker
 from django_q.signals import pre_enqueue
 
 from worker.delivery import Leasing
+from worker.policy import check
 from worker.processes import did_you_mean, unknown_cluster
 
 #: of async_task(), in its q_options or beside the arguments of the task
@@ -48,12 +49,16 @@ def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str
     It takes the place of django_q.tasks.async_task, whose version 1.11.1 drops options that it does not know.
 
     Raises:
-        Exception: What refuse() raises, before the broker is asked for, and what the broker's client raises.
+        Exception: What refuse() and check() raise, before the broker is asked for, and what the broker's client raises.
     """
     refuse(func, kwargs)
     options = dict(kwargs.pop("q_options", None) or {})
     source = kwargs if "iter_count" in kwargs else options  # async_iter() makes one of the other
-    wanted = {name: source.pop(name) for name in POLICY if name in source}
+    wanted = {name: value for name in POLICY if (value := source.pop(name, None)) is not None}
+    for given in (options, kwargs):
+        if "timeout" in given and given["timeout"] is None:  # the cluster's own
+            del given["timeout"]
+    check({"timeout": options.get("timeout", kwargs.get("timeout")), **wanted}, travels=True)
     if after := wanted.get("run_after"):
         broker = options.pop("broker", None) or kwargs.pop("broker", None)
         broker = broker or get_broker(options.get("cluster") or kwargs.get("cluster"))

@@ -105,7 +105,7 @@ class Agent:
         """Hold something no more; a task is given back, unless it has ended: its lease runs out, and counts that."""
         with self.lock:
             held.suspect = False
-            if held.receipt and held.does in {RUN, FAIL}:
+            if held.receipt and (held.does in {RUN, FAIL} or held.next_try):
                 self.returning.append(held)
                 self.wake()
             else:
@@ -113,7 +113,7 @@ class Agent:
 
     def set_aside(self, held: Held, reason: str) -> None:
         """Let a row stand for a task that no worker can open."""
-        self.answer((RESULT, held.ticket, set_aside(held.payload, reason), reason, True, 1, False, None))
+        self.answer((RESULT, held.ticket, set_aside(held.payload, reason), reason, True, None, False, None, None))
 
     def answer(self, reply: tuple[Any, ...]) -> None:
         """Let the thread that saves results settle something."""

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from contextlib import nullcontext, suppress
+from datetime import datetime
 from functools import cache, partial
 from multiprocessing.process import current_process
 from types import SimpleNamespace
@@ -26,12 +27,13 @@ from django_q.conf import Conf
 from django_q.models import Task as Model
 from django_q.signals import post_execute
 
-from worker.cluster import after, due, packages
+from worker.cluster import after, attempts, due, packages
 from worker.cluster.board import IDLE, NO_LIMIT, TAKEN, TELLS, Board
 from worker.cluster.channels import Channel
-from worker.cluster.messages import AFTER, FAIL, LEAVE, RESULT, RUN, SCHEDULE, is_done
+from worker.cluster.messages import AFTER, FAIL, LEAVE, RESULT, RUN, SCHEDULE, WAIT, worker_id
 from worker.delivery import Task, brief
 from worker.health import may_pass
+from worker.policy import WorkerDied
 
 MARGIN = 3.0  #: seconds beyond its limit after which a task's worker is killed: it may notice by itself
 
@@ -43,7 +45,8 @@ def run(seat: int, channel: Channel, board: Board) -> None:
     os.register_at_fork(after_in_child=partial(_leave_cluster, channel))
     current_process().name = f"Worker-{seat + 1}"
     # What follows is for django-q2 1.11.1. Its worker goes through the import system for each task, here once for each
-    # function; and what a receiver of these two signals raises would end it, or fail a task that has succeeded.
+    # function; what a receiver of these two signals raises would end it, or fail a task that has succeeded; and of
+    # an exception it keeps the text, which Child.format_exc takes the place of.
     upstream.pydoc = SimpleNamespace(locate=locate)
     for name in ("post_spawn", "post_execute_in_worker"):
         setattr(upstream, name, SimpleNamespace(send=getattr(upstream, name).send_robust))
@@ -51,7 +54,9 @@ def run(seat: int, channel: Channel, board: Board) -> None:
         processors = sorted(os.sched_getaffinity(0))
         mine = range(seat * Conf.CPU_AFFINITY, (seat + 1) * Conf.CPU_AFFINITY)
         os.sched_setaffinity(0, {processors[number % len(processors)] for number in mine})
-    Child(seat, channel, board).work()
+    child = Child(seat, channel, board)
+    upstream.traceback = SimpleNamespace(format_exc=child.format_exc)
+    child.work()
 
 
 def _leave_cluster(channel: Channel) -> None:
@@ -88,7 +93,9 @@ def limit_of(task: Task) -> int:
     Raises:
         ValueError: If its limit is no number.
     """
-    limit = task.get("timeout", Conf.TIMEOUT)
+    limit = task.get("timeout")
+    if limit is None:
+        limit = Conf.TIMEOUT
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or math.isnan(limit)):
         raise ValueError(f"its timeout {limit!r} is no number of seconds")
     return min(math.ceil(limit), 10**8) if limit and 0 < limit < math.inf else -1
@@ -103,6 +110,11 @@ class Child:
         """Take messages from a channel."""
         self.seat, self.channel, self.board, self.listeners = seat, channel, board, listeners()
         self.task: Task | None = None  #: what runs
+        self.options: dict[str, Any] = {}  #: what it was queued with
+        self.started: datetime | None = None  #: when its attempt began
+        self.earlier = attempts.Earlier()  #: what is saved of it
+        self.error: BaseException | None = None  #: why its attempt has failed
+        self.traceback = ""  #: of that
         self.message: tuple[Any, ...] = ()
         self.leaving = False
 
@@ -145,12 +157,14 @@ class Child:
             if task := self.take(*message):
                 return task
 
-    def take(self, does: str, ticket: int, payload: str, count: int, extra: tuple[Any, ...]) -> Task | None:
+    def take(
+        self, does: str, ticket: int, payload: str, count: int, again: bool, extra: tuple[Any, ...]
+    ) -> Task | None:
         """Do what a message says, but for running a task, which is returned."""
         self.begin(-1 if does == SCHEDULE else Conf.TIMEOUT or -1)
         if does in {RUN, FAIL}:
-            return self.open(payload, count, extra)
-        done, again = does != AFTER or is_done(*extra), ""
+            return self.open(payload, count, again, extra)
+        problem = ""
         self.board.call(self.seat, " ".join(map(str, (does, *extra[:1]))) if not payload else "")
         try:
             close_old_connections()
@@ -167,10 +181,10 @@ class Child:
                     due.queue(self.tells, *extra)
         except BaseException as error:  # whatever receivers and classes of a user raise
             if may_pass(error):
-                again = f"What a worker was told to do ({does}) has to wait: {brief(error)}"
+                problem = f"What a worker was told to do ({does}) has to wait: {brief(error)}"
             else:
                 logger.error("What a worker was told to do (%s) has failed: %s", does, brief(error), exc_info=True)
-        self.channel.send((does, ticket, None, done, again))
+        self.channel.send((does, ticket, None, problem))
         return None
 
     def tells(self) -> None:
@@ -183,42 +197,46 @@ class Child:
         """Note when this must have ended."""
         self.board.begin(self.seat, time.monotonic() + limit + MARGIN if limit > 0 else NO_LIMIT)
 
-    def open(self, payload: str, count: int, extra: tuple[Any, ...]) -> Task | None:
+    def open(self, payload: str, count: int, again: bool, extra: tuple[Any, ...]) -> Task | None:
         """Open a package; return its task if it is to be run, and answer otherwise."""
+        self.error, self.traceback, self.started, self.earlier = None, "", timezone.now(), attempts.Earlier()
         try:
             task = packages.opened(payload)
             task["name"] = packages.label("name", task["name"])  # django-q2 writes them into its log
             if task.get("group") is not None:
                 task["group"] = packages.label("group", task["group"])
-            self.task = task
+            self.task, self.options = task, attempts.options_of(task)
             self.board.call(self.seat, task["name"])
-            if extra:  # an attempt has failed with its worker
-                reason, for_good = extra
+            if again or task.get("once"):
+                self.earlier = self.saved(task)
+            if self.earlier.is_over:  # though its cluster could not tell the broker any more
+                self.put(task | {"success": self.earlier.success, "result": self.earlier.result})
+            elif extra:  # an attempt has failed with its worker
+                reason, for_good, *_ = extra
                 self.put(task | {"success": False, "result": reason} | ({"ack_failure": True} if for_good else {}))
-                return None
-            task["timeout"] = limit_of(task)
-            if (count > 1 or task.get("once")) and (row := self.saved(task)):
-                self.put(task | {"success": True, "result": row.result, "save": False})
-                return None
-            self.begin(task["timeout"])
+            elif count > 1 and (self.earlier.next_try or 0) > time.time():  # nor when it is to be tried again
+                self.channel.send((WAIT, self.message[1], None, self.earlier.next_try))
+                self.task = None
+            else:
+                task["timeout"] = limit_of(task)
+                self.begin(task["timeout"])
+                return task
         except BaseException as error:  # whatever unpickling raises
             if self.task:
                 self.fail(self.task, error)
             else:
                 reason = f"The task cannot be read: {brief(error)}"
                 row = packages.set_aside(payload, reason)
-                self.channel.send((RESULT, self.message[1], tuple(row), reason, True, 1, False, None))
-            return None
-        return task
+                self.channel.send((RESULT, self.message[1], tuple(row), reason, True, None, False, None, None))
+        return None
 
-    def saved(self, task: Task) -> Any:
-        """Return the row of a task that succeeded before, though its cluster could not tell the broker any more."""
-        self.begin(-1)  # the database may be away for long, which is no fault of the task's
+    def saved(self, task: Task) -> attempts.Earlier:
+        """Return what is saved of a task, once the database answers."""
+        self.begin(-1)  # it may be away for long, which is no fault of the task's
         while True:
             try:
                 close_old_connections()
-                ids = [task["id"], *([task.get("group")] if task.get("iter_count") else [])]  # or what it was part of
-                return packages.table().filter(pk__in=map(str, ids), success=True).first()
+                return attempts.earlier(task)
             except DatabaseError as error:
                 connections.close_all()
                 logger.error("%s waits for the database (%s)", task["name"], brief(error))
@@ -229,24 +247,46 @@ class Child:
     def put(self, task: Task) -> None:
         """Hand on a task with its result; what has ended is not lost if this process is killed afterwards."""
         task.setdefault("stopped", timezone.now())
-        self.begin(Conf.TIMEOUT or -1)  # for what packing calls of a user's
-        most = 1 if task.get("ack_failure") else Conf.MAX_ATTEMPTS
-        part = part_of(task, most)
+        self.begin(Conf.TIMEOUT or -1)  # for what packing and its backoff call of a user's
+        part = after.part_of(task)
         if part:
             task["hook"] = packages.PART
         row = packages.pack(task, self.message[2])
         is_cached = bool(task.get("cached")) and not part
         save = bool(part or not row.success or (task.get("save", Conf.SAVE_LIMIT >= 0) and not is_cached))
+        save |= bool(self.earlier.attempts and not is_cached)  # or it would go on to be a failure there
         follows = is_cached or bool(task.get("chain") or (task.get("hook") and not part)) or self.listeners
-        reason = "" if row.success else packages.unpickled(row.result)
-        self.channel.send((RESULT, self.message[1], tuple(row), reason, save, most, follows, part))
+        save &= not self.earlier.is_over
+        failure = None if row.success or self.earlier.is_over else self.failure(task, packages.unpickled(row.result))
+        next_try, failed = failure and failure.next_try, failure and tuple(failure)
+        reason = f"{failure.reason}\n{self.traceback}".strip() if failure else "" if row.success else "no further attempt"
+        self.channel.send((RESULT, self.message[1], tuple(row), reason, save, next_try, follows, part, failed))
         self.task = None
+
+    def failure(self, task: Task, text: str) -> attempts.Failed:
+        """Return what is kept of an attempt that has failed."""
+        worker, started, ask = worker_id(os.getpid()), self.started, True
+        if self.message[0] == FAIL:
+            error: BaseException = WorkerDied(text)
+            started, (worker, ask) = None, self.message[-1][2:]
+        elif self.error is None or task["success"]:  # the result cannot be kept
+            error, self.traceback = TypeError(text), ""
+        else:
+            error = self.error
+        new = attempts.error_of(error, self.traceback or brief(error), worker, started, task["stopped"])
+        return attempts.failed(task, self.options, self.earlier, error, new, ask=ask)
+
+    def format_exc(self) -> str:
+        """Return the traceback of the exception that a task has raised, which is kept."""
+        self.error = sys.exc_info()[1]
+        self.traceback = traceback.format_exc()
+        return self.traceback
 
     def fail(self, task: Task, error: BaseException) -> None:
         """Hand on a task as failed by something that upstream's worker does not expect."""
-        text = "".join(traceback.format_exception(error))
+        self.error, self.traceback = error, "".join(traceback.format_exception(error))
         reason = f"It ended with code {error.code}, by sys.exit()" if isinstance(error, SystemExit) else brief(error)
-        self.put(task | {"success": False, "result": f"{reason} : {text}", "stopped": timezone.now()})
+        self.put(task | {"success": False, "result": f"{reason} : {self.traceback}", "stopped": timezone.now()})
 
 
 def is_in_transaction(connection: Any) -> bool:
@@ -254,15 +294,6 @@ def is_in_transaction(connection: Any) -> bool:
     driver = connection.connection  # of psycopg, sqlite3, or another
     status = getattr(getattr(driver, "info", None), "transaction_status", 0)  # PostgreSQL's: 0 is none, 4 unknown
     return connection.in_atomic_block or getattr(driver, "in_transaction", False) or 0 < status < 4
-
-
-def part_of(task: Task, most: int) -> tuple[str, int, int, int | None] | None:
-    """Return what gathers an iterable that a task is part of, None if it is not: its last is None without a cache."""
-    number, cached = task.get("iter_count"), task.get("iter_cached")
-    if not isinstance(number, int) or number < 1 or not task.get("group"):
-        return None
-    seconds = None if not cached else 0 if cached is True or not isinstance(cached, int) else int(cached)
-    return packages.label("group", task["group"]), int(number), int(most), seconds
 
 
 def listeners() -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from worker.cluster.board import HAND_OUT, SENT, Board
 from worker.cluster.channels import Channel
 from worker.cluster.leases import MOST_BYTES
-from worker.cluster.messages import AFTER, FAIL, LEAVE, RUN, SCHEDULE, Held, is_done
+from worker.cluster.messages import AFTER, FAIL, LEAVE, RUN, SCHEDULE, Held, worker_id
 from worker.conf import setting
 from worker.delivery import brief
 
@@ -111,32 +111,33 @@ class HandOut:
         seat.channel.close()
         seat.theirs.close()
         for ticket in seat.out:
-            self.died(self.agent.held[ticket], reason, name, tells)
+            self.died(self.agent.held[ticket], seat, reason, name, tells)
 
-    def died(self, held: Held, reason: str, name: str, tells: bool) -> None:
+    def died(self, held: Held, seat: Seat, reason: str, name: str, tells: bool) -> None:
         """Decide what becomes of what a worker had when it ended: it has a name, and may have come to its hooks."""
         if held.does == AFTER and tells:
             logger.error("The hook of %s has failed: %s", name, reason)
-            self.agent.answer((AFTER, held.ticket, None, is_done(*held.extra), ""))
+            self.agent.answer((AFTER, held.ticket, None, ""))
         elif reason == CUT_OFF:
             if held.does == RUN:
                 logger.warning("%s was cut off after %s s; it is given back, and run again", name, setting("Q_GRACE"))
             self.agent.forget(held)
         elif held.does == RUN:  # another worker opens it, and says of whom an attempt has failed
-            held.does, held.extra = FAIL, (reason, False)
+            held.does, held.extra = FAIL, (reason, False, worker_id(seat.pid), True)
             self.agent.offer(held)
         elif held.does == SCHEDULE and tells:  # a receiver of pre_enqueue, say
             held.extra = (held.extra[0], reason)
             self.agent.offer(held)
         elif held.deaths + 1 < TRIES:
             held.deaths += 1
+            if held.does == FAIL:  # perhaps of the backoff, which is not asked again
+                held.extra = (*held.extra[:3], False)
             self.agent.offer(held)
         elif held.does == FAIL:
             self.agent.set_aside(held, f"The task cannot be read: {TRIES} workers died of it. {held.extra[0]}.")
         else:
             logger.error("What a worker had to do (%s) is given up: %s of them died. %s", name, TRIES, reason)
-            done = held.does != AFTER or is_done(*held.extra)
-            self.agent.answer((held.does, held.ticket, None, done, ""))
+            self.agent.answer((held.does, held.ticket, None, ""))
 
     # What workers say and are told
 

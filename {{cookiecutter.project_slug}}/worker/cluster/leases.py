@@ -133,12 +133,13 @@ class Leases:
 
     def take(self, delivery: Delivery) -> None:
         """Hold a task, and offer it to the workers if it can be run."""
-        held = self.agent.hold(RUN, payload=delivery.payload, receipt=delivery.receipt, count=delivery.count)
+        known = {"count": delivery.count, "again": delivery.again or delivery.count > 1}
+        held = self.agent.hold(RUN, payload=delivery.payload, receipt=delivery.receipt, **known)
         died = f"The task was handed out {delivery.count - 1} times, and each time its cluster died."
         if delivery.count > 2 * MAX_DELIVERIES:
             self.agent.set_aside(held, died)
         elif delivery.count > MAX_DELIVERIES:
-            held.does, held.extra = FAIL, (died, True)
+            held.does, held.extra = FAIL, (died, True, "", False)
             self.agent.offer(held)
         elif delivery.count > SUSPECT_AFTER:
             held.suspect = True
@@ -199,7 +200,7 @@ class Leases:
             returning = list(self.agent.returning)
         if not returning:
             return
-        self.broker.release(dict.fromkeys((held.receipt for held in returning), 0.0))
+        self.broker.release({held.receipt: held.delay for held in returning})
         with self.agent.lock:
             for held in returning:
                 self.agent.returning.remove(held)

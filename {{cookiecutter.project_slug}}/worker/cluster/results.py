@@ -8,21 +8,23 @@ is set aside.
 import logging
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import chain, cycle
 from typing import TYPE_CHECKING, Any
 
 from django.db import close_old_connections, connections, transaction
 from django.db.models import F
-from django.db.models.expressions import RawSQL
 from django_q.conf import Conf
-from django_q.models import Task as Model
 from picklefield.fields import PickledObject
 
+from worker.cluster import failures
 from worker.cluster.board import RESULTS
-from worker.cluster.messages import AFTER, GATHER, RESULT, Held, is_done, size_of
-from worker.cluster.packages import FIELDS, PART, Row, moment, set_aside, table
+from worker.cluster.failures import Failed
+from worker.cluster.messages import AFTER, GATHER, RESULT, WAIT, Held, Outcome, size_of
+from worker.cluster.packages import PART, Row, moment, set_aside, table
+from worker.cluster.rows import among, insert
 from worker.delivery import brief
 
 if TYPE_CHECKING:
@@ -80,42 +82,43 @@ class Results:
 
     def settle(self, batch: list[tuple[Any, ...]]) -> None:
         """Save results, then let happen what comes after, or tell the broker; then let go of what is done."""
-        results: dict[int, tuple[Held, Row, str, bool, int, bool, Any]] = {}
+        outcomes: dict[int, Outcome] = {}
         ended: list[Held] = []
-        failed: list[Held] = []
         for does, ticket, *reply in batch:
             if not (held := self.agent.held.get(ticket)):
                 continue
             if does == RESULT:
-                results[ticket] = (held, Row(*reply[0]), *reply[1:])
-            elif reply[2]:
-                logger.warning("%s; next try in a while", reply[2])
+                row, reason, save, next_try, follows, part, failure = reply
+                failed = failure and Failed(*failure)
+                outcomes[ticket] = Outcome(held, Row(*row), reason, save, next_try, follows, part, failed)
+            elif does == WAIT:
+                held.next_try = reply[1]
+                ended.append(held)
+            elif reply[1]:
+                logger.warning("%s; next try in a while", reply[1])
                 self.agent.try_again(held)
             else:
-                (ended if reply[1] else failed).append(held)
-        attempts = self.save([(held, row) for held, row, _, save, *_ in results.values() if save])
-        for held, row, reason, _save, most, after, part in results.values():
-            tried = attempts.get(row.id, 1)
-            if row.success:
-                logger.info("Processed '%s' (%s)", row.func, row.name)
-            else:
-                logger.error("Failed '%s' (%s) - %s", row.func, row.name, reason)
-            held.part = part
-            if after:
-                held.does, held.extra = AFTER, (tuple(row), tried, most)
+                ended.append(held)
+        self.save([outcome for outcome in outcomes.values() if outcome.save])
+        for outcome in outcomes.values():
+            held = outcome.held
+            tell(outcome)
+            held.part, held.next_try = outcome.part, outcome.next_try
+            if outcome.follows:
+                held.does, held.extra = AFTER, (tuple(outcome.row), outcome.attempts, outcome.next_try)
                 self.agent.offer(held)
             else:
-                (ended if is_done(row, tried, most) else failed).append(held)
+                ended.append(held)
+        failed = [held for held in ended if held.next_try]
         # One part of each iterable is kept until its results are gathered, if they are complete: its lease will tell.
-        gathering = {held.part[0]: held for held in ended if held.part}
+        gathering = {held.part[0]: held for held in ended if held.part and not held.next_try}
         for held in gathering.values():
             held.does, held.extra, held.part = GATHER, held.part or (), None
             self.agent.offer(held)
-        kept = {held.ticket for held in gathering.values()}
+        kept = {held.ticket for held in (*gathering.values(), *failed)}
         done = [held for held in ended if held.ticket not in kept]
-        self.tell_broker("acknowledge", done, lambda receipts: self.broker.acknowledge_all(receipts))
-        delay = float(Conf.RETRY)
-        self.tell_broker("give back", failed, lambda receipts: self.broker.release(dict.fromkeys(receipts, delay)))
+        self.tell_broker("acknowledge", done, lambda: self.broker.acknowledge_all(receipts(done)))
+        self.tell_broker("give back", failed, lambda: self.broker.release({held.receipt: held.delay for held in failed}))
         with self.agent.lock:
             for held in (*done, *failed):
                 self.agent.held.pop(held.ticket, None)
@@ -156,42 +159,43 @@ class Results:
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    def tell_broker(self, what: str, tasks: list[Held], action: Callable[[list[str]], None]) -> None:
-        """Tell the broker of tasks. What it refuses waits for its lease, and is found to be done then."""
-        if receipts := [held.receipt for held in tasks if held.receipt]:
+    def tell_broker(self, what: str, tasks: list[Held], action: Callable[[], None]) -> None:
+        """Tell the broker of tasks. What it refuses waits for its lease, and is found to be done, or not due, then."""
+        if number := len(receipts(tasks)):
             try:
-                self.persevere(f"{what} {len(receipts)} tasks", self.broker.ping, lambda: action(receipts))
+                self.persevere(f"{what} {number} tasks", self.broker.ping, action)
             except Exception:
-                logger.exception("The broker refuses to %s %s tasks", what, len(receipts))
+                logger.exception("The broker refuses to %s %s tasks", what, number)
 
     # What is saved
 
-    def save(self, results: list[tuple[Held, Row]]) -> dict[str, int]:
-        """Save results, and return the attempts by id; one that the database refuses is set aside, with its payload."""
-        kept: dict[str, tuple[Held, Row]] = {}
-        for held, row in results:
-            if row.id not in kept or not kept[row.id][1].success:
-                kept[row.id] = (held, row)
+    def save(self, outcomes: list[Outcome]) -> None:
+        """Save results, and count their attempts; one that the database refuses is set aside, with its payload."""
+        kept: dict[str, Outcome] = {}
+        for outcome in outcomes:
+            if outcome.row.id not in kept or not kept[outcome.row.id].row.success:
+                kept[outcome.row.id] = outcome
+        some = list(kept.values())
         try:
-            return dict(
-                self.persevere("save results", self.ask_database, lambda: self.write([row for _, row in kept.values()]))
-            )
+            self.persevere("save results", self.ask_database, lambda: self.write(some))
         except Exception as error:
-            if len(kept) > 1:  # find out which of them it is
-                halves = list(kept.values())
-                middle = len(halves) // 2
-                return self.save(halves[:middle]) | self.save(halves[middle:])
-            ((held, row),) = kept.values()
+            if middle := len(some) // 2:  # find out which of them it is
+                self.save(some[:middle])
+                self.save(some[middle:])
+                return
+            (outcome,) = some
+            row = outcome.row
             logger.exception("The database refuses the result of %s", row.name)
             reason = f"The result of {row.name} cannot be saved: {brief(error)}"
-            stub = set_aside(held.payload, reason)._replace(id=row.id, stopped=row.stopped)
-            self.insist(row, stub)
-            return {row.id: Conf.MAX_ATTEMPTS or 1}
+            stub = set_aside(outcome.held.payload, reason)._replace(id=row.id, stopped=row.stopped)
+            outcome.next_try = outcome.failure = None
+            self.insist(outcome, stub)
 
-    def insist(self, row: Row, stub: Row) -> None:
+    def insist(self, outcome: Outcome, stub: Row) -> None:
         """Save what stands for a row; if the database refuses that as well it may be full, or the payload too large."""
-        for candidate in chain([stub], cycle([row, stub, stub._replace(args=None, kwargs=None)])):
+        for row in chain([stub], cycle([outcome.row, stub, stub._replace(args=None, kwargs=None)])):
             try:
+                candidate = replace(outcome, row=row)
                 self.persevere("save results", self.ask_database, lambda candidate=candidate: self.write([candidate]))  # type: ignore[misc]
             except Exception as error:
                 logger.error("Could not save results (%s); next try in %.0f s", brief(error), LONGEST_PAUSE)
@@ -200,25 +204,30 @@ class Results:
             else:
                 return
 
-    def write(self, rows: list[Row]) -> Iterable[tuple[str, int]]:
-        """Write rows, new ones and those of tasks that were tried before, in one transaction; return their attempts."""
-        if not rows:
-            return []
+    def write(self, outcomes: list[Outcome]) -> None:
+        """Write rows, new ones and those of tasks that were tried before, in one transaction."""
+        if not outcomes:
+            return
+        rows = [outcome.row for outcome in outcomes]
         with patiently(self.alias):
             known = table().filter(id__in=among([row.id for row in rows], self.alias))
             before = {
                 key: (success, tried) for key, success, tried in known.values_list("id", "success", "attempt_count")
             }
             insert([row for row in rows if row.id not in before], self.alias)
-            for row in rows:
-                if row.id in before and not before[row.id][0]:
-                    change = {"stopped": moment(row.stopped), "success": row.success}
-                    result = None if row.result is None else PickledObject(row.result)
-                    table().filter(pk=row.id).update(**change, result=result, attempt_count=F("attempt_count") + 1)
+            written = [each for each in outcomes if each.row.id not in before or not before[each.row.id][0]]
+            again = [each for each in written if each.row.id in before]
+            for row in [outcome.row for outcome in again]:
+                change = {"stopped": moment(row.stopped), "success": row.success}
+                result = None if row.result is None else PickledObject(row.result)
+                table().filter(pk=row.id).update(**change, result=result, attempt_count=F("attempt_count") + 1)
+            failures.write([each.failure for each in written if each.failure], self.alias)
+            failures.end([each.row.id for each in again if not each.failure], self.alias)
         self.has_saved = True
         if Conf.SAVE_LIMIT_PER:
             self.to_prune |= {(Conf.SAVE_LIMIT_PER, getattr(row, Conf.SAVE_LIMIT_PER)) for row in rows}
-        return [(row.id, before[row.id][1] + 1 if row.id in before else 1) for row in rows]
+        for outcome in outcomes:
+            outcome.attempts = before[outcome.row.id][1] + 1 if outcome.row.id in before else 1
 
     def prune(self) -> None:
         """Delete the oldest successes above `save_limit`."""
@@ -241,6 +250,23 @@ class Results:
                 logger.exception("The database refuses to prune results")
 
 
+def receipts(tasks: list[Held]) -> list[str]:
+    """Return what the broker knows tasks by."""
+    return [held.receipt for held in tasks if held.receipt]
+
+
+def tell(outcome: Outcome) -> None:
+    """Write into the log what has become of an attempt."""
+    row, failure = outcome.row, outcome.failure
+    if row.success:
+        logger.info("Processed '%s' (%s)", row.func, row.name)
+        return
+    reason, _, details = outcome.reason.partition("\n")
+    if failure:
+        reason += f"; {failures.stage(failure.attempts, failure.max_attempts, failure.next_try)}"
+    logger.error("Failed '%s' (%s) - %s%s", row.func, row.name, reason, details and f"\n{details}")
+
+
 @contextmanager
 def patiently(using: str) -> Iterator[None]:
     """Begin a transaction that fails if somebody locks the table for long: so it is said, and tried again."""
@@ -249,29 +275,3 @@ def patiently(using: str) -> Iterator[None]:
             with connections[using].cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = '{LOCKED_FOR}s'")
         yield
-
-
-def among(ids: list[str], using: str) -> Any:
-    """Return what an id may be: on PostgreSQL as one parameter, of hundreds it takes longer than the query."""
-    return RawSQL("SELECT unnest(%s::text[])", [ids]) if connections[using].vendor == "postgresql" else ids
-
-
-def insert(rows: list[Row], using: str) -> None:
-    """Write new rows: by COPY on PostgreSQL, which takes half the time. No model is made: there may be listeners."""
-    connection = connections[using]
-    if not rows:
-        return
-    quote, fields = connection.ops.quote_name, [FIELDS[name] for name in (*Row._fields, "attempt_count")]
-    table, columns = quote(Model._meta.db_table), ", ".join(quote(field.column) for field in fields)  # noqa: SLF001
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            with connection.wrap_database_errors, cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as lines:
-                for row in rows:
-                    lines.write_row((*row, 1))
-            return
-        adapt, marks = connection.ops.adapt_datetimefield_value, ", ".join(["%s"] * len(fields))
-        times: list[dict[str, Any]] = [
-            {name: adapt(moment(getattr(row, name))) for name in ("started", "stopped")} for row in rows
-        ]
-        values = [(*row._replace(**time), 1) for row, time in zip(rows, times, strict=True)]
-        cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", values)  # noqa: S608 (names of Django's)
