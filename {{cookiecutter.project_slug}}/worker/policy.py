@@ -86,14 +86,13 @@ class Exponential:
         if is_one_of(exception, self.discard_on) or (self.retry_on and not is_one_of(exception, self.retry_on)):
             return None
         try:
-            delay = min(self.most, self.first * self.factor ** (result.attempts - 1))
+            delay: float = min(self.most, self.first * self.factor ** (result.attempts - 1))
         except OverflowError:
             delay = self.most
         return min(self.most, delay * random.uniform(1 - self.jitter, 1 + self.jitter))  # noqa: S311 (no secret)
 
 
 exponential = Exponential
-DEFAULT = Exponential(first=10, factor=4)  #: for tasks without a backoff of their own: 10 s, 40 s, …
 
 
 def names_exception(given: object) -> bool:
@@ -223,3 +222,5 @@ def shown(value: object) -> str:
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
+
+DEFAULT = Exponential(first=10, factor=4)  #: for tasks without a backoff of their own: 10 s, 40 s, …

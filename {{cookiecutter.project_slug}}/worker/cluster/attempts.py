@@ -2,7 +2,7 @@
 
 import json
 import logging
-import traceback
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,12 +10,14 @@ from time import time
 from typing import Any
 
 from django.db.models import OuterRef, Subquery
+from django.utils import timezone
 from django_q.conf import Conf
 from django_q.timeout import TimeoutHandler
 
 from worker import policy
 from worker.cluster import packages
 from worker.cluster.failures import Failed
+from worker.cluster.messages import worker_id
 from worker.delivery import Task, brief
 from worker.models import Failure
 
@@ -53,11 +55,11 @@ def earlier(task: Task) -> Earlier:
     found = Earlier()
     for key, success, result, attempts, next_try, errors in rows.values_list(*names):
         if success:
-            return Earlier(attempts, True, result, None, errors or [], is_over=True)  # noqa: FBT003
+            return Earlier(attempts, True, result, None, errors or [], is_over=True)
         if key == identity:
             # Of one that failed before there was the table of failures, nobody knows whether it was for good.
             is_over = errors is not None and next_try is None
-            found = Earlier(attempts, False, result, next_try and next_try.timestamp(), errors or [], is_over)  # noqa: FBT003
+            found = Earlier(attempts, False, result, next_try and next_try.timestamp(), errors or [], is_over)
     return found
 
 
@@ -71,64 +73,9 @@ def most_of(task: Task) -> int:
     if task.get("ack_failure"):
         return 1
     most = task.get("max_attempts")
-    given = isinstance(most, int) and not isinstance(most, bool) and most >= 0
-    return min(most if given else Conf.MAX_ATTEMPTS, MOST)
-
-
-def error_of(error: BaseException, text: str, worker: str, started: datetime | None, stopped: datetime) -> Any:
-    """Return what is kept of an attempt that has failed."""
-    kind = type(error)
-    if len(text) > TRACEBACK:
-        text = f"{text[: TRACEBACK // 2]}\n…\n{text[-TRACEBACK // 2 :]}"
-    return {
-        "exception_class_path": packages.text_of(f"{kind.__module__}.{kind.__qualname__}", 256),
-        "traceback": packages.text_of(text),
-        "worker": worker,
-        "started": started and started.isoformat(),
-        "stopped": stopped.isoformat(),
-    }
-
-
-def text_of(error: BaseException) -> str:
-    """Return the traceback of an exception."""
-    return "".join(traceback.format_exception(error))
-
-
-def failed(
-    task: Task, options: Mapping[str, Any], before: Earlier, error: BaseException, new: dict[str, Any], *, ask: bool
-) -> Failed:
-    """Return what is kept of a task of which an attempt has failed, and when the next one is."""
-    attempts, most = before.attempts + 1, most_of(task)
-    errors = [*before.errors, new][-ERRORS:]
-    for old in errors[:-TRACEBACKS]:
-        old["traceback"] = ""
-    next_try = None
-    if most == 0 or attempts < most:
-        result = policy.Result(
-            id=packages.label("id", task["id"]),
-            task=packages.function_label(task["func"]),
-            name=task["name"],
-            args=task["args"],
-            kwargs=task["kwargs"],
-            attempts=attempts,
-            max_attempts=most,
-            errors=[policy.AttemptError(each["exception_class_path"], each["traceback"]) for each in errors],
-            worker_ids=[each["worker"] for each in errors],
-            enqueued_at=task["started"],
-            last_attempted_at=new["started"] and datetime.fromisoformat(new["started"]),
-        )
-        delay = seconds(task.get("backoff"), error, result, ask=ask)
-        next_try = None if delay is None else time() + delay
-    return Failed(
-        task=packages.label("id", task["id"]),
-        attempts=attempts,
-        max_attempts=most,
-        next_try=next_try,
-        exception=new["exception_class_path"],
-        reason=packages.text_of(brief(error), 256),
-        errors=json.dumps(errors, ensure_ascii=False),
-        options=None if next_try else pickled(options),
-    )
+    if not isinstance(most, int) or isinstance(most, bool) or most < 0:
+        most = int(Conf.MAX_ATTEMPTS)
+    return min(most, MOST)
 
 
 def seconds(backoff: Any, error: BaseException, result: policy.Result, *, ask: bool) -> float | None:
@@ -152,3 +99,66 @@ def pickled(options: Mapping[str, Any]) -> str | None:
     except BaseException:  # whatever a class's own __reduce__ raises
         return None
 
+
+@dataclass(slots=True)
+class Attempt:
+    """The attempt that runs, or that a worker has died of."""
+
+    options: dict[str, Any] = field(default_factory=dict)  #: what the task was queued with
+    earlier: Earlier = field(default_factory=Earlier)
+    started: datetime = field(default_factory=timezone.now)
+    died: list[Any] = field(default_factory=list)  #: the id of the worker that did, and whether the backoff is asked
+    error: BaseException | None = None  #: why it has failed
+    traceback: str = ""  #: of that
+
+    def failed(self, task: Task, text: str) -> Failed:
+        """Return what is kept of it, and when the next one is."""
+        worker, ask = self.died or (worker_id(os.getpid()), True)
+        if self.died:
+            self.error = policy.WorkerDied(text)
+        elif self.error is None or task["success"]:  # the result cannot be kept
+            self.error, self.traceback = TypeError(text), ""
+        errors = [*self.earlier.errors, self.described(self.error, worker, task["stopped"])][-ERRORS:]
+        for old in errors[:-TRACEBACKS]:
+            old["traceback"] = ""
+        attempts, most = self.earlier.attempts + 1, most_of(task)
+        next_try = None
+        if most == 0 or attempts < most:
+            result = policy.Result(
+                id=packages.label("id", task["id"]),
+                task=packages.function_label(task["func"]),
+                name=task["name"],
+                args=task["args"],
+                kwargs=task["kwargs"],
+                attempts=attempts,
+                max_attempts=most,
+                errors=[policy.AttemptError(each["exception_class_path"], each["traceback"]) for each in errors],
+                worker_ids=[each["worker"] for each in errors],
+                enqueued_at=task["started"],
+                last_attempted_at=None if self.died else self.started,
+            )
+            delay = seconds(task.get("backoff"), self.error, result, ask=ask)
+            next_try = None if delay is None else time() + delay
+        return Failed(
+            task=packages.label("id", task["id"]),
+            attempts=attempts,
+            max_attempts=most,
+            next_try=next_try,
+            exception=errors[-1]["exception_class_path"],
+            reason=packages.text_of(brief(self.error), 256),
+            errors=json.dumps(errors, ensure_ascii=False),
+            options=None if next_try else pickled(self.options),
+        )
+
+    def described(self, error: BaseException, worker: str, stopped: datetime) -> dict[str, Any]:
+        """Return what is kept of why it has failed."""
+        text = self.traceback or brief(error)
+        if len(text) > TRACEBACK:
+            text = f"{text[: TRACEBACK // 2]}\n…\n{text[-TRACEBACK // 2 :]}"
+        return {
+            "exception_class_path": packages.text_of(f"{type(error).__module__}.{type(error).__qualname__}", 256),
+            "traceback": packages.text_of(text),
+            "worker": worker,
+            "started": None if self.died else self.started.isoformat(),
+            "stopped": stopped.isoformat(),
+        }

@@ -13,7 +13,6 @@ import sys
 import time
 import traceback
 from contextlib import nullcontext, suppress
-from datetime import datetime
 from functools import cache, partial
 from multiprocessing.process import current_process
 from types import SimpleNamespace
@@ -27,13 +26,13 @@ from django_q.conf import Conf
 from django_q.models import Task as Model
 from django_q.signals import post_execute
 
-from worker.cluster import after, attempts, due, packages
+from worker.cluster import after, due, packages
+from worker.cluster.attempts import Attempt, Earlier, earlier, options_of
 from worker.cluster.board import IDLE, NO_LIMIT, TAKEN, TELLS, Board
 from worker.cluster.channels import Channel
-from worker.cluster.messages import AFTER, FAIL, LEAVE, RESULT, RUN, SCHEDULE, WAIT, worker_id
+from worker.cluster.messages import FAIL, LEAVE, RESULT, RUN, SCHEDULE, WAIT
 from worker.delivery import Task, brief
 from worker.health import may_pass
-from worker.policy import WorkerDied
 
 MARGIN = 3.0  #: seconds beyond its limit after which a task's worker is killed: it may notice by itself
 
@@ -110,11 +109,7 @@ class Child:
         """Take messages from a channel."""
         self.seat, self.channel, self.board, self.listeners = seat, channel, board, listeners()
         self.task: Task | None = None  #: what runs
-        self.options: dict[str, Any] = {}  #: what it was queued with
-        self.started: datetime | None = None  #: when its attempt began
-        self.earlier = attempts.Earlier()  #: what is saved of it
-        self.error: BaseException | None = None  #: why its attempt has failed
-        self.traceback = ""  #: of that
+        self.attempt = Attempt()
         self.message: tuple[Any, ...] = ()
         self.leaving = False
 
@@ -199,23 +194,24 @@ class Child:
 
     def open(self, payload: str, count: int, again: bool, extra: tuple[Any, ...]) -> Task | None:
         """Open a package; return its task if it is to be run, and answer otherwise."""
-        self.error, self.traceback, self.started, self.earlier = None, "", timezone.now(), attempts.Earlier()
+        self.attempt = Attempt()
         try:
             task = packages.opened(payload)
             task["name"] = packages.label("name", task["name"])  # django-q2 writes them into its log
             if task.get("group") is not None:
                 task["group"] = packages.label("group", task["group"])
-            self.task, self.options = task, attempts.options_of(task)
+            self.task, self.attempt.options = task, options_of(task)
             self.board.call(self.seat, task["name"])
             if again or task.get("once"):
-                self.earlier = self.saved(task)
-            if self.earlier.is_over:  # though its cluster could not tell the broker any more
-                self.put(task | {"success": self.earlier.success, "result": self.earlier.result})
+                self.attempt.earlier = self.saved(task)
+            before = self.attempt.earlier
+            if before.is_over:  # though its cluster could not tell the broker any more
+                self.put(task | {"success": before.success, "result": before.result})
             elif extra:  # an attempt has failed with its worker
-                reason, for_good, *_ = extra
+                reason, for_good, *self.attempt.died = extra
                 self.put(task | {"success": False, "result": reason} | ({"ack_failure": True} if for_good else {}))
-            elif count > 1 and (self.earlier.next_try or 0) > time.time():  # nor when it is to be tried again
-                self.channel.send((WAIT, self.message[1], None, self.earlier.next_try))
+            elif count > 1 and (before.next_try or 0) > time.time():  # nor when it is to be tried again
+                self.channel.send((WAIT, self.message[1], None, before.next_try))
                 self.task = None
             else:
                 task["timeout"] = limit_of(task)
@@ -230,13 +226,13 @@ class Child:
                 self.channel.send((RESULT, self.message[1], tuple(row), reason, True, None, False, None, None))
         return None
 
-    def saved(self, task: Task) -> attempts.Earlier:
+    def saved(self, task: Task) -> Earlier:
         """Return what is saved of a task, once the database answers."""
         self.begin(-1)  # it may be away for long, which is no fault of the task's
         while True:
             try:
                 close_old_connections()
-                return attempts.earlier(task)
+                return earlier(task)
             except DatabaseError as error:
                 connections.close_all()
                 logger.error("%s waits for the database (%s)", task["name"], brief(error))
@@ -254,39 +250,27 @@ class Child:
         row = packages.pack(task, self.message[2])
         is_cached = bool(task.get("cached")) and not part
         save = bool(part or not row.success or (task.get("save", Conf.SAVE_LIMIT >= 0) and not is_cached))
-        save |= bool(self.earlier.attempts and not is_cached)  # or it would go on to be a failure there
+        before = self.attempt.earlier
+        save = not before.is_over and (save or bool(before.attempts and not is_cached))  # or it stays a failure there
         follows = is_cached or bool(task.get("chain") or (task.get("hook") and not part)) or self.listeners
-        save &= not self.earlier.is_over
-        failure = None if row.success or self.earlier.is_over else self.failure(task, packages.unpickled(row.result))
-        next_try, failed = failure and failure.next_try, failure and tuple(failure)
-        reason = f"{failure.reason}\n{self.traceback}".strip() if failure else "" if row.success else "no further attempt"
+        reason, next_try, failed = "", None, None
+        if not row.success and not before.is_over:
+            failed = tuple(failure := self.attempt.failed(task, packages.unpickled(row.result)))
+            reason, next_try = f"{failure.reason}\n{self.attempt.traceback}".strip(), failure.next_try
         self.channel.send((RESULT, self.message[1], tuple(row), reason, save, next_try, follows, part, failed))
         self.task = None
 
-    def failure(self, task: Task, text: str) -> attempts.Failed:
-        """Return what is kept of an attempt that has failed."""
-        worker, started, ask = worker_id(os.getpid()), self.started, True
-        if self.message[0] == FAIL:
-            error: BaseException = WorkerDied(text)
-            started, (worker, ask) = None, self.message[-1][2:]
-        elif self.error is None or task["success"]:  # the result cannot be kept
-            error, self.traceback = TypeError(text), ""
-        else:
-            error = self.error
-        new = attempts.error_of(error, self.traceback or brief(error), worker, started, task["stopped"])
-        return attempts.failed(task, self.options, self.earlier, error, new, ask=ask)
-
     def format_exc(self) -> str:
         """Return the traceback of the exception that a task has raised, which is kept."""
-        self.error = sys.exc_info()[1]
-        self.traceback = traceback.format_exc()
-        return self.traceback
+        self.attempt.error, self.attempt.traceback = sys.exc_info()[1], traceback.format_exc()
+        return self.attempt.traceback
 
     def fail(self, task: Task, error: BaseException) -> None:
         """Hand on a task as failed by something that upstream's worker does not expect."""
-        self.error, self.traceback = error, "".join(traceback.format_exception(error))
+        text = "".join(traceback.format_exception(error))
+        self.attempt.error, self.attempt.traceback = error, text
         reason = f"It ended with code {error.code}, by sys.exit()" if isinstance(error, SystemExit) else brief(error)
-        self.put(task | {"success": False, "result": f"{reason} : {self.traceback}", "stopped": timezone.now()})
+        self.put(task | {"success": False, "result": f"{reason} : {text}", "stopped": timezone.now()})
 
 
 def is_in_transaction(connection: Any) -> bool:

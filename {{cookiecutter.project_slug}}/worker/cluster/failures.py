@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from datetime import UTC, datetime
 from time import localtime, strftime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from django.conf import settings
 from django.db import connections
@@ -13,7 +13,7 @@ from django.db.models.constants import OnConflict
 from worker.models import Failure
 
 TOGETHER = 100  #: rows in one statement: SQLite may know no more than 999 parameters
-COLUMNS = {field.name: field.column for field in Failure._meta.concrete_fields}  # noqa: SLF001 (a documented part of models)
+COLUMNS = {field.name: str(field.column) for field in Failure._meta.concrete_fields}  # noqa: SLF001 (a documented part of models)
 
 
 class Failed(NamedTuple):

@@ -9,10 +9,10 @@ A worker is told (what to do, ticket, payload, hand-outs, whether something may 
     SCHEDULE  a schedule that is due: (its id, why it cannot be queued, or "")
     LEAVE
 
-To RUN and FAIL it answers (RESULT, ticket, row, why it has failed, whether to save it, when the next attempt is or None,
-whether there is something to do AFTER, what to GATHER or None, what is kept of a failure or None), or (WAIT, ticket,
-None, when the next attempt is) if that is not due yet; to the others (what it was told, ticket, None, why it is to be
-told again, or "").
+To RUN and FAIL it answers (RESULT, ticket, row, why it has failed, whether to save it, when the next attempt is or
+None, whether there is something to do AFTER, what to GATHER or None, what is kept of a failure or None), or (WAIT,
+ticket, None, when the next attempt is) if that is not due yet; to the others (what it was told, ticket, None, why it is
+to be told again, or "").
 """
 
 from dataclasses import dataclass

@@ -109,18 +109,18 @@ class Results:
                 self.agent.offer(held)
             else:
                 ended.append(held)
-        failed = [held for held in ended if held.next_try]
+        waiting = [held for held in ended if held.next_try]
         # One part of each iterable is kept until its results are gathered, if they are complete: its lease will tell.
         gathering = {held.part[0]: held for held in ended if held.part and not held.next_try}
         for held in gathering.values():
             held.does, held.extra, held.part = GATHER, held.part or (), None
             self.agent.offer(held)
-        kept = {held.ticket for held in (*gathering.values(), *failed)}
+        kept = {held.ticket for held in (*gathering.values(), *waiting)}
         done = [held for held in ended if held.ticket not in kept]
         self.tell_broker("acknowledge", done, lambda: self.broker.acknowledge_all(receipts(done)))
-        self.tell_broker("give back", failed, lambda: self.broker.release({held.receipt: held.delay for held in failed}))
+        self.tell_broker("give back", waiting, lambda: self.broker.release(delays(waiting)))
         with self.agent.lock:
-            for held in (*done, *failed):
+            for held in (*done, *waiting):
                 self.agent.held.pop(held.ticket, None)
             self.agent.unsaved_bytes -= sum(map(size_of, batch))
             self.agent.hand_out.feed()
@@ -253,6 +253,11 @@ class Results:
 def receipts(tasks: list[Held]) -> list[str]:
     """Return what the broker knows tasks by."""
     return [held.receipt for held in tasks if held.receipt]
+
+
+def delays(tasks: list[Held]) -> dict[str, float]:
+    """Return in how many seconds from now tasks are to be handed out again, by what the broker knows them by."""
+    return {held.receipt: held.delay for held in tasks if held.receipt}
 
 
 def tell(outcome: Outcome) -> None:

@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
                 ("exception", models.CharField(max_length=256)),
                 ("reason", models.CharField(max_length=256)),
                 ("errors", models.JSONField()),
-                ("options", models.TextField(null=True)),  # noqa: DJ001 (as in the model)
+                ("options", models.TextField(null=True)),
             ],
         ),
         migrations.CreateModel(
