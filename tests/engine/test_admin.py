@@ -1,68 +1,168 @@
-"""Tasks that are queued again in the admin: one that is refused holds up no other, and only who may change them can."""
+"""Tasks in the admin: which have failed for good, which wait for another attempt, and which are queued again."""
+
+import json
+import time
+from typing import Any
 
 import pytest
 from core.models import User
 from django.contrib.auth.models import Permission
 from django.test import Client
 from django.utils import timezone
-from django_q import admin as pages
 from django_q.models import Failure, Task
+from django_q.signing import SignedPackage
+from django_q.tasks import async_task
+from worker import models
+from worker.cluster import failures
+from worker.cluster.failures import Failed
+from worker.cluster.packages import pickled
+from worker.policy import exponential
 
 pytestmark = pytest.mark.django_db
 PAGE = "/admin/django_q/failure/"
+WAITING = "/admin/worker/waitingtask/"
 
 
 def failure(name: str, **fields: object) -> Failure:
     """Return a task that has failed."""
     now = timezone.now()
-    return Failure.objects.create(
-        id=name, name=name, func="math.sqrt", args=(-1,), kwargs={}, started=now, stopped=now, success=False, **fields
-    )
+    fields = {"func": "math.sqrt", "args": (-1,), "kwargs": {}, **fields}
+    return Failure.objects.create(id=name, name=name, started=now, stopped=now, success=False, **fields)
 
 
-def again(client: Client) -> str:
+def attempt(name: str, next_try: float | None = None, **options: object) -> None:
+    """Keep an attempt of a task that has failed."""
+    error: dict[str, Any] = {
+        "exception_class_path": "builtins.ValueError",
+        "traceback": "in <module>\nValueError: math domain error",
+    }
+    error |= {"worker": "host:7", "started": None, "stopped": "2026-01-01T10:42:07+00:00"}
+    reason = "ValueError: math domain error"
+    kept = pickled("result", options) if options else None
+    failures.write([Failed(name, 1, 3, next_try, "builtins.ValueError", reason, json.dumps([error]), kept)], "default")
+
+
+def again(client: Client, page: str = PAGE) -> str:
     """Queue all failed tasks again, and return the page that follows."""
     chosen = {"action": "resubmit_task", "_selected_action": list(Failure.objects.values_list("pk", flat=True))}
-    return str(client.post(PAGE, chosen, follow=True).content.decode())
+    return str(client.post(page, chosen, follow=True).content.decode())
 
 
-def somebody(permission: str) -> Client:
-    """Return the browser of somebody with one permission."""
-    user = User.objects.create(username=permission, is_staff=True)
-    user.user_permissions.add(Permission.objects.get(codename=permission))
+def somebody(*permissions: str) -> Client:
+    """Return the browser of somebody with permissions."""
+    user = User.objects.create(username=permissions[0], is_staff=True)
+    user.user_permissions.add(*Permission.objects.filter(codename__in=permissions))
     client = Client()
     client.force_login(user)
     return client
 
 
 @pytest.fixture
-def queued(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
-    """Provide the clusters of tasks that are queued."""
-    queued: list[str | None] = []
-    real = pages.async_task
+def queued(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Provide the tasks that are queued."""
+    queued: list[dict[str, Any]] = []
 
-    def async_task(*args: object, cluster: str | None, **options: object) -> None:
-        class Memory:
-            list_key = "memory"
+    class Memory:
+        list_key = "memory"
 
-            def enqueue(self, payload: str) -> None:
-                queued.append(cluster)
+        def enqueue(self, payload: str) -> None:
+            queued.append(SignedPackage.loads(payload))
 
-        real(*args, cluster=cluster, broker=Memory(), **options)
+    def queue(*args: object, q_options: dict[str, Any], **options: object) -> None:
+        async_task(*args, q_options={**q_options, "broker": Memory()}, **options)
 
-    monkeypatch.setattr(pages, "async_task", async_task)
+    monkeypatch.setattr("worker.resubmit.async_task", queue)
     return queued
 
 
-def test_a_task_that_is_refused_is_named_and_holds_up_no_other(queued: list[str | None]) -> None:
+def test_a_task_that_is_refused_is_named_and_holds_up_no_other(queued: list[dict[str, Any]]) -> None:
     failure("first", cluster="gone")
     failure("second", cluster=None)
     page = again(somebody("change_failure"))
     assert "Could not queue first: Q_CLUSTER knows no cluster" in page
-    assert (queued, [task.name for task in Task.objects.all()]) == ([None], ["first"])
+    assert [task["name"] for task in queued] == ["second"]
+    assert [task.name for task in Task.objects.all()] == ["first"]
 
 
-def test_who_may_only_look_can_queue_nothing(queued: list[str | None]) -> None:
+def test_who_may_only_look_can_queue_nothing(queued: list[dict[str, Any]]) -> None:
     failure("first", cluster=None)
     again(somebody("view_failure"))
     assert (queued, Failure.objects.count()) == ([], 1)
+
+
+def test_a_task_that_is_queued_again_keeps_all_but_its_id(queued: list[dict[str, Any]]) -> None:
+    options = {"group": "g", "timeout": 3, "max_attempts": 5, "backoff": exponential(first=7), "hook": "core.tasks.h"}
+    options |= {"chain": [("math.floor", (1,))], "cached": 60, "save": False, "ack_failure": False}
+    failure("kept", args=(-1,), kwargs={"group_by": 1}, func="core.tasks.anything")
+    attempt("kept", **options)
+    again(somebody("change_failure"))
+    (task,) = queued
+    assert task["id"] != "kept"
+    assert (task["name"], task["func"], task["args"]) == ("kept", "core.tasks.anything", (-1,))
+    assert task["kwargs"] == {"group_by": 1}
+    assert {name: task.get(name) for name in options} == options
+    assert not Task.objects.exists()
+    assert not models.Failure.objects.exists()
+
+
+def test_a_task_of_which_no_options_are_kept_is_queued_by_its_row(queued: list[dict[str, Any]]) -> None:
+    failure("old", group="g", hook="core.tasks.h")
+    again(somebody("change_failure"))
+    assert [(task["name"], task["group"], task["hook"]) for task in queued] == [("old", "g", "core.tasks.h")]
+
+
+def test_a_task_whose_options_cannot_be_read_stays(queued: list[dict[str, Any]]) -> None:
+    failure("odd")
+    attempt("odd")
+    models.Failure.objects.update(options="nonsense")
+    assert "Could not queue odd: its options cannot be read" in again(somebody("change_failure"))
+    assert (queued, Failure.objects.count()) == ([], 1)
+
+
+def test_a_task_that_will_be_tried_again_gets_no_second_copy(queued: list[dict[str, Any]]) -> None:
+    failure("waits")
+    attempt("waits", time.time() + 60)
+    page = again(somebody("change_waitingtask"), WAITING)
+    assert "Waits will be tried again by itself at " in page
+    assert "no second copy of it was queued." in page
+    assert (queued, Failure.objects.count()) == ([], 1)
+
+
+def test_lists_tell_failed_for_good_from_to_be_tried_again() -> None:
+    failure("over")
+    attempt("over")
+    failure("waits")
+    attempt("waits", time.time() + 60)
+    client = somebody("view_failure", "view_waitingtask")
+    over, waits = (client.get(page).content.decode() for page in (PAGE, WAITING))
+    assert ("over" in over, f"{PAGE}waits/" in over) == (True, False)
+    assert (f"{WAITING}over/" in waits, f"{WAITING}waits/" in waits) == (False, True)
+    for text in ("math.sqrt", "ValueError: math domain error", "1 of 3"):
+        assert text in waits
+    assert time.strftime("%H:%M:", time.localtime(time.time() + 60)) in waits
+
+
+def test_the_errors_of_each_attempt_are_on_the_page_of_the_task() -> None:
+    failure("over")
+    attempt("over")
+    failure("waits")
+    attempt("waits", time.time() + 60)
+    client = somebody("view_failure", "view_waitingtask")
+    for page in (f"{PAGE}over/change/", f"{WAITING}waits/change/"):
+        text = client.get(page).content.decode()
+        assert "<summary>builtins.ValueError, 2026-01-01T10:42:07+00:00, host:7</summary>" in text
+        assert "<pre>in &lt;module&gt;\nValueError: math domain error</pre>" in text
+
+
+def test_who_deletes_a_task_deletes_its_errors_but_none_that_will_be_tried_again() -> None:
+    for name in ("one", "two"):
+        failure(name)
+        attempt(name)
+    failure("waits")
+    attempt("waits", time.time() + 60)
+    client = somebody("view_failure", "delete_failure", "view_waitingtask", "delete_waitingtask")
+    client.post(f"{PAGE}one/delete/", {"post": "yes"})
+    client.post(PAGE, {"action": "delete_selected", "_selected_action": ["two"], "post": "yes"})
+    assert client.post(f"{WAITING}waits/delete/", {"post": "yes"}).status_code == 403
+    assert [row.pk for row in models.Failure.objects.all()] == ["waits"]
+    assert [row.pk for row in Failure.objects.all()] == ["waits"]

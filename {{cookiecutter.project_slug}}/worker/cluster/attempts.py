@@ -85,7 +85,7 @@ def seconds(backoff: Any, error: BaseException, result: policy.Result, *, ask: b
             with TimeoutHandler(min(ASK_WITHIN, Conf.TIMEOUT or ASK_WITHIN)):
                 return policy.seconds(backoff, error, result)
         except BaseException as problem:  # whatever a user's function raises
-            what = f"The backoff {policy.shown(backoff)} of '{result.task}' ({result.name}) cannot be used"
+            what = f"The backoff {packages.function_label(backoff)} of '{result.task}' ({result.name}) cannot be used"
             logger.error("%s: %s; the task waits as long as by default", what, brief(problem), exc_info=True)
     elif backoff is not None:
         logger.error("A worker died while it asked the backoff of '%s' (%s)", result.task, result.name)

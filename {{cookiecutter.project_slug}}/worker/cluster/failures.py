@@ -34,13 +34,20 @@ def moment(when: float) -> datetime:
     return datetime.fromtimestamp(when, UTC if settings.USE_TZ else None)
 
 
+def ordinal(attempts: int, most: int) -> str:
+    """Return which attempt has failed."""
+    return f"{attempts} of {most}" if most else str(attempts)
+
+
+def clock(when: float) -> str:
+    """Return a time by the clock of the log, with the day unless that is today."""
+    at, now = localtime(when), localtime()
+    return strftime("%H:%M:%S" if at[:3] == now[:3] else "%Y-%m-%d %H:%M:%S", at)
+
+
 def stage(attempts: int, most: int, next_try: float | None) -> str:
-    """Return which attempt has failed, and when the next one is: by the clock of the log, with the day unless today."""
-    text = f"attempt {attempts} of {most}" if most else f"attempt {attempts}"
-    if next_try is None:
-        return f"{text}, no further one"
-    at, now = localtime(next_try), localtime()
-    return f"{text}, next at {strftime('%H:%M:%S' if at[:3] == now[:3] else '%Y-%m-%d %H:%M:%S', at)}"
+    """Return which attempt has failed, and when the next one is."""
+    return f"attempt {ordinal(attempts, most)}, {f'next at {clock(next_try)}' if next_try else 'no further one'}"
 
 
 def write(rows: Collection[Failed], using: str) -> None:
