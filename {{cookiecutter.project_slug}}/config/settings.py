@@ -330,11 +330,11 @@ Q_CLUSTER: dict[str, Any] = {
     "workers": Q_WORKERS,
     "timeout": Q_TIMEOUT,
     # Seconds of a lease. The cluster renews those of all tasks that it has fetched, however long they wait or run, so
-    # this is how long tasks wait if the whole cluster dies, and how long a failed one waits for its next attempt.
+    # this is how long tasks wait if the whole cluster dies.
     "retry": 60,
     "queue_limit": 500,  # tasks fetched ahead, at most: what the workers take in a second, and five for each of them
     "bulk": 100,  # tasks fetched at a time, at most
-    "max_attempts": 3,  # 0 would try a task that fails without end
+    "max_attempts": 3,  # 10 and 40 seconds apart, unless a task says otherwise; 0 would try it without end
     "ack_failures": False,  # True would take a failed task from the queue at once, without another attempt
     "catch_up": False,  # after a pause a schedule runs once, not once for each time that it missed
     "save_limit": 250,  # results of successes that are kept; failures are kept until somebody deletes them

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
 from django.utils.html import format_html_join
 from django.utils.translation import gettext_lazy as _
@@ -88,8 +88,9 @@ class WaitingAdmin(Errors, upstream.FailAdmin):  # type: ignore[misc]
         failure = Failure.objects.filter(task=OuterRef("pk"))
         names = ("reason", "attempts", "max_attempts", "next_try")
         columns = {f"failure_{name}": Subquery(failure.values(name)) for name in names}
-        waiting: QuerySet[Any] = super().get_queryset(request).filter(failures.is_waiting(), success=False)
-        return waiting.annotate(**columns).order_by(F("failure_next_try"))
+        waiting = super().get_queryset(request).filter(failures.is_waiting(), success=False)
+        ordered: QuerySet[Any] = waiting.annotate(**columns).order_by("failure_next_try")
+        return ordered
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Delete none: its queue would still have it."""

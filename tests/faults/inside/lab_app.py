@@ -1,4 +1,4 @@
-"""What a test changes of the cluster that is no setting: LAB_AHEAD and LAB_RECEIVERS."""
+"""What a test changes of the cluster that is no setting: LAB_AHEAD, LAB_RECEIVERS, and how long failed tasks wait."""
 
 import os
 import threading
@@ -10,7 +10,7 @@ from django.apps import AppConfig
 
 
 class Lab(AppConfig):  # type: ignore[misc]
-    """Lets a cluster fetch LAB_AHEAD tasks for each worker ahead, however long these are at one.
+    """Lets a task that fails wait for a moment, and a cluster fetch LAB_AHEAD tasks for each worker ahead, however long these are at one.
 
     Connects LAB_RECEIVERS: functions of this module, each with the signal before a colon.
     """
@@ -19,6 +19,9 @@ class Lab(AppConfig):  # type: ignore[misc]
 
     def ready(self) -> None:
         """Change it."""
+        from worker import policy
+
+        policy.DEFAULT = policy.exponential(first=2, factor=1)
         if ahead := os.environ.get("LAB_AHEAD"):
             from worker.cluster import leases
 

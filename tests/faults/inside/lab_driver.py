@@ -55,8 +55,10 @@ def enqueue_or_not(func: str, calls: list[list[Any]]) -> list[str]:
 def enqueue_inputs(names: list[str]) -> dict[str, str]:
     """Queue the inputs of these names, and return their ids."""
     inputs = import_module("lab_inputs").INPUTS
+    # Ours refuses some of them, which may have been queued by a former version.
+    queue = getattr(sys.modules.get("worker.enqueue"), "original", async_task)
     return {
-        name: async_task(function, name, *args, **options)
+        name: queue(function, name, *args, **options)
         for name, (function, args, options) in inputs.items()
         if name in names
     }

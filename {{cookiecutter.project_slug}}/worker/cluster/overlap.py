@@ -12,6 +12,7 @@ from django.utils import timezone
 from django_q.conf import Conf
 from django_q.models import Schedule
 
+from worker.cluster.failures import is_waiting
 from worker.cluster.packages import table
 from worker.delivery import Leasing
 from worker.models import ScheduleState
@@ -58,8 +59,7 @@ def goes_on(schedule: Schedule, options: dict[str, Any], broker: Leasing) -> boo
         return False
     if (is_there := broker.holds(state.receipt)) is not None:
         return is_there
-    most = options.get("max_attempts", Conf.MAX_ATTEMPTS)
-    if row := table().filter(pk=schedule.task).values_list("success", "attempt_count").first():
-        return not row[0] and not 0 < most <= row[1]
-    seconds = LOST + (most or 1) * (options.get("timeout") or Conf.TIMEOUT or LOST)
+    if row := table().filter(pk=schedule.task).values_list(is_waiting()).first():
+        return bool(row[0])
+    seconds = LOST + (options.get("max_attempts") or Conf.MAX_ATTEMPTS or 1) * (options.get("timeout") or Conf.TIMEOUT or LOST)
     return bool(timezone.now() - state.queued < timedelta(seconds=seconds))
