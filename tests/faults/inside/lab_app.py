@@ -1,4 +1,4 @@
-"""What a test changes of the cluster that is no setting: LAB_AHEAD, LAB_RECEIVERS, and how long failed tasks wait."""
+"""What a test changes of the cluster that is no setting: LAB_AHEAD, LAB_RECEIVERS, and the default backoff."""
 
 import os
 import threading

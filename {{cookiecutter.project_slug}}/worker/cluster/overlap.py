@@ -61,5 +61,6 @@ def goes_on(schedule: Schedule, options: dict[str, Any], broker: Leasing) -> boo
         return is_there
     if row := table().filter(pk=schedule.task).values_list(is_waiting()).first():
         return bool(row[0])
-    seconds = LOST + (options.get("max_attempts") or Conf.MAX_ATTEMPTS or 1) * (options.get("timeout") or Conf.TIMEOUT or LOST)
+    most = options.get("max_attempts") or Conf.MAX_ATTEMPTS or 1
+    seconds = LOST + most * (options.get("timeout") or Conf.TIMEOUT or LOST)
     return bool(timezone.now() - state.queued < timedelta(seconds=seconds))
