@@ -10,7 +10,7 @@ from django.apps import AppConfig
 
 
 class Lab(AppConfig):  # type: ignore[misc]
-    """Lets a task that fails wait for a moment, and a cluster fetch LAB_AHEAD tasks for each worker ahead, however long these are at one.
+    """Lets a task that fails wait for two seconds, and a cluster fetch LAB_AHEAD tasks for each worker ahead.
 
     Connects LAB_RECEIVERS: functions of this module, each with the signal before a colon.
     """
