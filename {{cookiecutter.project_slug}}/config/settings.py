@@ -125,7 +125,7 @@ MIDDLEWARE = [
     "{{ cookiecutter._djangos[cookiecutter.django_version].csp_middleware }}",
     "worker.middleware.UploadLimitMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "worker.middleware.SessionMiddleware",  # Django's, which answers 500 if the database is away
+    "worker.middleware.SessionMiddleware",  # Django's own answers 500 while the database is away
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",

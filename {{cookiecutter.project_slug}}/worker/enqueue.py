@@ -105,7 +105,7 @@ def enqueue_many(func: str | Callable[..., Any], calls: Iterable[tuple[Any, ...]
         Exception: What the broker's client raises; see the broker.
     """
     refuse(func, options)
-    cluster = {**options, **options.get("q_options", {})}.get("cluster")
+    cluster = {**options, **(options.get("q_options") or {})}.get("cluster")
     broker: Leasing = options.pop("broker", None) or get_broker(cluster)
     collector = Collector(broker.list_key)
     token = collecting.set(True)

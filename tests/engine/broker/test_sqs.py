@@ -103,13 +103,16 @@ class Answer(io.BytesIO):
         (400, "RequestThrottled", True),
         (400, "ThrottlingException", True),
         (400, "InvalidMessageContents", False),
+        (200, "InternalError", True),
     ],
 )
 def test_an_answer_that_it_cannot_now_is_that_of_a_server_that_is_away(
     status: int, code: str, is_away: bool, brokers: Brokers
 ) -> None:
     (broker,) = brokers()
-    body = json.dumps({"__type": f"com.amazonaws.sqs#{code}"}).encode() if code else b"<html>Unavailable</html>"
+    failed = [{"Id": "0", "Code": code, "SenderFault": False}]
+    said = {"__type": f"com.amazonaws.sqs#{code}"} if status != 200 else {"Failed": failed}
+    body = json.dumps(said).encode() if code else b"<html>Unavailable</html>"
 
     def reply(request: AWSRequest, **more: object) -> AWSResponse:
         return AWSResponse(request.url, status, {"content-type": "application/x-amz-json-1.0"}, Answer(body))

@@ -33,7 +33,7 @@ from django_q.brokers.aws_sqs import Sqs
 from django_q.conf import Conf
 
 from worker.delivery import MAX_DELIVERIES, Delivery
-from worker.queues import MAX_POLL, MAX_RECEIVES, check_settings, clients, queue_name, queue_url
+from worker.queues import MAX_POLL, MAX_RECEIVES, OutageError, check_settings, clients, queue_name, queue_url
 
 BATCH = 10  #: messages in a request, at most
 MAX_DELAY = 900  #: seconds, at most
@@ -102,7 +102,8 @@ class Broker(Sqs):  # type: ignore[misc]
         """Add tasks, in one request that is never repeated, and return their ids.
 
         Raises:
-            RuntimeError: If SQS refuses some.
+            OutageError: If SQS cannot take some now.
+            RuntimeError: If it refuses some.
         """
         entries: list[dict[str, Any]] = [
             {"Id": str(number), "MessageBody": payload, "DelaySeconds": delay}
@@ -111,6 +112,8 @@ class Broker(Sqs):  # type: ignore[misc]
         answer = clients(os.getpid())[1].send_message_batch(QueueUrl=self.queue, Entries=entries)
         if failures := answer.get("Failed"):
             code, message = failures[0]["Code"], failures[0].get("Message", "")
+            if not failures[0]["SenderFault"]:
+                raise OutageError(code=code)
             raise RuntimeError(f"SQS refused {len(failures)} of {len(payloads)} tasks ({code}: {message})")
         return [message["MessageId"] for message in answer["Successful"]]
 
