@@ -4,10 +4,10 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from project import variables
@@ -148,12 +148,27 @@ def test_a_folder_that_others_can_write_to_is_not_used(temporary: Path) -> None:
     assert "belongs to this user alone" in health.cluster("test")
 
 
-def test_a_missing_temporary_folder_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def none() -> str:
-        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+@pytest.mark.parametrize(
+    ("flags", "free", "problem"), [(os.ST_RDONLY, 5, "read-only: mount a tmpfs there"), (0, 0, "full")]
+)
+def test_a_temporary_folder_without_room_is_told_and_no_other_one_looked_for(
+    flags: int, free: int, problem: str, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=flags, f_bavail=free))
+    sentence = f"cluster test has nowhere to leave a sign of life ({temporary} is {problem})"
+    assert health.cluster("test") == sentence
+    beating = Heartbeat("test")
+    beating.beat(11, [], {})
+    assert health.cluster("test") == ""
+    file = file_of(temporary)
+    os.utime(file, (time.time() - 100, time.time() - 100))
+    assert health.cluster("test") == sentence
 
-    monkeypatch.setattr(tempfile, "gettempdir", none)
-    sentence = "No usable temporary directory found in ['/tmp']; if the file system is read-only, mount a tmpfs at /tmp"
+
+def test_a_missing_temporary_folder_is_told(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = temporary / "missing"
+    monkeypatch.setenv("TMPDIR", str(missing))
+    sentence = f"[Errno 2] No such file or directory: '{missing}'"
     beating = Heartbeat("test")
     assert beating.beat(11, [], {}) == sentence
     beating.stop()

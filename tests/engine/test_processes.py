@@ -4,7 +4,9 @@ import http.cookiejar
 import json
 import os
 import re
+import resource
 import signal
+import subprocess
 import sys
 import urllib.parse
 import urllib.request
@@ -15,8 +17,9 @@ from unittest.mock import Mock
 import pytest
 from core.tasks import OFFERS
 from django.core.management import CommandError, call_command, get_commands, load_command_class
-from project import Site, free_port, manage, running, wait_for
+from project import PROJECT, Site, free_port, manage, running, variables, wait_for
 from pytest_django import Settings
+from worker.cluster.forks import room_for_files
 from worker.management.commands.qcluster import begin_as
 
 
@@ -182,6 +185,50 @@ def test_a_worker_ends_with_0_after_sigterm_to_its_whole_group(
         os.killpg(process.pid, signal.SIGTERM)
         assert process.wait(30) == 0
     assert "has stopped" in (tmp_path / "worker.log").read_text()
+
+
+def test_a_worker_that_may_open_too_few_files_ends_with_a_sentence_also_without_an_output(
+    environment: dict[str, str],
+) -> None:
+    command = ["sh", "-c", 'ulimit -n 60; exec "$0" manage.py prodserver worker >&-', sys.executable]
+    env = variables({**environment, "Q_WORKERS": "64"})
+    done = subprocess.run(command, cwd=PROJECT, env=env, stderr=subprocess.PIPE, text=True, check=False)
+    sentence = "CommandError: 64 workers need 192 open files, and 60 are allowed here: raise that limit (`ulimit -n`)"
+    assert (done.returncode, done.stderr) == (1, f"{sentence}, or lower Q_WORKERS.\n")
+
+
+def test_a_worker_may_open_more_files_if_it_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = Mock()
+    monkeypatch.setattr("resource.getrlimit", lambda _: (60, resource.RLIM_INFINITY))
+    monkeypatch.setattr("resource.setrlimit", allowed)
+    room_for_files(64)
+    allowed.assert_called_once_with(resource.RLIMIT_NOFILE, (192, resource.RLIM_INFINITY))
+
+
+def test_a_stop_that_comes_while_a_worker_is_being_started_ends_it_with_0(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text("import time; print('here', flush=True); time.sleep(60)")
+    env = variables({**environment, "PYTHONPATH": str(tmp_path), "DJANGO_SETTINGS_MODULE": "slow"})
+    command = [sys.executable, "manage.py", "prodserver", "worker"]
+    with subprocess.Popen(command, cwd=PROJECT, env=env, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"here\n"
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_a_log_that_nobody_reads_any_more_is_no_error(environment: dict[str, str], tmp_path: Path) -> None:
+    command = '"$0" manage.py prodserver worker | head -1'
+    env = variables({**environment, "TMPDIR": str(tmp_path)})
+    with (tmp_path / "errors").open("wb") as errors:
+        process = subprocess.Popen(
+            ["sh", "-c", command, sys.executable], cwd=PROJECT, env=env, stderr=errors, start_new_session=True
+        )
+        wait_for(lambda: manage("health_check", "worker", env=env).returncode == 0, "health of the worker")
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+    assert (tmp_path / "errors").read_text() == ""
 
 
 def test_each_event_is_logged_in_one_line(site: Site) -> None:

@@ -493,11 +493,11 @@ class Lab:
         return found
 
     @contextmanager
-    def locked(self, table: str) -> Iterator[None]:
-        """Let another session of the database hold a table, so that nobody else can read or write it."""
+    def locked(self, table: str, mode: str = "ACCESS EXCLUSIVE") -> Iterator[None]:
+        """Let another session of the database hold a table, by default so that nobody else can read or write it."""
         holder = Driver(self, f"holder-of-{table}")
         try:
-            holder.call("lock", table=table)
+            holder.call("lock", table=table, mode=mode)
             yield
         finally:
             holder.end()

@@ -50,6 +50,18 @@ def test_the_probe_fails_when_the_main_process_is_stuck(lab: Lab) -> None:
 
 
 @pytest.mark.full
+@each_broker(7, own_server=False, names="code", values=[(0,), (1,)])
+def test_workers_that_end_at_once_are_seen(lab: Lab, code: int) -> None:
+    variables = {"LAB_RECEIVERS": "post_spawn:leave_at_once", "LAB_CODE": str(code)}
+    cluster = lab.start(wait=False, variables=variables)
+    begun = time.monotonic()
+    lab.wait(lambda: "starts workers" in lab.problem(), "a probe that fails", cluster)
+    assert cluster.whole_log().count("ready for work") < 6 + 3 * (time.monotonic() - begun), lab.report()
+    assert ("ended with code 1" in cluster.whole_log()) is bool(code), lab.report()
+    cluster.stop_in_time()
+
+
+@pytest.mark.full
 @each_broker(7, own_server=False)
 def test_the_probe_names_what_is_late(lab: Lab) -> None:
     lab.deadline = 120

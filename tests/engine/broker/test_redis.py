@@ -128,6 +128,29 @@ def test_tasks_that_a_plain_django_q2_has_left_are_taken(brokers: Brokers) -> No
     assert not broker.connection.exists(stock)
 
 
+def test_a_key_of_another_kind_where_these_would_be_keeps_no_task_waiting(
+    brokers: Brokers, caplog: pytest.LogCaptureFixture
+) -> None:
+    (broker,) = brokers()
+    stock = f"django_q:{broker.list_key.split(':')[-2]}:q"
+    broker.connection.set(stock, "no list")
+    try:
+        broker.enqueue("one")
+        assert texts(take(broker, 1)) == ["one"]
+        broker.enqueue("two")
+        assert texts(take(broker, 1)) == ["two"]
+    finally:
+        broker.connection.delete(stock)
+    assert caplog.text.count("WRONGTYPE") == 1
+
+
+def test_very_many_tasks_are_queued_by_several_requests(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.broker.AT_ONCE", 2)
+    (broker,) = brokers()
+    broker.enqueue_all(["one", "two", "three", "four", "five"])
+    assert texts(take(broker, 5)) == ["one", "two", "three", "four", "five"]
+
+
 def test_clusters_that_are_gone_are_forgotten(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = brokers(2)
     one.enqueue("one")

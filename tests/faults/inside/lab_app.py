@@ -71,6 +71,11 @@ def leave(sender: Any, **options: Any) -> None:
         os._exit(1)
 
 
+def leave_at_once(sender: Any, **options: Any) -> None:
+    """End the process, with the code LAB_CODE."""
+    os._exit(int(os.environ["LAB_CODE"]))
+
+
 def take_note(sender: Any, **options: Any) -> None:
     """Note that the signal came, and whether a transaction was under way."""
     from django.db import connection

@@ -257,11 +257,11 @@ def connections() -> int:
         return int(cursor.fetchone()[0])
 
 
-def lock(table: str) -> None:
+def lock(table: str, mode: str) -> None:
     """Hold a table until this process ends."""
     connection.set_autocommit(False)
     with connection.cursor() as cursor:
-        cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        cursor.execute(f"LOCK TABLE {table} IN {mode} MODE")
 
 
 def slow_down(table: str, seconds: int) -> None:

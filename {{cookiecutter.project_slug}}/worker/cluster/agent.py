@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
+from django.db.backends.signals import connection_created
 from django_q.brokers import get_broker
 
 from worker.cluster.board import THREADS, Board
@@ -30,6 +31,7 @@ from worker.cluster.results import Results
 from worker.cluster.schedules import Schedules
 from worker.delivery import Leasing, brief
 
+LOCKED_FOR = 10  #: seconds for which somebody else's lock is waited for before that is said
 AGAIN = 5.0  #: seconds until the next try of what could not be done for want of a server
 
 logger = logging.getLogger("django-q")
@@ -134,8 +136,17 @@ class Agent:
             return
 
 
+def be_patient(connection: Any, **signal: Any) -> None:
+    """Let a lock that somebody else holds be an error like others; a pooler would hand the setting to others."""
+    if connection.vendor == "postgresql":
+        setting = f"SELECT set_config('lock_timeout', '{LOCKED_FOR}s', false) WHERE pg_backend_pid() = %s"
+        with connection.cursor() as cursor:
+            cursor.execute(setting, [connection.connection.info.backend_pid])
+
+
 def run(control: Channel, board: Board) -> None:
     """Run an agent, as a process of the cluster, once its broker can be asked: some ask their server at once."""
+    connection_created.connect(be_patient)
     while True:
         for thread in range(len(THREADS)):
             board.expect(thread, 60.0)

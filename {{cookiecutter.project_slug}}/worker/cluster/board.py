@@ -81,6 +81,10 @@ class Board:
         """Say whether the worker has come to the hook of what it was told to do."""
         return self._numbers[self._at(seat, TELLS)] > 0
 
+    def taken(self, seat: int) -> int:
+        """Return how many messages the worker has taken."""
+        return int(self._numbers[self._at(seat, TAKEN)])
+
     def waits(self, seat: int) -> bool:
         """Say whether a message waits for an idle worker."""
         return self.limit(seat) == IDLE and self._numbers[self._at(seat, SENT)] > self._numbers[self._at(seat, TAKEN)]

@@ -26,6 +26,7 @@ from django_q.tasks import async_task
 from worker import allowed
 from worker.cluster.overlap import Noting, goes_on, note
 from worker.cluster.packages import instance, pack, table
+from worker.cluster.results import patiently
 from worker.cluster.schedules import due
 from worker.delivery import Leasing, brief
 from worker.health import may_pass
@@ -51,7 +52,7 @@ def queue(tells: Callable[[], None], key: int, problem: str) -> None:
     rows = Schedule.objects.using(alias).filter(pk=key)
     skip = connections[alias].features.has_select_for_update_skip_locked
     together = broker.transactional and alias == Conf.ORM
-    with transaction.atomic(alias):
+    with patiently(alias):
         schedule = due().select_for_update(skip_locked=skip).filter(pk=key).first()
         if schedule is None:  # another cluster was faster, or a worker that then died: perhaps before it queued this
             for schedule in rows if problem else ():

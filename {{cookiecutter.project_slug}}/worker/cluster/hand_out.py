@@ -163,7 +163,7 @@ class HandOut:
 
     def feed_one(self, seat: Seat) -> None:
         """Send a worker as much as it is to have."""
-        while len(seat.out) < (DEPTH if seat.quick else 1) and (held := self.next()):
+        while len(seat.out) < (DEPTH if seat.quick else 1) and (held := self.next(seat)):
             try:
                 if not seat.channel.send(held.message, wait=False):
                     self.put_back(held)
@@ -177,16 +177,26 @@ class HandOut:
             seat.out.append(held.ticket)
             self.board.count(seat.number, SENT)
 
-    def next(self) -> Held | None:
-        """Take what is to be done next."""
-        if self.agent.urgent:
-            return self.agent.urgent.popleft()
+    def next(self, seat: Seat) -> Held | None:
+        """Take what a worker is to do next."""
+        urgent = self.agent.urgent
+        skips = bool(urgent) and urgent[0].does == SCHEDULE and not self.may_queue(seat)
+        for held in urgent:
+            if held.does != SCHEDULE or not skips:
+                urgent.remove(held)
+                return held
         if not self.agent.waiting or self.agent.draining or self.agent.unsaved_bytes > MOST_BYTES:
             return None
         held = self.agent.waiting.popleft()
         self.agent.waiting_bytes -= len(held.payload)
         self.agent.begun += 1
         return held
+
+    def may_queue(self, seat: Seat) -> bool:
+        """Say whether a worker may have a schedule: half of them are kept for tasks, if schedules are locked, say."""
+        held = self.agent.held
+        others = [each for each in self.seats.values() if each is not seat]
+        return 2 * sum(any(held[it].does == SCHEDULE for it in each.out) for each in others) < len(others) or not others
 
     def put_back(self, held: Held) -> None:
         """Put something back to where it was."""

@@ -81,6 +81,9 @@ class Leases:
             self.wait_for_room()
             return
         deliveries = self.broker.claim(limit, size)
+        if self.pause:
+            self.pause = 0.0
+            logger.info("The broker answers again")
         if self.agent.draining:  # it was told so during the claim, which may have waited
             self.broker.release(dict.fromkeys((delivery.receipt for delivery in deliveries), 0.0))
             return
@@ -222,5 +225,4 @@ class Leases:
         if time.monotonic() - self.cut_off > Conf.RETRY / 2:
             self.claim_from = time.monotonic() + LONGEST_PAUSE + 1
         self.renew()
-        self.cut_off, self.pause = 0.0, 0.0
-        logger.info("The broker answers again")
+        self.cut_off = 0.0

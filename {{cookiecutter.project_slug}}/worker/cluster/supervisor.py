@@ -28,15 +28,16 @@ from django_q.conf import Conf
 
 from worker import health
 from worker.cluster import agent, child
-from worker.cluster.board import IDLE, LIMIT, TAKEN, TELLS, Board
+from worker.cluster.board import IDLE, LIMIT, SCHEDULES, TAKEN, TELLS, THREADS, Board
 from worker.cluster.channels import Channel, pair
-from worker.cluster.forks import fork, say
+from worker.cluster.forks import fork, how_ended, room_for_files, say
 from worker.cluster.hand_out import CUT_OFF
 from worker.conf import setting
 from worker.heartbeat import Heartbeat
 
 STUCK_AFTER = 30.0  #: seconds without a move that was promised, after which the cluster ends, or a worker is replaced
 LATE_AFTER = 10.0  #: seconds of that after which probes are told
+UNFIT = 10  #: workers in a row that end without a task, after which probes are told
 HAND_BACK = 5.0  #: seconds beyond Q_GRACE that the agent gets to save and to give back; platforms grant five
 LOOK_EVERY = 1.0  #: seconds
 OUT_OF_TIME = "Task exceeded maximum timeout value, and its worker was killed"
@@ -60,6 +61,7 @@ class Supervisor:
     def __init__(self) -> None:
         """Prepare what all processes share."""
         self.seats: int = Conf.WORKERS
+        room_for_files(self.seats)
         self.board = Board(self.seats)
         self.heartbeat = Heartbeat(Conf.CLUSTER_NAME)
         self.name = Conf.CLUSTER_NAME
@@ -71,9 +73,11 @@ class Supervisor:
         self.code = 0
         self.looked = self.resumed = time.monotonic()  #: the last look, and since when looks follow each other
         self.problem = ""  #: why the heartbeat's file could not be written, as it was last said
+        self.unfit: list[float] = []  #: when workers ended that had taken nothing, since one was well
 
     def run(self) -> NoReturn:
         """Run the cluster until it is told to stop, or cannot go on; end this process with 0 or 1."""
+        logging.raiseExceptions = False  # a log that nobody reads any more would answer each line with a traceback
         try:
             self.take_signals()
             connections.close_all()  # a connection that both sides of a fork use serves neither
@@ -198,12 +202,16 @@ class Supervisor:
         if self.deadline:
             if now > self.deadline + HAND_BACK:
                 return False
-        elif stuck := [does for does, seconds in late.items() if seconds > STUCK_AFTER]:
+        elif stuck := [it for it, seconds in late.items() if seconds > STUCK_AFTER and it != THREADS[SCHEDULES]]:
             say(logging.CRITICAL, "Q Cluster %s cannot go on: nothing %s any more.", self.name, stuck[0])
             self.stop(1)
         elif not young & gone:
             self.fill_seats()
         self.hand_orders()
+        if any(now - each.started > LATE_AFTER or self.board.taken(each.seat) for each in self.workers.values()):
+            self.unfit.clear()
+        if len(self.unfit) >= UNFIT:
+            late["starts workers"] = now - self.unfit[0] + LATE_AFTER
         told = {does: round(seconds, 1) for does, seconds in late.items() if seconds > LATE_AFTER}
         problem = self.heartbeat.beat(self.agent, list(self.workers), told)
         if problem != self.problem:
@@ -213,7 +221,7 @@ class Supervisor:
         return True
 
     def reap(self) -> set[int]:
-        """Take note of processes that have ended, also of those that tasks have left; return seats of failed ones."""
+        """Take note of processes that have ended, also of those that tasks have left; return seats of unfit ones."""
         gone: set[int] = set()
         while True:
             try:
@@ -229,9 +237,13 @@ class Supervisor:
                     self.code = 1
                     say(logging.CRITICAL, "Q Cluster %s cannot go on: its agent has ended (%s).", self.name, code)
             elif worker := self.workers.pop(pid, None):
-                if code:
+                how = how_ended(code)
+                if code or worker.reason:
+                    say(logging.WARNING, "Worker-%s at %s %s. %s", worker.seat + 1, pid, how, worker.reason)
+                if code or not self.board.taken(worker.seat):
                     gone.add(worker.seat)
-                how = f"ended with code {code}" if code >= 0 else f"died ({signal_name(-code)})"
+                if not self.deadline and not self.board.taken(worker.seat):
+                    self.unfit.append(time.monotonic())
                 reason = worker.reason or f"The worker {how} while it ran this task"
                 # With what the board says of it, before another worker writes there.
                 order = ("gone", worker.seat, reason, self.board.name(worker.seat), self.board.tells(worker.seat))
@@ -270,14 +282,6 @@ class Supervisor:
             self.wait(0.1)
             self.reap()
         return False
-
-
-def signal_name(number: int) -> str:
-    """Return the name of a signal; those of real time have none."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def wait_for_servers() -> None:

@@ -28,7 +28,7 @@ from redis import TimeoutError as NoAnswer
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker.delivery import Delivery
+from worker.delivery import Delivery, brief
 from worker.scripts import CLAIM, ENQUEUE_ALL, RECLAIM, RELEASE, REMOVE, RENEW, TIDY
 
 GROUP = "workers"  #: the clusters, to the server
@@ -36,6 +36,7 @@ RETURNED = "returned"  #: whom tasks belong to that were given back
 NO_GROUP = ("NOGROUP", "UNBLOCKED", "no such key")  #: how the server says so, also to who waits while it goes
 LOOK_EVERY = 2.0  #: seconds between two looks for leases that have run out
 TIDY_EVERY = 60.0  #: seconds between two looks for what others have left behind
+AT_ONCE = 100_000  #: tasks queued by one request: a second of the server's
 DRAIN = 10_000  #: tasks moved from django-q2's list at a time, in about 50 ms
 
 logger = logging.getLogger("django-q")
@@ -197,8 +198,9 @@ class Broker(Redis):  # type: ignore[misc]
         return receipt.decode()
 
     def enqueue_all(self, payloads: list[str]) -> None:
-        """Add tasks, all or none."""
-        self.once("EVAL", ENQUEUE_ALL, 1, self.list_key, *payloads)
+        """Add tasks, all or none of each hundred thousand: more would keep the server longer than is waited for it."""
+        for begin in range(0, len(payloads), AT_ONCE):
+            self.once("EVAL", ENQUEUE_ALL, 1, self.list_key, *payloads[begin : begin + AT_ONCE])
 
     def claim(self, limit: int, size: int) -> list[Delivery]:
         """Take tasks whose lease has run out, or else new ones; where there are none, wait a second for one."""
@@ -206,8 +208,9 @@ class Broker(Redis):  # type: ignore[misc]
         if now - self.tidied > TIDY_EVERY:
             if self.tidied < 0:
                 self.warn()
-            if self.tidy() < DRAIN:
-                self.tidied = now
+            self.tidied = now
+            if self.tidy() == DRAIN:
+                self.tidied -= TIDY_EVERY
         if now - self.looked > LOOK_EVERY:
             lapsed = self.run(RECLAIM, self.consumer, limit, size, self.lease)
             if lapsed:
@@ -250,7 +253,11 @@ class Broker(Redis):  # type: ignore[misc]
         A project that has moved from it, or is just being deployed, has tasks there.
         """
         stock = f"django_q:{self.list_key.split(':')[-2]}:q"
-        moved: int = self.run(TIDY, self.lease, DRAIN, keys=[stock])
+        try:
+            moved: int = self.run(TIDY, self.lease, DRAIN, keys=[stock])
+        except ResponseError as error:  # of a key that is no list, or may not be read: that must not keep tasks waiting
+            logger.warning("%s cannot be tidied, nor %s be moved to it: %s", self.list_key, stock, brief(error))
+            return 0
         if moved:
             logger.info("Moved %s tasks from %s to %s", moved, stock, self.list_key)
         return moved

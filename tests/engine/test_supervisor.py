@@ -1,0 +1,35 @@
+"""The supervisor: what it tells the probe of, and what it ends for."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from worker.cluster.board import LEASES, SCHEDULES, THREADS
+from worker.cluster.channels import pair
+from worker.cluster.supervisor import Supervisor
+
+
+@pytest.fixture
+def supervisor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
+    """Supervise nobody: this process has other children."""
+    monkeypatch.setattr(Supervisor, "reap", lambda _: set())
+    monkeypatch.setattr(Supervisor, "fill_seats", lambda _: None)
+    made = Supervisor()
+    made.agent, made.looked, made.resumed = 1, time.monotonic(), 0.0
+    made.control, theirs = pair()
+    yield made
+    made.control.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize(("thread", "ends"), [(SCHEDULES, False), (LEASES, True)])
+def test_a_thread_that_no_task_waits_for_does_not_end_the_cluster(
+    thread: int, ends: bool, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(supervisor.heartbeat, "beat", lambda *args: told.append(args[2]) or "")
+    supervisor.board.expect(thread, -100.0)
+    assert supervisor.look()
+    assert bool(supervisor.deadline) is ends
+    assert told[0].keys() == {THREADS[thread]}

@@ -1,0 +1,46 @@
+"""Promise 3: a lock that somebody else holds is said, and waited for."""
+
+import time
+
+import pytest
+
+from tests.faults.cells import each_broker
+from tests.faults.lab import Lab
+from tests.faults.test_schedules import SOON
+
+
+@pytest.mark.full
+@each_broker(3, own_server=True, without={"sqs", "mongodb"})
+def test_a_locked_cache_is_said_and_keeps_nothing_else_waiting(lab: Lab) -> None:
+    cluster = lab.start(variables=SOON)
+    with lab.locked("cache"):
+        lab.wait_done(lab.enqueue_many("task", 5), cluster)
+        lab.wait(lambda: "could not be given: OperationalError" in cluster.whole_log(), "a line", cluster)
+    cluster.stop_in_time()
+
+
+@pytest.mark.full
+@each_broker(3, own_server=False)
+def test_a_locked_queue_is_said_and_waited_for(lab: Lab) -> None:
+    cluster = lab.start()
+    with lab.locked("django_q_ormq"):
+        lab.wait(lambda: "due to lock timeout" in cluster.whole_log(), "a line", cluster)
+    lab.wait_done(lab.enqueue_many("task", 5), cluster)
+    cluster.stop_in_time()
+
+
+@pytest.mark.full
+@each_broker(3, own_server=True, without={"sqs", "mongodb"})
+def test_schedules_that_somebody_locks_leave_a_worker_to_tasks(lab: Lab) -> None:
+    names = {"one", "two", "three"}
+    for name in names:
+        lab.schedule(name, -5.0)
+    cluster = lab.start(variables=SOON)
+    with lab.locked("django_q_schedule", "SHARE"):
+        lab.wait(lambda: "(schedule) has to wait: OperationalError" in cluster.whole_log(), "a line", cluster)
+        begun = time.monotonic()
+        lab.wait_done(lab.enqueue_many("task", 5), cluster)
+        assert time.monotonic() - begun < 5, lab.report()
+    lab.wait(lambda: names <= lab.starts().keys(), "the tasks of the schedules", cluster)
+    assert {lab.starts()[name] for name in names} == {1}, lab.report()
+    cluster.stop_in_time()
