@@ -219,12 +219,10 @@ def test_a_stop_that_comes_while_a_worker_is_being_started_ends_it_with_0(
 
 
 def test_a_log_that_nobody_reads_any_more_is_no_error(environment: dict[str, str], tmp_path: Path) -> None:
-    command = '"$0" manage.py prodserver worker | head -1'
+    command = ["sh", "-c", '"$0" manage.py prodserver worker | head -1', sys.executable]
     env = variables({**environment, "TMPDIR": str(tmp_path)})
     with (tmp_path / "errors").open("wb") as errors:
-        process = subprocess.Popen(
-            ["sh", "-c", command, sys.executable], cwd=PROJECT, env=env, stderr=errors, start_new_session=True
-        )
+        process = subprocess.Popen(command, cwd=PROJECT, env=env, stderr=errors, start_new_session=True)
         wait_for(lambda: manage("health_check", "worker", env=env).returncode == 0, "health of the worker")
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)

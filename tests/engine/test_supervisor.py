@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from worker.cluster.board import LEASES, SCHEDULES, THREADS
@@ -27,9 +27,9 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
 def test_a_thread_that_no_task_waits_for_does_not_end_the_cluster(
     thread: int, ends: bool, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[Any] = []
-    monkeypatch.setattr(supervisor.heartbeat, "beat", lambda *args: told.append(args[2]) or "")
+    beat = Mock(return_value="")
+    monkeypatch.setattr(supervisor.heartbeat, "beat", beat)
     supervisor.board.expect(thread, -100.0)
     assert supervisor.look()
     assert bool(supervisor.deadline) is ends
-    assert told[0].keys() == {THREADS[thread]}
+    assert beat.call_args.args[2].keys() == {THREADS[thread]}
