@@ -60,6 +60,7 @@ BASE = {
     "worker/__init__.py",
     "worker/admin.py",
     "worker/allowed.py",
+    "worker/announcements.py",
     "worker/apps.py",
     "worker/checks.py",
     "worker/conf.py",

@@ -17,7 +17,8 @@ if broker_name() != "redis":
     pytest.skip("the broker is another", allow_module_level=True)
 
 import redis
-from worker.broker import Broker, client, connection_options, usable
+from worker.broker import Broker
+from worker.client import client, connection_options, usable
 
 
 @pytest.fixture(autouse=True)

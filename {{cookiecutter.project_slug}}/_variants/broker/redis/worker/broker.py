@@ -6,16 +6,13 @@ is what a lease is made of; of a list, as django-q2 1.11.1 uses one, a task that
 
 import logging
 import os
-import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
-from functools import cache
 from sys import maxsize
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 from django.core.exceptions import ImproperlyConfigured
@@ -25,9 +22,8 @@ from redis import ConnectionError as ConnectionLost
 from redis import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis import Redis as Client
 from redis import TimeoutError as NoAnswer
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from worker.client import client
 from worker.delivery import Delivery, brief
 from worker.scripts import CLAIM, ENQUEUE_ALL, RECLAIM, RELEASE, REMOVE, RENEW, TIDY
 
@@ -42,74 +38,6 @@ DRAIN = 10_000  #: tasks moved from django-q2's list at a time, in about 50 ms
 logger = logging.getLogger("django-q")
 
 
-def connection_options(url: str) -> dict[str, object]:
-    """Return what the URL leaves open.
-
-    Heroku's certificates are signed by itself, and say so nowhere (https://devcenter.heroku.com/articles/connecting-heroku-redis):
-    where its variable DYNO is set, they are not verified, unless the URL asks for it. Everywhere else they are.
-    """
-    parts = urlsplit(url)
-    options: dict[str, object] = {
-        "socket_connect_timeout": 5,  # seconds
-        "socket_timeout": 5,  # seconds; above the one for which an empty queue is asked
-        "health_check_interval": 30,  # seconds; routers drop connections that were long idle
-        # Connect anew, once, if the connection was cut, or leads to a former primary. After a timeout the server may
-        # still do what it was asked.
-        "retry": Retry(NoBackoff(), 1, (ConnectionLost, ReadOnlyError)),
-    }
-    if parts.scheme == "rediss" and "DYNO" in os.environ and "ssl_cert_reqs" not in parse_qs(parts.query):
-        options["ssl_cert_reqs"] = "none"
-    return options
-
-
-def usable(url: str) -> str:
-    """Return the URL without what redis-py does not know (DigitalOcean adds `ssl`), or what changes its answers.
-
-    Celery's word for a certificate that is not verified, CERT_NONE, is written as redis-py's.
-
-    Raises:
-        ImproperlyConfigured: If it is not that of a single server, or cannot be read. No part of it is repeated.
-    """
-    if not url.startswith(("redis://", "rediss://", "unix://")):
-        raise ImproperlyConfigured(
-            "REDIS_URL must begin with redis://, rediss:// or unix://: the queue is on one server, "
-            "neither behind Sentinel nor in a cluster."
-        )
-    try:
-        parts = urlsplit(url)
-        readable = parts.port != 0 and not parts.fragment and "@" not in parts.query
-    except ValueError:
-        readable = False
-    if not readable or (parts.scheme != "unix" and "@" in parts.path):
-        raise ImproperlyConfigured(
-            "REDIS_URL cannot be read: write redis://user:password@host:6379/0, and in the password %2F for /, %23 for "
-            "#, %3F for ?, %40 for @, %3A for : and %25 for %."
-        )
-    if parts.scheme != "unix" and not re.fullmatch(r"(/\d*)?", parts.path):  # redis-py would take the database 0
-        raise ImproperlyConfigured("REDIS_URL must end with the number of a database, as in redis://host:6379/0.")
-    base, _, query = url.partition("?")
-    query = re.sub("ssl_cert_reqs=CERT_([A-Z]+)", lambda found: f"ssl_cert_reqs={found[1].lower()}", query)
-    dropped = {"ssl", "protocol", "decode_responses", "legacy_responses"}
-    return f"{base}?{'&'.join(pair for pair in query.split('&') if pair.partition('=')[0] not in dropped)}"
-
-
-@cache
-def client(url: str) -> Client:
-    """Connect; a process keeps its connections, and those of a fork are its own.
-
-    Raises:
-        ImproperlyConfigured: If the URL is wrong.
-    """
-    wanted = usable(url)
-    try:
-        made = Client.from_url(wanted, **connection_options(url))
-        pool = made.connection_pool
-        pool.connection_class(**pool.connection_kwargs)  # which connects nowhere, but knows all options
-    except (RedisError, TypeError, ValueError) as error:
-        raise ImproperlyConfigured(f"REDIS_URL has an option after its ? that cannot be used: {error}") from error
-    return made
-
-
 class Broker(Redis):  # type: ignore[misc]
     """django-q2's, with leases, and keys that hold the project's name: two projects may share a server.
 
@@ -121,6 +49,7 @@ class Broker(Redis):  # type: ignore[misc]
     away: tuple[type[Exception], ...] = (ConnectionLost, NoAnswer)
     passing: tuple[type[Exception], ...] = (OutOfMemoryError, ReadOnlyError)
     transactional = False
+    publishes = True  #: what its client announces is heard by all that listen
     looked = tidied = float("-inf")  #: when, by the monotonic clock
     idles = False  #: nothing came for a second, so that it is not asked what is there before it waits again
 
