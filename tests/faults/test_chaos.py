@@ -93,7 +93,7 @@ def go_through(lab: Lab, number: int, outages: int, seconds: float, record: Call
 
     lab.wait(all_saved, "all results")
     mixture.check()
-    assert not lab.failed(), lab.failed()
+    assert not mixture.failed(), mixture.failed()
     saved = lab.succeeded()
     assert {key: saved[key] for key in keys} == dict.fromkeys(keys, 1), lab.report()
     lab.wait(supervisor.is_whole, "a worker that is whole")  # the last kill may have had its effect after all was done

@@ -106,6 +106,19 @@ def test_a_schedule_that_is_wrong_becomes_a_failed_task_that_names_it_and_holds_
     check_goes_on(lab, cluster)
 
 
+@pytest.mark.full
+@each_broker(10, own_server=False)  # elsewhere the queue is no part of the transaction that saves the next time
+def test_a_schedule_whose_worker_is_killed_while_it_queues_it_misses_no_time(lab: Lab) -> None:
+    lab.schedule("unlucky", 1.0)
+    lab.schedule("guilty", 1.0)
+    cluster = start(lab, variables={"LAB_RECEIVERS": "pre_enqueue:be_killed"})
+    lab.wait_done({"unlucky"}, cluster)
+    lab.wait(lambda: lab.failed(), "a failed task for the one that kills each worker", cluster)
+    assert [row["name"] for row in lab.failed()] == ["guilty"], lab.failed()
+    assert "died (SIGKILL)" in lab.failed()[0]["result"], lab.failed()
+    assert lab.starts() == {"unlucky": 1}, lab.report()
+
+
 CRONS = {"six-words": "*/5 * * * * *", "out-of-range": "61 * * * *", "no-expression": "every day", "empty": ""}
 
 

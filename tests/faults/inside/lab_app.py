@@ -1,9 +1,11 @@
 """What a test changes of the cluster that is no setting: LAB_AHEAD, LAB_RECEIVERS, and the default backoff."""
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from django.apps import AppConfig
@@ -30,9 +32,9 @@ class Lab(AppConfig):  # type: ignore[misc]
             # libfaketime 0.9 lets the call fail that time.sleep() makes since Python 3.11.
             setattr(time, "sleep", lambda seconds: threading.Event().wait(seconds))  # noqa: B010
         for pair in os.environ.get("LAB_RECEIVERS", "").split():
-            signal, _, function = pair.partition(":")
+            name, _, function = pair.partition(":")
             receiver: Callable[..., None] = globals()[function]
-            if signal == "post_save":
+            if name == "post_save":
                 from django.db.models.signals import post_save
                 from django_q.models import Task
 
@@ -40,7 +42,7 @@ class Lab(AppConfig):  # type: ignore[misc]
             else:
                 from django_q import signals
 
-                getattr(signals, signal).connect(receiver)
+                getattr(signals, name).connect(receiver)
 
 
 def name_of(options: dict[str, Any]) -> str:
@@ -74,6 +76,16 @@ def leave(sender: Any, **options: Any) -> None:
 def leave_at_once(sender: Any, **options: Any) -> None:
     """End the process, with the code LAB_CODE."""
     os._exit(int(os.environ["LAB_CODE"]))
+
+
+def be_killed(sender: Any, **options: Any) -> None:
+    """Be killed by the system twice for the schedule "unlucky", and each time for "guilty"."""
+    from lab_tasks import note
+
+    group, ledger = options["task"].get("group"), Path(os.environ["LAB_LEDGER"])
+    if group == "guilty" or (group == "unlucky" and ledger.read_text().count("killed unlucky") < 2):
+        note("killed", group)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def take_note(sender: Any, **options: Any) -> None:

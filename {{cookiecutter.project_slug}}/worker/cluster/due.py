@@ -40,8 +40,10 @@ LATER = timedelta(hours=1)  #: until a schedule is tried again whose next time c
 logger = logging.getLogger("django-q")
 
 
-def queue(tells: Callable[[], None], key: int, problem: str) -> None:
-    """Queue the task of a schedule, unless there is a problem, and note when a user's receivers come.
+def queue(tells: Callable[[], None], key: int, problem: str, again: bool = True) -> None:
+    """Queue the task of a schedule, and note when a user's receivers come.
+
+    A worker may have had a problem with it, and died: then only if it is to be tried again.
 
     Raises:
         Exception: If it is to be done again, for a server is away.
@@ -55,9 +57,10 @@ def queue(tells: Callable[[], None], key: int, problem: str) -> None:
     with patiently(alias):
         schedule = due().select_for_update(skip_locked=skip).filter(pk=key).first()
         if schedule is None:  # another cluster was faster, or a worker that then died: perhaps before it queued this
-            for schedule in rows if problem else ():
+            for schedule in rows if problem and not together else ():
                 record(schedule, problem)
             return
+        problem = "" if again else problem
         before = times(schedule)
         problem = move_on(schedule) or problem
         if together and not problem:

@@ -125,8 +125,9 @@ class HandOut:
         elif held.does == RUN:  # another worker opens it, and says of whom an attempt has failed
             held.does, held.extra = FAIL, (reason, False, worker_id(seat.pid), True)
             self.agent.offer(held)
-        elif held.does == SCHEDULE and tells:  # a receiver of pre_enqueue, say
-            held.extra = (held.extra[0], reason)
+        elif held.does == SCHEDULE and tells:  # perhaps of a receiver of pre_enqueue, perhaps of no fault of its own
+            held.deaths += 1
+            held.extra = (held.extra[0], reason, held.deaths < TRIES)
             self.agent.offer(held)
         elif held.deaths + 1 < TRIES:
             held.deaths += 1

@@ -6,7 +6,7 @@ A worker is told (what to do, ticket, payload, hand-outs, whether something may 
     FAIL      nothing but who has failed: (the reason, whether for good, the worker's id, whether its backoff is asked)
     AFTER     what comes after an attempt is saved, as the hook: (the row, the attempts, when the next one is)
     GATHER    the results of an iterable: (its group, how many, seconds that it is cached for)
-    SCHEDULE  a schedule that is due: (its id, why it cannot be queued, or "")
+    SCHEDULE  a schedule that is due: (its id, what a worker died of that had it, or "", whether to try again)
     LEAVE
 
 To RUN and FAIL it answers (RESULT, ticket, row, why it has failed, whether to save it, when the next attempt is or

@@ -106,7 +106,7 @@ class Schedules:
         ahead = [(next_run - now).total_seconds() for _, next_run, now in found]
         for (key, _, _), seconds in zip(found, ahead, strict=True):
             if seconds <= 0 and key not in known:
-                self.agent.offer(self.agent.hold(SCHEDULE, extra=(key, "")))
+                self.agent.offer(self.agent.hold(SCHEDULE, extra=(key, "", True)))
         self.agent.hand_out.feed()
         if ahead and ahead[0] <= 0:  # those that were due have another time once a worker is done with them
             return HURRY if ahead[-1] <= 0 and len(ahead) > AT_ONCE else SOON
