@@ -9,6 +9,7 @@ import logging
 import re
 from calendar import monthrange
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -237,10 +238,9 @@ def time_zone_of(schedule: Schedule) -> ZoneInfo:
     Raises:
         ValueError: If there is none of its name.
     """
-    try:
-        name = arguments(schedule)[1].get("q_options", {}).get("time_zone") or Conf.TIME_ZONE
-    except (AttributeError, ValueError):  # what cannot be read is named where its task is queued
-        name = Conf.TIME_ZONE
+    name = Conf.TIME_ZONE or settings.TIME_ZONE  # django-q2 has none without USE_TZ, where none is asked for
+    with suppress(AttributeError, ValueError):  # what cannot be read is named where its task is queued
+        name = arguments(schedule)[1].get("q_options", {}).get("time_zone") or name
     try:
         return ZoneInfo(name)
     except (OSError, TypeError, ValueError, ZoneInfoNotFoundError) as error:
