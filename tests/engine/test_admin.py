@@ -2,11 +2,14 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
 from core.models import User
 from django.contrib.auth.models import Permission
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from django_q.models import Failure, Task
@@ -17,6 +20,7 @@ from worker.cluster import failures
 from worker.cluster.failures import Failed
 from worker.cluster.packages import pickled
 from worker.policy import exponential
+from worker.resubmit import resubmit
 
 pytestmark = pytest.mark.django_db
 PAGE = "/admin/django_q/failure/"
@@ -166,3 +170,23 @@ def test_who_deletes_a_task_deletes_its_errors_but_none_that_will_be_tried_again
     assert client.post(f"{WAITING}waits/delete/", {"post": "yes"}).status_code == 403
     assert [row.pk for row in models.Failure.objects.all()] == ["waits"]
     assert [row.pk for row in Failure.objects.all()] == ["waits"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_double_click_queues_one_copy(queued: list[dict[str, Any]]) -> None:
+    failure("once")
+    attempt("once")
+    clicks = Barrier(2)
+
+    def click(_: int) -> str:
+        task = Failure.objects.get(pk="once")
+        clicks.wait()
+        try:
+            return resubmit(task)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as threads:
+        answers = sorted(threads.map(click, range(2)))
+    assert answers == ["", "once is there no more: it was resubmitted or deleted."]
+    assert len(queued) == 1

@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django_q.models import Task as Model
+from project import manage
 from worker.cluster import attempts, failures
 from worker.cluster.attempts import Attempt, Earlier, earlier
 from worker.cluster.failures import Failed
@@ -209,3 +211,56 @@ def test_what_a_resubmit_needs_is_kept_once_there_is_no_next_attempt() -> None:
     assert attempts.packages.unpickled(kept.options) == options
     task["backoff"] = answers(timedelta(seconds=5))
     assert Attempt(error=ValueError("x"), options=options).failed(task | {"max_attempts": 2}, "").options is None
+
+
+SETTINGS = """
+from config.settings import *
+
+DATABASES["results"] = {{"ENGINE": "django.db.backends.sqlite3", "NAME": "{0}/results"}}
+DATABASES["default"] = DATABASES["results"] | {{"NAME": "{0}/default"}}
+DATABASE_ROUTERS = ["elsewhere.Router"]
+if "orm" in Q_CLUSTER:
+    Q_CLUSTER["orm"] = "results"
+
+class Router:
+    def db_for_read(self, model, **hints):
+        return "results" if model._meta.app_label == "django_q" else "default"
+
+    db_for_write = db_for_read
+
+    def allow_migrate(self, db, app_label, **hints):
+        return (db == "results") if app_label == "django_q" else db == "default"
+"""
+TRY = """
+import json, time
+from django.contrib.auth import get_user_model
+from django.db import connections
+from django.test import Client
+from django.utils import timezone
+from django_q.models import Task
+from worker.cluster import failures
+from worker.cluster.attempts import earlier
+
+now = timezone.now()
+fields = {"func": "math.floor", "args": (), "kwargs": {}, "started": now, "stopped": now, "success": False}
+for key in "ab":
+    Task.objects.create(id=key, name=key, **fields)
+when = {"a": time.time() + 60, "b": None}
+failures.write([failures.Failed(key, 1, 3, when[key], "a.B", "B: c", "[]", None) for key in when], "results")
+client = Client(headers={"host": "localhost"})
+client.force_login(get_user_model().objects.create_superuser("admin"))
+pages = "/admin/django_q/failure/", "/admin/worker/waitingtask/"
+found = [[f"{page}{key}/" in client.get(page).content.decode() for key in "ab"] for page in pages]
+tables = ["worker_failure" in connections[alias].introspection.table_names() for alias in ("default", "results")]
+print(json.dumps([earlier({"id": "a"}).next_try is not None, found, tables]))
+"""
+
+
+def test_it_is_kept_where_a_router_puts_results(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.py").write_text(SETTINGS.format(tmp_path))
+    env = {"DJANGO_SETTINGS_MODULE": "elsewhere", "PYTHONPATH": str(tmp_path)}
+    migrations = [["migrate", "--database", name] for name in ("default", "results")]
+    for command in (*migrations, ["makemigrations", "--check"], ["shell", "--no-imports", "-c", TRY]):
+        done = manage(*command, env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [True, [[False, True], [True, False]], [False, True]]

@@ -52,6 +52,22 @@ def enqueue_or_not(func: str, calls: list[list[Any]]) -> list[str]:
     return answers
 
 
+def enqueue_with_policy(
+    func: str, calls: list[list[Any]], max_attempts: int, seconds: float = 0.0, backoff: str = ""
+) -> list[str]:
+    """Queue a task for each call, which waits so long for each further attempt, or as a backoff says."""
+    policy = import_module("worker.policy")
+    asked = import_string(backoff) if backoff else policy.exponential(first=seconds, factor=1, jitter=0)
+    options = {"max_attempts": max_attempts, "backoff": asked}
+    return list(import_module("worker.enqueue").enqueue_many(func, map(tuple, calls), q_options=options))
+
+
+def waiting() -> dict[str, float]:
+    """Return the tasks that will be tried again, and when."""
+    rows = import_module("worker.models").Failure.objects.filter(next_try__isnull=False)
+    return {row.task: row.next_try.timestamp() for row in rows}
+
+
 def enqueue_inputs(names: list[str]) -> dict[str, str]:
     """Queue the inputs of these names, and return their ids."""
     inputs = import_module("lab_inputs").INPUTS

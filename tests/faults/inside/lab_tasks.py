@@ -168,6 +168,23 @@ def fail_twice(key: str) -> str:
     return key
 
 
+def fail_first(key: str, number: int, seconds: float = 0.0) -> str:
+    """Fail at so many attempts, each after so many seconds."""
+    note("start", key)
+    time.sleep(seconds)
+    lines = open(os.environ["LAB_LEDGER"]).read().splitlines()  # noqa: SIM115 (read at once)
+    if sum(line.startswith(f"start {key} ") for line in lines) <= number:
+        note("failed", key)
+        raise ValueError("this task fails at first")
+    note("end", key)
+    return key
+
+
+def kill_who_asks(exception: BaseException, result: Any) -> None:
+    """Be a backoff that ends its worker."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def use_a_pool(key: str) -> str:
     """Let two further processes work."""
     import multiprocessing
