@@ -41,6 +41,7 @@ def without_broker(lab: Lab) -> Iterator[None]:
     if lab.links["broker"] is lab.links.get("database"):
         with lab.locked("django_q_ormq"):
             yield
+            lab.call("end_waiting")
         return
     lab.links["broker"].cut()
     yield
@@ -51,9 +52,11 @@ def without_broker(lab: Lab) -> Iterator[None]:
 @each_broker(6)
 def test_a_task_whose_cluster_dies_before_the_broker_knows_is_not_tried_early(lab: Lab) -> None:
     cluster = lab.start()
-    (identity,) = enqueue(lab, "fail_first", [("key", 1, 1.0)], max_attempts=2, seconds=LATE)
+    sign = lab.folder / "sign"
+    (identity,) = enqueue(lab, "fail_first", [("key", 1, 0, str(sign))], max_attempts=2, seconds=LATE)
     lab.wait_started("key", alive=cluster)
     with without_broker(lab):
+        sign.touch()
         lab.wait(lambda: identity in lab.call("waiting"), "a failed attempt", cluster)
         cluster.kill()
     again = lab.start()

@@ -280,6 +280,15 @@ def lock(table: str, mode: str) -> None:
         cursor.execute(f"LOCK TABLE {table} IN {mode} MODE")
 
 
+def end_waiting() -> None:
+    """End the sessions that wait for a lock: else the server does what was asked, even by the dead."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+
+
 def slow_down(table: str, seconds: int) -> None:
     """Let each statement that inserts into a table take so many seconds, 0 for no longer."""
     with connection.cursor() as cursor:

@@ -168,10 +168,12 @@ def fail_twice(key: str) -> str:
     return key
 
 
-def fail_first(key: str, number: int, seconds: float = 0.0) -> str:
-    """Fail at so many attempts, each after so many seconds."""
+def fail_first(key: str, number: int, seconds: float = 0.0, sign: str = "") -> str:
+    """Fail at so many attempts, each after so many seconds, or once there is a file as a sign."""
     note("start", key)
     time.sleep(seconds)
+    while sign and not os.path.exists(sign):
+        time.sleep(0.05)
     lines = open(os.environ["LAB_LEDGER"]).read().splitlines()  # noqa: SIM115 (read at once)
     if sum(line.startswith(f"start {key} ") for line in lines) <= number:
         note("failed", key)
