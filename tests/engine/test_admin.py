@@ -182,7 +182,7 @@ def test_a_double_click_queues_one_copy(queued: list[dict[str, Any]]) -> None:
         task = Failure.objects.get(pk="once")
         clicks.wait()
         try:
-            return resubmit(task)
+            return str(resubmit(task))
         finally:
             connection.close()
 
