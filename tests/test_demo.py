@@ -75,9 +75,18 @@ class Terminal:
         while not re.search(pattern, self.output):
             left = end - time.monotonic()
             assert left > 0, f"{pattern!r} does not appear in:\n{self.output}"
-            if select.select([self.keyboard], [], [], left)[0]:
-                self.output += os.read(self.keyboard, 65536).decode(errors="replace")
+            self.read(left)
         return self.output
+
+    def read(self, seconds: float = 0) -> None:
+        """Read what has appeared, and wait for it so long; what nobody reads makes who writes it wait."""
+        while select.select([self.keyboard], [], [], seconds)[0]:
+            self.output += os.read(self.keyboard, 65536).decode(errors="replace")
+            seconds = 0
+
+    def type(self, line: str) -> None:
+        """Type a line."""
+        os.write(self.keyboard, f"{line}\n".encode())
 
     def press_ctrl_c(self) -> None:
         """Press it."""

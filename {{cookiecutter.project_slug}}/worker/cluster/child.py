@@ -37,6 +37,7 @@ from worker.health import may_pass
 MARGIN = 3.0  #: seconds beyond its limit after which a task's worker is killed: it may notice by itself
 
 logger = logging.getLogger("django-q")
+current: "Child | None" = None  #: the worker that this process is
 
 
 def run(seat: int, channel: Channel, board: Board) -> None:
@@ -53,9 +54,16 @@ def run(seat: int, channel: Channel, board: Board) -> None:
         processors = sorted(os.sched_getaffinity(0))
         mine = range(seat * Conf.CPU_AFFINITY, (seat + 1) * Conf.CPU_AFFINITY)
         os.sched_setaffinity(0, {processors[number % len(processors)] for number in mine})
-    child = Child(seat, channel, board)
-    upstream.traceback = SimpleNamespace(format_exc=child.format_exc)
-    child.work()
+    global current
+    current = Child(seat, channel, board)
+    upstream.traceback = SimpleNamespace(format_exc=current.format_exc)
+    current.work()
+
+
+def without_limit() -> None:
+    """Let what runs in this process take as long as it likes, if this is a worker: for debuggers."""
+    if current:
+        current.begin(-1)
 
 
 def _leave_cluster(channel: Channel) -> None:

@@ -69,6 +69,7 @@ class Supervisor:
         self.workers: dict[int, Worker] = {}  #: by pid
         self.orders: deque[tuple[tuple[Any, ...], list[Channel]]] = deque()  #: what the agent has not taken yet
         self.told = False  #: to stop
+        self.hurried = False  #: to stop at once
         self.deadline = 0.0  #: of a stop, for running tasks
         self.code = 0
         self.looked = self.resumed = time.monotonic()  #: the last look, and since when looks follow each other
@@ -105,13 +106,14 @@ class Supervisor:
         os.set_blocking(writer, False)
         os.set_blocking(self.woken, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self.take_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler it would wake nobody
 
     def take_stop(self, number: int, frame: FrameType | None) -> None:
-        """Remember that this process was told to stop."""
+        """Remember that this process was told to stop; by SIGQUIT, to leave no time to running tasks."""
         self.told = True
+        self.hurried = self.hurried or number == signal.SIGQUIT
 
     def wait(self, seconds: float) -> None:
         """Wait for a signal, the agent to take an order, or so many seconds."""
@@ -197,6 +199,8 @@ class Supervisor:
             return self.ended()
         if self.told and not self.deadline:
             self.stop(0)
+        if self.hurried:
+            self.deadline = min(self.deadline, now)
         late = dict(self.board.late(self.resumed))
         self.kill_late_workers(now)
         if self.deadline:
