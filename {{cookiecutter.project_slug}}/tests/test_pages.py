@@ -1,6 +1,5 @@
 """The start page, the page of a task, those that tell of errors, and the answers to probes."""
 
-from typing import Any
 from unittest.mock import Mock
 from uuid import uuid4
 
@@ -8,10 +7,11 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 from django_q.models import Task
-from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
+from pytest_django import Settings
 
-from conftest import Queue
+from core.tasks import count_words
 from worker.processes import workers
+from worker.testing import Broker, Queue, queued
 
 pytestmark = pytest.mark.django_db
 
@@ -28,17 +28,12 @@ def test_the_start_page_has_no_inline_script_or_style(staff: Client) -> None:
     assert "style=" not in page
 
 
-def test_a_task_is_queued_once_the_transaction_is_committed(
-    staff: Client, queue: list[dict[str, Any]], django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
-) -> None:
-    with django_capture_on_commit_callbacks() as callbacks:
+def test_the_form_queues_a_task_once_the_transaction_is_committed(staff: Client) -> None:
+    with queued() as committed:
         response = staff.post("/tasks/", {"text": "one two", "offer": "count"})
-    assert not queue
-    for callback in callbacks:
-        callback()
-    (task,) = queue
-    assert task["func"](*task["args"]) == 2
-    assert response["Location"] == f"/tasks/{task['name']}/"
+        assert not committed
+    task = committed.assert_queued(count_words, "one two")
+    assert response["Location"] == f"/tasks/{task.name}/"
 
 
 @pytest.mark.parametrize("form", [{}, {"text": " ", "offer": "count"}, {"text": "x", "offer": "nothing"}])
@@ -65,7 +60,7 @@ def test_the_page_of_a_waiting_task_says_so(staff: Client) -> None:
     assert "Waiting for a worker" in staff.get(f"/tasks/{uuid4()}/").content.decode()
 
 
-def test_in_production_tasks_are_for_staff(client: Client, queue: list[dict[str, Any]]) -> None:
+def test_in_production_tasks_are_for_staff(client: Client, queue: Queue) -> None:
     assert "/admin/login/?next=/" in client.get("/").content.decode()
     assert client.get(f"/tasks/{uuid4()}/").status_code == 403
     assert client.post("/tasks/", {"text": "one", "offer": "count"}).status_code == 403
@@ -97,6 +92,6 @@ def test_a_probe_is_answered_whatever_host_it_asks_for(client: Client, path: str
 
 
 def test_a_probe_says_that_the_broker_does_not_answer(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Queue, "ping", Mock(side_effect=OSError("refused")))
+    monkeypatch.setattr(Broker, "ping", Mock(side_effect=OSError("refused")))
     response = client.get("/readyz")
     assert (response.status_code, response.content) == (503, b"the broker does not answer\n")

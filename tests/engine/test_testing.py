@@ -1,0 +1,155 @@
+"""What worker.testing promises to tests: what was queued, running it, and messages that help."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.db import transaction
+from django.test import TestCase
+from django_q.models import Task
+from django_q.tasks import async_chain, async_iter, async_task, result
+from worker import testing
+from worker.enqueue import enqueue_many
+from worker.testing import Queue, queued, working
+
+queue = testing.queue  # the fixture, which a project gets by pytest_plugins
+calls: list[object] = []
+
+
+def call(one: object) -> object:
+    """Note a call, and return its argument."""
+    calls.append(one)
+    return one
+
+
+def fail_once(number: int) -> int:
+    """Fail at the first call."""
+    calls.append(number)
+    if calls == [number]:
+        raise ValueError("not yet")
+    return number
+
+
+def hook(task: Task) -> None:
+    """Note the result of a task, and queue another."""
+    calls.append(f"hook of {task.result}")
+    async_task(call, "queued by a hook")
+
+
+def in_an_hour() -> datetime:
+    """Return a time to which no test waits."""
+    return datetime.now(UTC) + timedelta(hours=1)
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    calls.clear()
+
+
+class QueuedTest(TestCase):  # type: ignore[misc] # its types are not here
+    """As somebody writes who knows no pytest."""
+
+    def test_what_is_queued_in_a_block_is_there_also_on_commit(self) -> None:  # noqa: D102
+        with queued() as queue:
+            async_task("time.sleep", 1, hook="core.tasks.count_words", task_name="nap")
+            transaction.on_commit(partial(async_task, call, one=1, group="some"))
+            enqueue_many(call, [(1,), (2,)])
+            assert len(queue) == 3
+        assert [(it.function, it.args, it.kwargs) for it in queue] == [
+            ("time.sleep", (1,), {}),
+            (f"{__name__}.call", (1,), {}),
+            (f"{__name__}.call", (2,), {}),
+            (f"{__name__}.call", (), {"one": 1}),
+        ]
+        assert (queue[0].name, queue[0].hook, queue[0].group) == ("nap", "core.tasks.count_words", None)
+        assert queue.assert_queued(call, one=1, group="some") is queue[3]
+        assert queue[3].cluster == settings.Q_CLUSTER["name"]
+
+    def test_what_waits_runs_in_its_order_and_with_its_hooks_within_the_transaction(self) -> None:  # noqa: D102
+        with queued() as queue:
+            async_task(call, 1, hook=hook)
+            async_task(call, "delayed", q_options={"run_after": in_an_hour()})
+            async_task(call, 2)
+        assert queue.run() == [1, 2, "queued by a hook", "delayed"]
+        assert calls == [1, "hook of 1", 2, "queued by a hook", "delayed"]
+        assert Task.objects.filter(success=True).count() == 4
+        assert not queue
+
+
+@pytest.mark.django_db
+def test_chains_and_iterables_go_on(queue: Queue) -> None:
+    async_chain([(call, (1,)), (call, (2,))])
+    identity = async_iter(call, [3, 4])
+    queue.run()
+    assert set(calls) == {1, 2, 3, 4}
+    assert result(identity) == [3, 4]
+
+
+@pytest.mark.django_db
+def test_a_failure_is_recorded_and_raised_and_the_next_run_is_the_next_attempt(queue: Queue) -> None:
+    async_task(fail_once, 7)
+    with pytest.raises(ValueError, match="not yet"):
+        queue.run()
+    (failed,) = Task.objects.all()
+    assert (failed.success, failed.attempt_count) == (False, 1)
+    assert queue.run() == [7]
+    failed.refresh_from_db()
+    assert (failed.success, failed.attempt_count) == (True, 2)
+
+
+@pytest.mark.django_db
+def test_failures_that_are_not_raised_are_tried_again_at_once_as_often_as_may_be(queue: Queue) -> None:
+    async_task(fail_once, 7)
+    async_task("core.nothing")
+    results = queue.run(raises=False)
+    assert [str(it).partition(" : ")[0] for it in results if it != 7].count("not yet") == 1
+    assert results.count(7) == 1
+    assert Task.objects.get(func="core.nothing").attempt_count == settings.Q_CLUSTER["max_attempts"]
+    assert not queue
+
+
+@pytest.mark.django_db
+def test_what_never_ends_is_ended(queue: Queue) -> None:
+    async_task(forever)
+    with pytest.raises(AssertionError, match=r"1000 attempts were made, and still there wait:\s+\S+\.forever\(\)"):
+        queue.run()
+
+
+def forever() -> None:
+    """Queue itself."""
+    async_task(forever)
+
+
+def test_an_assertion_that_fails_lists_what_was_queued(queue: Queue) -> None:
+    with pytest.raises(AssertionError, match=r"call\(1, cluster='slow'\) was not queued. Queued was: nothing"):
+        queue.assert_queued(call, 1, cluster="slow")
+    async_task(call, 2)
+    async_task("time.sleep", 3, q_options={"run_after": in_an_hour()})
+    with pytest.raises(AssertionError) as error:
+        queue.assert_queued(call, 1)
+    assert re.search(
+        r"Queued was: \n    \S+\.call\(2\)\n    time\.sleep\(3\) \(not before \S+ \S+\)$", str(error.value)
+    )
+
+
+def test_a_broker_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(settings.Q_CLUSTER, "broker_class", f"{__name__}.Absent")
+    with (
+        pytest.raises(pytest.fail.Exception, match=r"The broker does not answer .OSError: gone.* README"),
+        working(tmp_path),
+    ):
+        pass
+
+
+class Absent:
+    """A broker whose server is away."""
+
+    def __init__(self, list_key: str) -> None:
+        """Serve a cluster."""
+
+    def ping(self) -> None:
+        """Fail."""
+        raise OSError("gone")
