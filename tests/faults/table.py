@@ -1,7 +1,7 @@
 """The tables in docs/reliability.md: what each test has shown over each broker, upstream's worker beside ours.
 
 Each run with --faults, of all tests or of some, leaves what it has seen in build/faults. `python -m tests.faults.table`
-writes the tables from all runs that are there; delete the folder to forget them.
+writes the tables from the latest run of each test that is there; delete the folder to forget them.
 """
 
 import json
@@ -44,6 +44,11 @@ class Seen:
     reason: str = ""
     said: str = ""
     on: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What a later run of the same is known by."""
+        return self.module, self.test, self.parameters, self.broker, self.kind
 
     @classmethod
     def of(cls, report: pytest.TestReport) -> "Seen | None":
@@ -128,12 +133,15 @@ def tables(cells: Cells, seen: list[Seen]) -> Iterator[str]:
 
 def written(cells: Cells, runs: list[Path]) -> str:
     """Return what stands between the marks."""
-    seen = [Seen(**each) for run in runs for each in json.loads(run.read_text())]
+    latest = {each.key: each for run in runs for each in (Seen(**one) for one in json.loads(run.read_text()))}
+    seen = [*latest.values()]
     on = sorted({f"{name} {version}" for each in seen for name, version in each.on.items()})
     first, last = runs[0].stem[:10], runs[-1].stem[:10]
     when = f"on {first}" if first == last else f"between {first} and {last}"
     runs_ = "One run" if len(runs) == 1 else f"{len(runs)} runs"
-    head = f"{runs_} of all tests or of some of them, {when}, with {', '.join(on)}."
+    head = (
+        f"{runs_} of all tests or of some of them, {when}, with {', '.join(on)}. A cell shows the latest run of each."
+    )
     lines = [head, "", LEGEND, "", *tables(cells, seen)]
     said = [f"- {each.test.removeprefix('test_').replace('_', ' ')}: {each.said}" for each in seen if each.said]
     if said:
