@@ -61,6 +61,10 @@ ELSEWHERE = {
         "def test_the_first_user_comes_in_through_the_proxy_of_the_page_and_no_stranger",
     ),
     "from django.test import TestCase": ("tests/test_project_tests.py", 'startswith("from django.test")'),
+    "from datetime import timedelta": (
+        "tests/engine/test_schedules.py",
+        "def test_what_the_readme_shows_can_be_declared",
+    ),
     "from functools import partial": ("tests/test_docs.py", "def test_the_code_in_the_readme_queues_a_task"),
     "components:": ("tests/test_kubernetes.py", 'kustomization["components"] = '),
 }

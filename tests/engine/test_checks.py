@@ -60,7 +60,6 @@ def test_the_brokers_missing_package_is_named(settings: Settings) -> None:
         ({"workers": True}, "worker.E031", "Q_CLUSTER: workers is True."),
         ({"retry": 2}, "worker.E031", "Q_CLUSTER: retry is 2."),
         ({"max_attempts": 0}, "worker.W036", "Q_CLUSTER: a task that fails is tried without end."),
-        ({"save_limit": 0}, "worker.W038", "Q_CLUSTER: results of successes pile up without end."),
         ({"timeout": 86_400}, "worker.I039", "A task may run 86400 s, and a stop leaves it "),
         ({"quue_limit": 3}, "worker.E034", "Q_CLUSTER has the unknown key 'quue_limit'."),
         ({"max_rss": 100}, "worker.E032", "Q_CLUSTER: max_rss is 100, and a worker begins with "),

@@ -197,6 +197,14 @@ def test_rows_are_added_changed_and_removed_and_those_of_people_left_alone(decla
 
 
 @pytest.mark.django_db
+def test_what_the_readme_shows_can_be_declared() -> None:
+    text = (PROJECT / "README.md").read_text().partition("## Schedules")[2]
+    exec(text.partition("```python")[2].partition("```")[0], {"__name__": "core.tasks"})  # noqa: S102
+    assert list(schedules.declared) == ["core.tasks.send_reports", "core.tasks.look", "four times a day"]
+    assert len(bring_in_line(schedules.declared.values())) == 3
+
+
+@pytest.mark.django_db
 def test_what_fails_on_its_way_changes_nothing(declared: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     schedule(daily_at="03:00", args=("a",))(count_words)
     schedule(daily_at="04:00", args=("b",), name="second")(count_words)

@@ -200,6 +200,8 @@ def test_a_url_that_can_be_read_is(project: Path, url: str) -> None:
         ("PORT", "70000", "PORT is '70000': write a whole number, from 1 to 65535."),
         ("WEB_CONCURRENCY", "0", "WEB_CONCURRENCY is '0': write a whole number, 1 or more."),
         ("Q_WORKERS", "two", "Q_WORKERS is 'two': write a whole number, 1 or more."),
+        ("Q_KEEP_RESULTS", "0", "Q_KEEP_RESULTS is '0': write a whole number, from 1 to 36500."),
+        ("Q_KEEP_FAILURES", "99999", "Q_KEEP_FAILURES is '99999': write a whole number, from 1 to 36500."),
         ("Q_WORKERS", "-1", "Q_WORKERS is '-1': write a whole number, 1 or more."),
         ("Q_TIMEOUT", "1.5", "Q_TIMEOUT is '1.5': write a whole number, 1 or more."),
         ("Q_MAX_MEMORY", "1GB", "Q_MAX_MEMORY is '1GB': write a whole number, 0 or more."),

@@ -319,9 +319,12 @@ Q_GRACE = number("Q_GRACE", {{ cookiecutter.__least_grace }})
 Q_TIMEOUT = number("Q_TIMEOUT", Q_GRACE)
 # MB of memory with which a worker is replaced once its task is done, in case tasks leak some; 0 for no limit.
 Q_MAX_MEMORY = number("Q_MAX_MEMORY", 0, least=0)
-# Seconds for which an idle worker leaves the database alone: so late may a schedule begin, and three times as late the
-# start page show that a worker has died.
+# Seconds for which an idle worker leaves the database alone: so late may a schedule begin that was changed where nobody
+# could be told, and three times as late the start page show that a worker has died.
 Q_QUIET = number("Q_QUIET", 30)
+# Days for which results are kept: of tasks that have succeeded, and of those that have failed for good.
+Q_KEEP_RESULTS = number("Q_KEEP_RESULTS", 7, most=36_500)
+Q_KEEP_FAILURES = number("Q_KEEP_FAILURES", 30, most=36_500)
 # Schedules may run functions of the project's own apps; a list of modules, Q_SCHEDULE_MODULES, would take their place.
 
 Q_CLUSTER: dict[str, Any] = {
@@ -337,7 +340,7 @@ Q_CLUSTER: dict[str, Any] = {
     "max_attempts": 3,  # 10 and 40 seconds apart, unless a task says otherwise; 0 would try it without end
     "ack_failures": False,  # True would take a failed task from the queue at once, without another attempt
     "catch_up": False,  # after a pause a schedule runs once, not once for each time that it missed
-    "save_limit": 250,  # results of successes that are kept; failures are kept until somebody deletes them
+    "save_limit": 0,  # keeps results by their age, not by their number
     "recycle": 10_000,  # tasks after which a worker is replaced, in case they leak
     "max_rss": Q_MAX_MEMORY * (1_000_000 if sys.platform == "darwin" else 1000),  # as the system counts it
     "time_zone": TIME_ZONE,

@@ -10,6 +10,11 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from django.core.management import call_command
+
+from worker.retention import prune
+from worker.schedules import schedule
+
 
 class Offer(NamedTuple):
     """A task that the start page offers to run."""
@@ -33,6 +38,13 @@ def read_slowly(text: str) -> str:
 
 
 {% endfor %}
+@schedule(daily_at="03:00", timeout=600)
+def tidy() -> None:
+    """Delete expired sessions, and results that are older than Q_KEEP_RESULTS and Q_KEEP_FAILURES say."""
+    call_command("clearsessions")
+    prune()
+
+
 OFFERS = {
     "count": Offer("Count its words", count_words),
 {% for cluster in cookiecutter._queues[cookiecutter.queues].slow %}

@@ -1,7 +1,7 @@
 """How a change of the schedules is announced to the agents, which sleep until the next one is due.
 
-It is by Redis where that is the broker, otherwise by PostgreSQL where the schedules are in it, with the transaction. A
-client of another database is told nothing, and looks every Q_QUIET seconds.
+It is by the broker's server if that can, else by PostgreSQL if the schedules are in it, as part of the transaction.
+Where neither is so, agents are told nothing, and look every Q_QUIET seconds.
 """
 
 import logging
@@ -26,24 +26,24 @@ logger = logging.getLogger("django-q")
 
 
 def client() -> Any:
-    """Return the broker's client if it is one of Redis, else None; no server is asked."""
+    """Return the broker's client if it can announce something, else None; no server is asked."""
     broker = import_string(Conf.BROKER_CLASS)
     return broker.get_connection() if getattr(broker, "publishes", False) else None
 
 
 def announce(using: str) -> None:
     """Tell all agents that schedules have changed, once the change can be seen."""
-    if redis := client():
-        transaction.on_commit(partial(publish, redis), using=using)
+    if server := client():
+        transaction.on_commit(partial(publish, server), using=using)
     elif connections[using].vendor == "postgresql":
         with connections[using].cursor() as cursor:
             cursor.execute("SELECT pg_notify(%s, '')", [CHANNEL])
 
 
-def publish(redis: Any) -> None:
-    """Tell them by Redis; if it is away they find out by themselves."""
+def publish(server: Any) -> None:
+    """Tell them by the broker's server; if it is away they find out by themselves."""
     try:
-        redis.publish(CHANNEL, "")
+        server.publish(CHANNEL, "")
     except Exception as error:  # of its client
         logger.warning("The change of schedules could not be announced: %s", brief(error))
 
@@ -62,14 +62,14 @@ class Listener:
     def __init__(self) -> None:
         """Begin without a connection."""
         self.alias = router.db_for_write(Schedule)
-        self.subscription: Any = None  #: of Redis
+        self.subscription: Any = None  #: to what the broker's server announces
         self.listening: Any = None  #: the connection to PostgreSQL that listens
 
     def listen(self) -> None:
         """Make sure that what changes from now on is heard: before the schedules are looked at."""
-        if redis := client():
+        if server := client():
             if self.subscription is None:
-                self.subscription = redis.pubsub()
+                self.subscription = server.pubsub()
                 self.subscription.subscribe(CHANNEL)
                 self.subscription.get_message(timeout=AGAIN)  # that it is
             return

@@ -93,9 +93,6 @@ def wrong_cluster(where: str, cluster: Mapping[str, Any]) -> Iterator[CheckMessa
     if cluster.get("max_attempts") == 0:
         hint = "Write the number of attempts, such as 3."
         yield Warning(f"{where}: a task that fails is tried without end.", hint=hint, id="worker.W036")
-    if cluster.get("save_limit") == 0:
-        hint = "Write the number of results to keep, such as 10_000."
-        yield Warning(f"{where}: results of successes pile up without end.", hint=hint, id="worker.W038")
 
 
 @register()

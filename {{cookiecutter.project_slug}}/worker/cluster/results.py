@@ -224,6 +224,7 @@ class Results:
             failures.write([each.failure for each in written if each.failure], self.alias)
             failures.end([each.row.id for each in again if not each.failure], self.alias)
         self.has_saved = True
+        self.agent.schedules.ceiling.saved += len(rows) - len(again)
         if Conf.SAVE_LIMIT_PER:
             self.to_prune |= {(Conf.SAVE_LIMIT_PER, getattr(row, Conf.SAVE_LIMIT_PER)) for row in rows}
         for outcome in outcomes:

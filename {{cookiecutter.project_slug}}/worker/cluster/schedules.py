@@ -26,6 +26,7 @@ from worker.cluster.board import SCHEDULES
 from worker.cluster.messages import SCHEDULE
 from worker.conf import setting
 from worker.delivery import brief
+from worker.retention import Ceiling
 
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 ANSWER = 60.0  #: seconds in which database and cache answer, or their drivers say that they do not
 AT_ONCE = 100  #: schedules that are looked at together
 SOON, HURRY = 1.0, 0.1  #: seconds until the next look where something is due, and where more is than can be looked at
+BUSY = 60.0  #: seconds until results are looked at while there are more and more
 MARGIN = 0.002  #: seconds after the time of a schedule, of which a clock may be short
 
 logger = logging.getLogger("django-q")
@@ -62,8 +64,9 @@ class Schedules:
     def __init__(self, agent: "Agent") -> None:
         """Begin with none known to be due."""
         self.agent = agent
+        self.saved = 0  #: results, when they were looked at
         self.since, self.identity = timezone.now(), uuid4()
-        self.changes = Listener()
+        self.changes, self.ceiling = Listener(), Ceiling()
 
     def run(self) -> None:
         """Work for as long as the agent does; whoever looks may do without, while a server is away."""
@@ -85,7 +88,18 @@ class Schedules:
                     connections.close_all()
                     logger.warning("The schedules wait: %s", brief(error))
                     left = min(left, AGAIN)
-            self.changes.wait(max(0.0, left))
+            self.changes.wait(max(0.0, min(left, self.keep_below_ceiling())))
+
+    def keep_below_ceiling(self) -> float:
+        """Delete a batch of results if there are too many, and return in how many seconds to look again."""
+        saved, self.saved = self.saved, self.ceiling.saved
+        try:
+            if self.ceiling.turn():
+                return 0.0
+        except Exception as error:
+            connections.close_all()
+            logger.warning("Results could not be counted or deleted: %s", brief(error))
+        return math.inf if saved == self.saved else BUSY
 
     def give_signs(self) -> None:
         """Give the signs of life."""
