@@ -21,7 +21,7 @@ from worker import schedules
 from worker.broker import Broker
 from worker.cluster import due
 from worker.cluster.overlap import LOST
-from worker.models import ScheduleState
+from worker.models import Failure, ScheduleState
 from worker.schedules import ScheduleError, bring_in_line, find, schedule
 
 COUNT = "core.tasks.count_words"
@@ -355,9 +355,9 @@ class Scheduled:
 @pytest.fixture
 def empty(db: None) -> Iterator[None]:
     """Provide a queue without tasks, before and after."""
-    Broker().purge_queue()
+    Broker().delete_queue()
     yield
-    Broker().purge_queue()
+    Broker().delete_queue()
 
 
 @pytest.mark.usefixtures("empty")
@@ -372,9 +372,10 @@ def test_no_run_is_queued_while_the_one_before_goes_on(caplog: pytest.LogCapture
     if scheduled.broker.holds(held.receipt) is None:
         fields = {"name": "a", "func": COUNT, "started": timezone.now(), "stopped": timezone.now()}
         row = Task.objects.create(id=scheduled.row.task, success=False, attempt_count=1, **fields)
+        facts = {"attempts": 1, "max_attempts": 3, "exception": "E", "reason": "", "errors": []}
+        Failure.objects.create(task=row.pk, next_try=timezone.now(), **facts)
         assert not scheduled.comes()  # it is tried again
-        row.success = True
-        row.save()
+        Failure.objects.update(next_try=None)
     assert scheduled.comes()
     assert not scheduled.comes()
 
@@ -383,7 +384,7 @@ def test_no_run_is_queued_while_the_one_before_goes_on(caplog: pytest.LogCapture
 def test_a_run_that_is_lost_or_leaves_no_result_holds_up_none() -> None:
     scheduled = Scheduled()
     assert scheduled.comes()
-    Broker().purge_queue()
+    Broker().delete_queue()
     if scheduled.broker.holds(str(scheduled.row.pk)) is None:  # SQS cannot tell
         assert not scheduled.comes()
         long_ago = timezone.now() - timedelta(seconds=LOST * 1000)
