@@ -3,10 +3,11 @@
 # `make test-faults` goes through all faults, also over the worker of django-q2 itself, and in containers where there is
 # a Docker engine, and writes what was seen into docs/reliability.md; it takes some hours. ARGS="-k redis" takes some:
 # the page tells of all runs in build/faults. FAULTS_DJANGO=6.1 tests with that Django.
-# `make bench` measures, and writes docs/performance.md, in less than twenty minutes on a machine that does nothing else;
-# QUICK=1 measures few systems in less than four, and writes no page, nor does ARGS="--rounds 2 redis" or
-# ARGS="--part served". ARGS="--beside REVISION" measures a former version by turns with this one. The figures of each
-# run, also of one that breaks, stay in build/benchmarks/figures.json.
+# `make bench` measures, and writes docs/performance.md, in half an hour on a machine that does nothing else; QUICK=1
+# measures few systems in less than six minutes, and writes no page, nor does ARGS="--rounds 2 redis" or
+# ARGS="--part served". ARGS="--write --part served --part waited" writes the tables of these parts into the page, with
+# their day. ARGS="--beside REVISION" measures a former version by turns with this one. The figures of each run, also of
+# one that breaks, stay in build/benchmarks/figures.json.
 # `make demo` bakes the default project, runs it and a task, and serves until Ctrl-C; `make demo ONCE=1` stops after the
 # result, PORT=8001 takes another port. `make examples` bakes the projects in examples/ anew. `make docker` deploys the
 # project of each broker with Docker; ARGS="redis --with queues=fast_and_slow" takes one of them.

@@ -12,19 +12,17 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-from benchmarks.systems import System
+from benchmarks.systems import PYTHONS, System
 from scripts.examples import bake
 from tests.combinations import TEMPLATE
 from tests.faults.cells import BROKERS
 from tests.faults.lab import Base
-from tests.interpreters import for_combination
+from tests.interpreters import for_combination, new_enough
 from tests.processes import Command, Process
 from tests.projects import PRODUCTION, Environments, Workplace, uv_environment
 
 INSIDE = Path(__file__).parent / "inside"
 FOLDER = TEMPLATE / "build" / "benchmarks"  #: what stays from run to run
-PEERS = FOLDER / "peers"
-MIGRATED = "peers_migrated"  #: a database with the tables of the other queues
 LOG_LINES = "%d %v "  #: how PostgreSQL begins those of its log: with the database and the transaction
 TEMPLATE_DATABASE = "migrated"  #: the one that a base has made
 MANY = 10  #: databases that are made at a time; the old ones go, for PostgreSQL looks at each for what to vacuum
@@ -47,7 +45,7 @@ class Bench:
     spare: dict[tuple[str, str], list[str]] = field(default_factory=dict)  #: databases, by broker and template
     used: dict[str, list[str]] = field(default_factory=dict)  #: those of runs, by broker
     runs: int = 0
-    has_peers: bool = False
+    installed: set[str] = field(default_factory=set)  #: packages of other queues, by their names in PYTHONS
 
     def base(self, broker: str) -> Base:
         """Return the servers and the project of a broker."""
@@ -59,7 +57,7 @@ class Bench:
             self.bases[broker] = self.stack.enter_context(Base.of(combination, workplace))
             durable = "ALTER SYSTEM SET fsync = on"  # which the tests do without
             logged = f"ALTER SYSTEM SET log_line_prefix = '{LOG_LINES}'"
-            self.execute(broker, f"CREATE DATABASE {MIGRATED}", durable, logged, "SELECT pg_reload_conf()")
+            self.execute(broker, durable, logged, "SELECT pg_reload_conf()")
         return self.bases[broker]
 
     def execute(self, broker: str, *statements: str) -> None:
@@ -68,17 +66,17 @@ class Bench:
         base.workplace.run("python", "-c", STATEMENTS, *statements, environment=base.database)
 
     def python(self, system: System) -> Path:
-        """Return the Python that has the packages of a system; those of the other queues are installed at once."""
-        if not system.is_peer:
+        """Return the Python that has the packages of a system; those of the other queues are installed together."""
+        if not (packages := system.packages):
             return self.base(system.broker).workplace.python
-        python = PEERS / "bin" / "python"
-        if not self.has_peers:
-            environment = uv_environment(Path(sys.executable))
+        python = FOLDER / packages / "bin" / "python"
+        if packages not in self.installed:
+            environment = uv_environment(new_enough(PYTHONS[packages]) or Path(sys.executable))
             if not python.exists():
-                subprocess.run([find_uv_bin(), "venv", "--quiet", PEERS], env=environment, check=True)
-            install: Command = [find_uv_bin(), "pip", "install", "--quiet", "--python", python, "--group", "peers"]
+                subprocess.run([find_uv_bin(), "venv", "--quiet", FOLDER / packages], env=environment, check=True)
+            install: Command = [find_uv_bin(), "pip", "install", "--quiet", "--python", python, "--group", packages]
             subprocess.run(install, env=environment, cwd=TEMPLATE, check=True)
-            self.has_peers = True
+            self.installed.add(packages)
         return python
 
     def database(self, system: System, folder: Path) -> Mapping[str, str]:
@@ -88,12 +86,14 @@ class Bench:
             return self.file(base, folder)
         if not system.is_peer:
             return base.at(self.fresh(system.broker, TEMPLATE_DATABASE))
-        if not (mark := self.folder / system.broker / MIGRATED).exists():
-            environment = self.environment(system, folder, base.at(MIGRATED))
+        migrated = f"{system.packages.replace('-', '_')}_migrated"
+        if not (mark := self.folder / system.broker / migrated).exists():
+            self.execute(system.broker, f"CREATE DATABASE {migrated}")
+            environment = self.environment(system, folder, base.at(migrated))
             migrate: Command = [self.python(system), "-m", "django", "migrate", "--verbosity=0"]
             subprocess.run(migrate, env=environment, check=True)
             mark.touch()
-        return base.at(self.fresh(system.broker, MIGRATED))
+        return base.at(self.fresh(system.broker, migrated))
 
     def fresh(self, broker: str, template: str) -> str:
         """Return the name of a database that is a copy of a template."""
@@ -125,10 +125,10 @@ class Bench:
                 **base.broker,
                 **database,
                 "BENCH_FOLDER": str(folder),
-                "BENCH_SYSTEM": system.key,
+                "BENCH_SYSTEM": system.queue,
                 "DJANGO_SETTINGS_MODULE": system.module,
                 "PYTHONPATH": os.pathsep.join(map(str, paths)),
-                "Q_WORKERS": "2",
+                "Q_WORKERS": str(system.workers_at_once),
             }
         )
 

@@ -48,6 +48,12 @@ def drain(bench: Bench, system: System, task: str, number: int, size: int = 0) -
     """
     run = bench.run(system)
     run.call("-m", system.fill, task, str(number), str(size))
+    return drained(run, number)
+
+
+def drained(run: Run, number: int) -> float:
+    """Start workers, and return the rate at which they take so many tasks that wait."""
+    bench, system = run.bench, run.system
     if not system.saved:
         with run.workers() as workers:
             return rate(run, workers[0], number)

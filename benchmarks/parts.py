@@ -4,6 +4,7 @@ Ratios that are promised are taken in all rounds, by turns; what is only told ta
 """
 
 import os
+import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -12,15 +13,19 @@ from datetime import UTC, datetime
 from functools import partial
 
 from benchmarks import report
+from benchmarks.at_once import at_once
 from benchmarks.bench import Bench
+from benchmarks.django_tasks import delay, through_tasks
 from benchmarks.drain import LIMIT, NotEndedError, clusters, drain
 from benchmarks.each import each
 from benchmarks.enqueue import ceiling, enqueue
 from benchmarks.growth import growth
 from benchmarks.idle import idle
 from benchmarks.start import start
-from benchmarks.systems import REALISTIC, System
+from benchmarks.systems import AT_ONCE, DELAYED, DJANGO_TASKS, DRAINED, PYTHONS, REALISTIC, System
 from benchmarks.web import COMPARED, GUNICORN, TRIES, program, web
+from tests.combinations import TEMPLATE
+from tests.interpreters import new_enough
 
 PAIR = ["ours-redis", "django-q2-best-redis", "ours-postgresql", "django-q2-best-postgresql"]
 OURS = ["ours-redis", "ours-postgresql"]
@@ -32,7 +37,19 @@ FEWER = [1_000, 10_000, 100_000]
 CLUSTERS = [1, 2, 4, 8]
 PAYLOADS = {"1 kB": (1_000, 4_000), "100 kB": (100_000, 300)}  #: bytes, and how many tasks are enough
 WORK = 600  #: tasks that wait and write a row: two seconds of them, beside which begin and end weigh little
+MOST = 8_000  #: of Django's tasks, which are queued one by one
+DUE = 1000  #: tasks that are due later
 FEW = 2  #: rounds of what no ratio is promised of
+#: In the order in which they are taken; each is a method.
+PARTS = ["drained", "worked", "enqueued", "tasked", "delayed", "waited", "served", "started", "counted", "clustered"]
+PARTS += ["loaded", "idled", "grew"]
+
+
+def commit() -> str:
+    """Return what is measured, "" if git does not know."""
+    command = ["git", "-C", str(TEMPLATE), "describe", "--always", "--exclude=*", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 @dataclass
@@ -57,7 +74,8 @@ class Measures:
         versions = {name: value for base in self.bench.bases.values() for name, value in base.versions.items()}
         day = f"{datetime.now(UTC):%Y-%m-%d}"
         late = {measure: keys for measure, keys in self.late.items() if keys}
-        return report.Seen(day, self.rounds, os.cpu_count() or 0, self.sizes, versions, self.figures, late)
+        cores = os.cpu_count() or 0
+        return report.Seen(day, self.rounds, cores, self.sizes, versions, self.figures, late, commit())
 
     def keep(self, key: str, found: dict[str, float], prefix: str = "") -> None:
         """Add figures to those of other rounds."""
@@ -69,14 +87,19 @@ class Measures:
         return [self.systems[key] for key in keys if key in self.systems]
 
     def rate(self, measure: str, system: System, take: Callable[[], float]) -> None:
-        """Take a rate, but none of a system that has not ended in its time: each time costs a minute."""
-        if system.key in self.late[measure]:
+        """Take a rate."""
+        self.take([measure], system, lambda: [take()])
+
+    def take(self, measures: list[str], system: System, take: Callable[[], Iterable[float]]) -> None:
+        """Take measures, but none of a system that has not ended in its time: each time costs a minute."""
+        if system.key in self.late[measures[0]]:
             return
         try:
-            self.keep(system.key, {measure: take()})
+            self.keep(system.key, dict(zip(measures, take(), strict=True)))
         except NotEndedError as error:
-            self.late[measure].append(system.key)
-            print(f"{measure}: {system.key} has not ended in {LIMIT:.0f} s\n{error}", flush=True)
+            for measure in measures:
+                self.late[measure].append(system.key)
+            print(f"{measures[0]}: {system.key} has not ended in {LIMIT:.0f} s\n{error}", flush=True)
 
     def drain(self, measure: str, system: System, task: str, number: int, size: int = 0) -> None:
         """Take the rate at which a system drains a queue, of so many tasks in a run that is not quick."""
@@ -85,6 +108,11 @@ class Measures:
 
     def servers(self) -> None:
         """Start all servers, and bake and install the projects: nothing of it is measured."""
+        for key, system in [*self.systems.items()]:
+            if system.packages and not new_enough(PYTHONS[system.packages]):
+                needed = ".".join(map(str, PYTHONS[system.packages]))
+                print(f"{key} is not measured: there is no Python {needed} or newer", flush=True)
+                del self.systems[key]
         for broker in dict.fromkeys(system.broker for system in self.systems.values()):
             self.bench.base(broker)
         for system in self.systems.values():
@@ -93,7 +121,7 @@ class Measures:
     def drained(self) -> None:
         """Take tasks that do nothing."""
         for _ in range(self.rounds):
-            for system in self.systems.values():
+            for system in self.chosen(DRAINED):
                 self.drain("drain", system, "nothing", system.tasks)
 
     def worked(self) -> None:
@@ -112,6 +140,25 @@ class Measures:
                 if system.key in OURS:
                     number = 6000 if self.share == 1 else 2000
                     self.keep(system.key, {"thousand": enqueue(self.bench, system, "thousand", number)})
+
+    def tasked(self) -> None:
+        """Queue Django's tasks, and drain them."""
+        for _ in range(self.rounds):
+            for system in self.chosen(DJANGO_TASKS):
+                number = max(min(system.tasks, MOST) // self.share, 40)
+                self.take([*report.TASKED], system, partial(through_tasks, self.bench, system, number))
+
+    def delayed(self) -> None:
+        """Let tasks be due later."""
+        for _ in range(min(FEW, self.rounds)):
+            for system in self.chosen(DELAYED):
+                self.take(report.LATE, system, partial(delay, self.bench, system, DUE // self.share))
+
+    def waited(self) -> None:
+        """Take tasks that wait, a hundred at once."""
+        for _ in range(self.rounds):
+            for system in self.chosen(system.key for system in AT_ONCE):
+                self.take([*report.AT_ONCE], system, partial(at_once, self.bench, system, system.tasks // self.share))
 
     def idled(self) -> None:
         """Let workers idle."""
@@ -167,25 +214,11 @@ class Measures:
     def run(self, names: list[str], keep: Callable[[], object]) -> None:
         """Take the parts of these names, or all; after each, also one that fails, keep what was found so far."""
         first = time.monotonic()
-        for part in (
-            self.servers,
-            self.drained,
-            self.worked,
-            self.enqueued,
-            self.served,
-            self.started,
-            self.counted,
-            self.clustered,
-            self.loaded,
-            self.idled,
-            self.grew,
-        ):
-            if names and part.__name__ not in {"servers", *names}:
-                continue
+        for part in ["servers", *(name for name in PARTS if not names or name in names)]:
             begin = time.monotonic()
             try:
-                part()
+                getattr(self, part)()
             finally:
                 keep()
                 now = time.monotonic()
-                print(f"{part.__name__}: {now - begin:.0f} s, {now - first:.0f} s in all", flush=True)
+                print(f"{part}: {now - begin:.0f} s, {now - first:.0f} s in all", flush=True)

@@ -3,10 +3,11 @@
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import groupby
+from typing import TypedDict
 
 from benchmarks import fit
 from benchmarks.drain import LIMIT
@@ -21,6 +22,15 @@ BY_KEY = {system.key: system for system in SYSTEMS}
 Figures = dict[str, dict[str, list[float]]]  #: by measure and system, one for each round
 
 
+class Part(TypedDict):
+    """A run of some parts, whose figures stand beside those of the last whole run."""
+
+    day: str
+    commit: str
+    rounds: int
+    versions: dict[str, str]
+
+
 @dataclass
 class Seen:
     """What a run has found."""
@@ -32,6 +42,8 @@ class Seen:
     versions: dict[str, str]
     figures: Figures
     late: dict[str, list[str]] = field(default_factory=dict)  #: systems that have not ended, by measure
+    commit: str = ""  #: of the template, "" if it is not known
+    parts: dict[str, Part] = field(default_factory=dict)  #: by measure, the runs that took others than the whole one
 
     def of(self, measure: str, key: str) -> list[float]:
         """Return the figures of a system, none if it has none."""
@@ -82,15 +94,23 @@ def ours(systems: list[System]) -> System:
     return next(system for system in systems if system.key.startswith("ours"))
 
 
-def drained(seen: Seen, measure: str) -> Iterator[str]:
-    """Yield the lines of a table of tasks a second."""
-    yield row("tasks wait in", "worker", "settings", "tasks/s", "this worker is")
-    yield row(*["---"] * 5)
-    for place, systems in by_place(seen.keys(measure)):
+def drained(seen: Seen, columns: Mapping[str, str]) -> Iterator[str]:
+    """Yield the lines of a table with a column for each measure, by its title; those of rates have ratios."""
+    yield row("tasks wait in", "worker", "settings", *(cell for title in columns.values() for cell in headed(title)))
+    yield row(*["---"] * (3 + sum(len(headed(title)) for title in columns.values())))
+    for place, systems in by_place(set().union(*map(seen.keys, columns))):
         mine = ours(systems)
         for system in systems:
-            times = "" if system is mine else ratio(seen.of(measure, mine.key), seen.of(measure, system.key))
-            yield row(place, system.title, system.settings, seen.cell(measure, system.key), times)
+            cells = []
+            for measure, title in columns.items():
+                times = "" if system is mine else ratio(seen.of(measure, mine.key), seen.of(measure, system.key))
+                cells += [seen.cell(measure, system.key), times][: len(headed(title))]
+            yield row(place, system.title, system.settings, *cells)
+
+
+def headed(title: str) -> list[str]:
+    """Return the heads of a measure: of a rate there are ratios beside it."""
+    return [title, "this worker is"] if title.endswith("/s") else [title]
 
 
 Fitted = Callable[[Sequence[float], Sequence[float]], str]  #: says how costs grow with numbers
@@ -99,7 +119,7 @@ CEILING = "ceiling"  #: the measure of two processes that call the task themselv
 
 def worked(seen: Seen) -> Iterator[str]:
     """Yield the lines of the table of the realistic task, with what no two workers can exceed."""
-    yield from drained(seen, "work")
+    yield from drained(seen, {"work": "tasks/s"})
     if most := seen.of(CEILING, CEILING):
         found = seen.figures["work"]
         ratios = [f"{ratio(found[key], most, 2)} ({BY_KEY[key].place})" for key in found if key.startswith("ours")]
@@ -125,6 +145,12 @@ EACH = "each: "  #: how the measures of one task's costs begin
 CLUSTERS = "clusters: "  #: how those begin that have a number of clusters
 PAYLOAD = "payload: "  #: how those begin that have a size
 WEB = "web: "  #: how those of requests begin
+TASKED = {
+    "Django's tasks: queued": "one `.enqueue()` at a time, tasks/s",
+    "Django's tasks: drained": "drained, tasks/s",
+}
+LATE = ["late: least, ms", "late: p50, ms", "late: p99, ms", "late: most, ms"]
+AT_ONCE = {"at once": "tasks/s", "at once: memory": "memory (PSS), MiB"}
 
 
 def cost(seen: Seen, names: list[str], title: str = "", fitted: Fitted | None = None) -> Iterator[str]:
@@ -215,6 +241,21 @@ def grown(seen: Seen) -> Iterator[str]:
 
 #: What a reader must know of a table.
 NOTES = {
+    "Django's tasks, which do nothing": (
+        "Functions with `@task`: one process queues them, one `.enqueue()` after the other, and then workers are "
+        "started. django-ox and threadmill ran on Django 6.1 and the oldest Python that they take and that was there, "
+        "the others on the versions above."
+    ),
+    "Tasks that are due later": (
+        "Tasks with a `run_after`, 1,000 at random moments of ten seconds, while the worker has nothing else to do: by "
+        "how much each began after its moment. django-ox and threadmill look for them once a second, as they do unless "
+        "told otherwise, and django-tasks-db ten times."
+    ),
+    "Tasks that wait 100 ms, a hundred at once": (
+        "1,000 a second are the most that there can be. The first 400 of them do not count, during which processes and "
+        "threads are made. The memory is that of all processes of the worker, once it has run them all. Tasks of the "
+        "other queues count here once they have ended."
+    ),
     "Start and stop of a worker": (
         "From the start of its process until a task begins that waits for it; and from SIGTERM to an idle "
         "worker until all of its processes have ended."
@@ -252,15 +293,19 @@ NOTES = {
 
 def tables(seen: Seen) -> str:
     """Return what `make bench` writes into the page, without a section for what was not measured."""
-    versions = ", ".join(f"{name} {value}" for name, value in sorted(seen.versions.items()))
-    lines = [f"Measured on {seen.day}, on {seen.cores} cores, {seen.rounds} rounds by turns; {versions}."]
+    versions = listed(seen.versions)
+    when, but = measured(seen.day, seen.commit), ", but for tables that say another day" if seen.parts else ""
+    lines = [f"{when}, on {seen.cores} cores, {seen.rounds} rounds by turns{but}; {versions}."]
     figures = seen.figures
     each, clusters, payload = (beginning(figures, prefix) for prefix in (EACH, CLUSTERS, PAYLOAD))
     growth, web = beginning(figures, GROWTH), beginning(figures, WEB)
     sections: dict[str, tuple[list[str], Callable[[], Iterable[str]]]] = {
-        "Tasks that do nothing": (["drain"], lambda: drained(seen, "drain")),
+        "Tasks that do nothing": (["drain"], lambda: drained(seen, {"drain": "tasks/s"})),
         "Tasks that wait 5 ms and write a row": (["work"], lambda: worked(seen)),
         "Queuing from one process": (["one", "thousand"], lambda: enqueued(seen)),
+        "Django's tasks, which do nothing": ([*TASKED], lambda: drained(seen, TASKED)),
+        "Tasks that are due later": (LATE, lambda: cost(seen, LATE)),
+        "Tasks that wait 100 ms, a hundred at once": ([*AT_ONCE], lambda: drained(seen, AT_ONCE)),
         "An idle worker": (COSTS, lambda: cost(seen, COSTS)),
         "Start and stop of a worker": (STARTS, lambda: cost(seen, STARTS)),
         "What one task asks": (each, lambda: cost(seen, each)),
@@ -279,15 +324,53 @@ def tables(seen: Seen) -> str:
     for title, (names, table) in sections.items():
         if any(seen.keys(name) for name in names):
             note = [NOTES[title], ""] if title in NOTES else []
-            lines += ["", f"### {title}", "", *note, *fewer(seen, [] if names == growth else names), *table()]
+            told = [*another(seen, names), *fewer(seen, [] if names == growth else names)]
+            lines += ["", f"### {title}", "", *note, *told, *table()]
     return "\n".join(lines)
+
+
+def measured(day: str, commit: str) -> str:
+    """Say when, and of which commit."""
+    return f"Measured on {day}{f' at {commit}' if commit else ''}"
+
+
+def listed(versions: Mapping[str, str]) -> str:
+    """Return versions as text."""
+    return ", ".join(f"{name} {value}" for name, value in sorted(versions.items()))
+
+
+def another(seen: Seen, names: list[str]) -> list[str]:
+    """Return a sentence on when some measures were taken, if it was not in the last whole run."""
+    sentences = []
+    for part in (part for name, part in seen.parts.items() if name in names):
+        new = {name: value for name, value in part["versions"].items() if seen.versions.get(name) != value}
+        with_versions = f", with {listed(new)}" if new else ""
+        rounds = f", {part['rounds']} rounds by turns" if part["rounds"] > 1 else ""
+        sentences.append(f"{measured(part['day'], part['commit'])}{rounds}{with_versions}.")
+    return [" ".join(dict.fromkeys(sentences)), ""] if sentences else []
+
+
+def merged(whole: Seen, part: Seen) -> Seen:
+    """Return what a whole run has found with what one of parts has found after it: each measure is of one run."""
+    taken = {*part.figures, *part.late}
+    told: Part = {"day": part.day, "commit": part.commit, "rounds": part.rounds, "versions": part.versions}
+    figures = {name: found for name, found in whole.figures.items() if name not in taken}
+    late = {name: keys for name, keys in whole.late.items() if name not in taken}
+    return replace(
+        whole,
+        sizes=part.sizes if any(name.startswith(GROWTH) for name in taken) else whole.sizes,
+        figures=figures | {**part.figures},
+        late=late | part.late,
+        parts=whole.parts | dict.fromkeys(sorted(taken), told),
+    )
 
 
 def fewer(seen: Seen, names: list[str]) -> list[str]:
     """Return a sentence on the rounds of some measures, if one has not taken all."""
     ended = [(name, key) for name in names for key in seen.keys(name) if key not in seen.late.get(name, [])]
     taken = sorted({len(seen.of(name, key)) for name, key in ended})
-    if not taken or taken == [seen.rounds]:
+    all_rounds = {seen.parts[name]["rounds"] if name in seen.parts else seen.rounds for name, _ in ended}
+    if not taken or taken == sorted(all_rounds):
         return []
     if taken == [1]:
         return ["Measured once.", ""]
@@ -348,8 +431,9 @@ def data(seen: Seen) -> str:
     return json.dumps(vars(seen) | {"figures": rounded}, indent=1) + "\n"
 
 
-def write(seen: Seen) -> None:
-    """Keep what was found, and write the page and the charts."""
+def write(seen: Seen, *, is_part: bool) -> None:
+    """Keep what was found, of parts beside that of the last whole run, and write the page and the charts."""
+    seen = merged(kept(), seen) if is_part else seen
     DATA.write_text(data(seen))
     PAGE.write_text(text(kept(), PAGE.read_text()))
     for name, svg in charts(kept()).items():

@@ -38,10 +38,14 @@ def interpreters() -> dict[tuple[int, ...], Path]:
 
 def for_combination(combination: Combination) -> Path:
     """Return the interpreter that runs the tests if it is new enough, else the oldest that is, or skip the test."""
-    new_enough = {numbers: path for numbers, path in interpreters().items() if numbers >= combination.python}
-    if sys.version_info[:2] in new_enough:
-        return new_enough[sys.version_info[:2]]
-    if not new_enough:
+    found = new_enough(combination.python)
+    if not found:
         needed = ".".join(map(str, combination.python))
         pytest.skip(f"not tested: Django {combination.django_version}, which needs Python {needed} or newer")
-    return new_enough[min(new_enough)]
+    return found
+
+
+def new_enough(oldest: tuple[int, ...]) -> Path | None:
+    """Return the interpreter that runs the tests if it is new enough, else the oldest that is, or None."""
+    found = {numbers: path for numbers, path in interpreters().items() if numbers >= oldest}
+    return found.get(sys.version_info[:2]) or (found[min(found)] if found else None)

@@ -3,22 +3,25 @@
 And what the benchmark computes, it computes rightly; its measures themselves are not taken here.
 """
 
+import json
 import logging
 import os
+import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import pytest
 
-from benchmarks import beside, drain, fit, report
+from benchmarks import at_once, beside, drain, fit, parts, report
 from benchmarks.bench import Bench
 from benchmarks.cpu import cpu, cpu_of_server
 from benchmarks.idle import WARM, latency
 from benchmarks.inside.bench.apps import Saved, file, logger
-from benchmarks.parts import Measures
-from benchmarks.systems import QUICK, REALISTIC, SYSTEMS
+from benchmarks.parts import PARTS, Measures
+from benchmarks.systems import AT_ONCE, DELAYED, DJANGO_TASKS, DRAINED, PYTHONS, QUICK, REALISTIC, SYSTEMS
+from tests.combinations import TEMPLATE
 from tests.processes import started
 
 KEYS = ["ours-redis", "django-q2-best-redis"]
@@ -56,7 +59,7 @@ def test_the_page_and_its_charts_tell_of_the_last_run() -> None:
 
 def test_the_last_run_was_a_whole_one() -> None:
     seen = report.kept()
-    asked = {"drain": {system.key for system in SYSTEMS}, "work": set(REALISTIC)}
+    asked = {"drain": set(DRAINED), "work": set(REALISTIC)}
     for measure, keys in asked.items():
         assert seen.keys(measure) == keys
     ended = seen.figures["drain"].keys() - seen.late.get("drain", [])
@@ -67,6 +70,58 @@ def test_a_table_that_says_something_else_is_noticed() -> None:
     seen, page = report.kept(), report.PAGE.read_text()
     seen.figures["drain"]["ours-redis"] = [1.0] * seen.rounds
     assert page != report.text(seen, page)
+
+
+def test_a_table_that_was_taken_alone_says_when_and_the_others_stay_as_they_were() -> None:
+    whole = report.kept()
+    whole.parts.clear()
+    figures: report.Figures = {name: {"ours-redis": [2000.0] * 3, "threadmill": [500.0] * 3} for name in report.TASKED}
+    versions = whole.versions | {"Redis": "8.4.0"}
+    first = report.Seen("2026-12-01", 3, 2, [10], versions, figures, {}, "1a2b3c4")
+    again = report.Seen(
+        "2026-12-02", 1, 2, [10], whole.versions, {report.LATE[0]: {"ours-redis": [7.0]}}, {}, "5d6e7f8"
+    )
+    seen = report.merged(report.merged(whole, first), again)
+    assert seen == report.Seen(**json.loads(report.data(seen)))
+    sections = dict(section.split("\n", 1) for section in report.tables(seen).split("\n### "))
+    for section in report.tables(whole).split("\n### ")[1:]:
+        title, table = section.split("\n", 1)
+        assert sections[title] == table, title
+    tasks, late = sections["Django's tasks, which do nothing"], sections["Tasks that are due later"]
+    assert "\nMeasured on 2026-12-01 at 1a2b3c4, 3 rounds by turns, with Redis 8.4.0.\n" in tasks
+    assert "Measured in" not in tasks
+    assert "| 500 (500-500) | 4.0x | 500 (500-500) | 4.0x |" in tasks
+    assert "\nMeasured on 2026-12-02 at 5d6e7f8.\n" in late
+    assert "but for tables that say another day" in report.tables(seen).splitlines()[0]
+
+
+def test_a_table_that_is_taken_again_keeps_nothing_of_the_former_run() -> None:
+    whole = report.kept()
+    whole.late["work"] = ["huey"]
+    part = report.Seen("2026-12-01", 1, 2, [10], {}, {"work": {"ours-redis": [1.0]}, "drain": {}}, {"one": ["huey"]})
+    seen = report.merged(whole, part)
+    assert (seen.keys("work"), seen.keys("drain")) == ({"ours-redis"}, set())
+    assert seen.keys("one") == {"huey"}
+    assert (seen.day, seen.sizes, set(seen.parts)) == (whole.day, whole.sizes, {"work", "drain", "one"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--write"], "--write goes with --part alone"),
+        (["--write", "--part", "waited", "redis"], "--write goes with --part alone"),
+        (["--part", "typo"], "invalid choice: 'typo'"),
+    ],
+)
+def test_a_run_that_cannot_be_written_is_refused(arguments: list[str], problem: str) -> None:
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    done = subprocess.run(command, cwd=TEMPLATE, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert problem in done.stderr
+
+
+def test_each_part_can_be_taken() -> None:
+    assert all(callable(getattr(Measures, name)) for name in PARTS)
 
 
 def test_a_table_of_what_was_not_measured_is_left_out() -> None:
@@ -192,8 +247,31 @@ def test_what_was_found_is_kept_when_a_part_fails(measures: Measures, monkeypatc
     assert '"ours-redis"' in kept[-1]
 
 
-def test_a_quick_run_compares_systems_that_there_are() -> None:
-    assert set(QUICK) <= {system.key for system in SYSTEMS}
+def test_systems_that_are_named_are_there() -> None:
+    keys = [system.key for system in SYSTEMS]
+    assert len(keys) == len({*keys})
+    assert {*QUICK, *REALISTIC, *DJANGO_TASKS, *DELAYED} <= {*keys}
+
+
+def test_a_hundred_at_once_are_measured_once_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = (*range(at_once.FIRST), *(at_once.FIRST - 1 + number / 50 for number in range(1, 1001)))
+    worker = Mock(session=lambda: [1, 2], wait_until=lambda condition, what: condition())
+    run = MagicMock(times=lambda name, number: times[::-1] if name == "saved" else ())
+    run.workers.return_value.__enter__.return_value = [worker, worker]
+    monkeypatch.setattr(at_once, "memory", lambda pid: 512 * pid)
+    assert at_once.at_once(Mock(run=lambda system: run), AT_ONCE[0], len(times)) == pytest.approx((50, 3))
+
+
+def test_systems_whose_python_is_not_there_are_left_out(
+    measures: Measures, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newer = next(system for system in SYSTEMS if system.packages == "newer-peers")
+    measures.systems[newer.key] = newer
+    monkeypatch.setattr(measures, "bench", Mock())
+    monkeypatch.setattr(parts, "new_enough", lambda oldest: None if oldest == PYTHONS[newer.packages] else Path())
+    measures.servers()
+    assert set(measures.systems) == set(KEYS)
+    assert f"{newer.key} is not measured: there is no Python 3.12 or newer" in capsys.readouterr().out
 
 
 def test_the_cpu_of_a_server_is_that_of_its_children_too(tmp_path: Path) -> None:

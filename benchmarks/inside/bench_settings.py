@@ -4,3 +4,4 @@ from config.settings import *  # noqa: F403
 from config.settings import INSTALLED_APPS
 
 INSTALLED_APPS.append("bench")
+BENCH_TASK = "worker.tasks.task"

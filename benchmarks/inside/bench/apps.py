@@ -19,9 +19,9 @@ def file(name: str) -> int:
     return os.open(Path(os.environ["BENCH_FOLDER"]) / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
-def note(name: str) -> None:
-    """Add the time to a file."""
-    os.write(file(name), struct.pack("d", time.time()))
+def note(name: str, value: float | None = None) -> None:
+    """Add the time to a file, or another number."""
+    os.write(file(name), struct.pack("d", time.time() if value is None else value))
 
 
 class Saved(logging.Filter):

@@ -16,6 +16,11 @@ def work() -> None:
     Group.objects.create(name=str(uuid4()))
 
 
+def wait() -> None:
+    """Wait for something, and do no more."""
+    time.sleep(0.1)
+
+
 def note_the_time() -> None:
     """Note when the task has begun."""
     from bench.apps import note

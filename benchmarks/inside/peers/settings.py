@@ -44,3 +44,4 @@ DRAMATIQ_BROKER = {
 }
 RQ_QUEUES = {"default": {"URL": f"{REDIS_URL}/4", "DEFAULT_TIMEOUT": 360}}
 TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
+BENCH_TASK = "django_tasks.task"

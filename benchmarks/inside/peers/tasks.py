@@ -5,7 +5,7 @@ from typing import Any
 import django_rq
 import dramatiq
 from bench.apps import note
-from bench.tasks import nothing, work
+from bench.tasks import nothing, wait, work
 from django_tasks import task as database_task
 from huey.contrib import djhuey
 from procrastinate.contrib.django import app as procrastinate
@@ -16,7 +16,7 @@ from peers.celery_app import app as celery
 def run(name: str) -> None:
     """Run a task, and note when."""
     note("ran")
-    {"nothing": nothing, "work": work}[name]()
+    {"nothing": nothing, "wait": wait, "work": work}[name]()
     note("ended")
 
 
