@@ -23,6 +23,7 @@ from tests.interpreters import for_combination
 from tests.processes import Command, Process, bare, free_port, run, started
 from tests.projects import PRODUCTION, Workplace, uv_environment
 from tests.test_examples import load
+from tests.test_project_tests import newest
 from tests.test_run import check_schedules, check_stranger, production
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -471,12 +472,52 @@ def test_the_template_is_used_as_the_readme_says(tmp_path: Path) -> None:
     assert "`git init -b main`" in page
 
 
+def readme_code(project: Path, word: str) -> str:
+    """Return the Python in a project's README that has a word in it."""
+    blocks = BLOCK.findall((project / "README.md").read_text())
+    (code,) = (text for kind, text in blocks if kind == "python" and word in text)
+    return str(code)
+
+
+SHOW = """
+from django_q.brokers import get_broker
+from django_q.models import Task
+print(get_broker().queue_size(), [task.result for task in Task.objects.filter(func="core.tasks.count_words")])
+"""
+
+
 @each("", lambda combination: iter([()]), COMBINATIONS[:1])
 def test_the_code_in_the_readme_queues_a_task(combination: Combination, workplace: Workplace) -> None:
-    blocks = BLOCK.findall((workplace.path / "README.md").read_text())
-    (code,) = (text for kind, text in blocks if kind == "python" and text.startswith("from functools"))
+    code = readme_code(workplace.path, "count_words.enqueue")
+    tasks = workplace.path / "core/tasks.py"
+    tasks.write_text(f"{tasks.read_text()}\n{readme_code(workplace.path, 'exponential')}")
     environment = {**PRODUCTION, "DATABASE_URL": f"sqlite:///{workplace.temporary / 'database.sqlite3'}"}
     workplace.manage("migrate", "-v0", environment=environment)
-    count = "from django_q.brokers import get_broker\nprint(get_broker().queue_size())"
-    printed = workplace.manage("shell", "-v0", "-c", f"{code}\n{count}", environment=environment)
-    assert printed.split()[-1] == "1"
+    printed = workplace.manage("shell", "-v0", "-c", f"{code}\n{SHOW}", environment=environment)
+    assert printed.split()[-2:] == ["1", "[]"]
+
+
+@each("", lambda combination: iter([()]), [newest("redis")])
+def test_the_outbox_in_the_readme_loses_nothing(combination: Combination, workplace: Workplace) -> None:
+    for file, word in (("models", "class Outgoing"), ("tasks", "send_outgoing")):
+        path = workplace.path / f"core/{file}.py"
+        imported = "from django.db import models\n" if file == "models" else ""
+        path.write_text(f"{path.read_text()}\n{imported}{readme_code(workplace.path, word)}")
+    away = {"REDIS_URL": f"redis://127.0.0.1:{free_port()}/0", "Q_QUIET": "1", "DEBUG": "true"}
+    environment = {**away, "DATABASE_URL": f"sqlite:///{workplace.temporary / 'database.sqlite3'}"}
+    workplace.manage("makemigrations", "-v0", "core", environment=environment)
+    for command in ("migrate", "createcachetable", "schedules"):
+        workplace.manage(command, "-v0", environment=environment)
+    (create,) = re.findall(r"`(Outgoing\.objects\.create.*)` then", (workplace.path / "README.md").read_text())
+    due = "from django.utils import timezone\nfrom django_q.models import Schedule\n"
+    due += "assert Schedule.objects.update(next_run=timezone.now()) >= 1\n"
+    write = f"from core.models import Outgoing\nfrom core.tasks import count_words\n{create}\n{due}"
+    workplace.manage("shell", "-v0", "--no-imports", "-c", write, environment=environment)
+    with servers.broker(combination, workplace) as queue:
+        there = {**environment, **queue}
+        serve: Command = [workplace.python, "manage.py", "prodserver", "worker"]
+        with started("worker", serve, workplace.path, workplace.environment(there), workplace.temporary) as it:
+            it.wait_until(
+                lambda: "[3]" in workplace.manage("shell", "-v0", "-c", SHOW, environment=there) or None, "result"
+            )
+            it.stop()

@@ -7,9 +7,10 @@ broker and on each database that the broker's queue may be in.
 import re
 import subprocess
 from contextlib import suppress
+from pathlib import Path
 
 from tests import servers
-from tests.combinations import CHOICES, TEMPLATE, Combination, databases, each
+from tests.combinations import CHOICES, COMBINATIONS, TEMPLATE, Combination, databases, each
 from tests.processes import Command, started
 from tests.projects import Workplace
 from tests.test_project_tests import newest
@@ -22,17 +23,33 @@ of_each_broker = [newest(broker) for broker in CHOICES["broker"]]
 
 @each("database", lambda combination: ((name,) for name in databases(combination)), of_each_broker)
 def test_the_engine_keeps_its_promises(combination: Combination, database: str, workplace: Workplace) -> None:
+    run_tests(combination, database, workplace, ENGINE)
+
+
+def run_tests(combination: Combination, database: str, workplace: Workplace, *paths: Path) -> None:
+    """Run tests of the engine on servers of their own."""
     with (
         servers.database(database, workplace.temporary) as tables,
         servers.broker(combination, workplace) as queue,
     ):
         environment = workplace.environment({**tables, **queue, "DEBUG": "true", "PYTHONDONTWRITEBYTECODE": "1"})
-        command: Command = [workplace.python, "-m", "pytest", str(ENGINE)]
+        command: Command = [workplace.python, "-m", "pytest", *map(str, paths)]
         with started("engine", command, workplace.path, environment, workplace.temporary) as it:
             code: int | None = None
             with suppress(subprocess.TimeoutExpired):
                 code = it.popen.wait(MINUTES * 60)
         assert code == 0, f"ended with {code}:\n{it.out.read_text()}{it.err.read_text()}"
+
+
+other_django = [
+    next(it for it in COMBINATIONS if it.broker == tested.broker and it.django_version != tested.django_version)
+    for tested in of_each_broker
+]
+
+
+@each("", lambda combination: iter([()]), other_django)
+def test_tasks_are_those_of_django_with_the_other_django_too(combination: Combination, workplace: Workplace) -> None:
+    run_tests(combination, "sqlite", workplace, ENGINE / "test_tasks.py", ENGINE / "test_task_results.py")
 
 
 @each("", lambda combination: iter([()]), of_each_broker)

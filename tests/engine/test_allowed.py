@@ -15,7 +15,7 @@ from django_q.tasks import schedule
 from pytest_django import Settings
 from worker.allowed import refusal
 from worker.cluster import due
-from worker.cluster.child import locate
+from worker.cluster.functions import located
 
 pytestmark = pytest.mark.django_db
 ADD = "/admin/django_q/schedule/add/"
@@ -25,7 +25,7 @@ REFUSED = [
     {"func": "django.core.management.call_command", "args": "'flush'"},
     {"func": "worker.management.commands.qcluster.begin_as", "args": "'x'"},
     {"func": "core.views.settings.configure"},  # of core by its path alone
-    {"func": "core.views.async_task", "args": "'os.abort'"},
+    {"func": "core.views.redirect", "args": "'os.abort'"},
     {"func": "core.tasks.count_words.__class__"},
     {"func": "core"},
     {"func": "core.tasks.gone"},
@@ -96,7 +96,7 @@ def test_a_worker_queues_no_task_of_what_is_refused(fields: dict[str, str], monk
     (failure,) = Failure.objects.filter(name="typed")
     assert failure.result.startswith("The schedule typed cannot be queued: ")
     assert failure.hook is None
-    assert locate(failure.func) is None, "who submits it again would run it"
+    assert located(failure.func) is None, "who submits it again would run it"
 
 
 def test_the_date_that_is_passed_on_is_no_way_to_name_a_hook(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -350,7 +350,7 @@ Q_CLUSTER: dict[str, Any] = {
     "ALT_CLUSTERS": {},  # further clusters by name, each with what it does otherwise
 }
 {% for name in cookiecutter._queues[cookiecutter.queues].slow %}
-# For tasks of minutes: async_task(..., cluster="{{ name }}"). A platform that stops the process sooner than such a task
+# For tasks of minutes: @task(queue_name="{{ name }}"). A platform that stops the process sooner than such a task
 # ends cuts it off; it is then run again, so it must bear that.
 Q_SLOW_WORKERS = number("Q_SLOW_WORKERS", 1)
 Q_SLOW_TIMEOUT = number("Q_SLOW_TIMEOUT", 1800)
@@ -361,6 +361,9 @@ Q_CLUSTER["ALT_CLUSTERS"]["{{ name }}"] = {
     "bulk": 1,
 }
 {% endfor %}
+
+# Django's tasks go to these clusters: a queue is a cluster's name, and "default" the first one.
+TASKS = {"default": {"BACKEND": "worker.tasks.Backend"}}
 
 # Processes, started by `python manage.py prodserver NAME`
 

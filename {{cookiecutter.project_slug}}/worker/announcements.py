@@ -83,21 +83,23 @@ class Listener:
                 cursor.execute(f'LISTEN "{CHANNEL}"')
         self.listening = database.connection
 
-    def wait(self, seconds: float) -> None:
-        """Return when there is a change, or so many seconds are over."""
+    def wait(self, seconds: float) -> bool:
+        """Return when there may be a change, or so many seconds are over; say whether there is one."""
         try:
             if self.subscription is not None:
-                if self.subscription.get_message(timeout=seconds):
+                changed = bool(self.subscription.get_message(timeout=seconds))
+                if changed:
                     time.sleep(GATHER)
                 while self.subscription.get_message(timeout=0):
-                    pass
-            elif self.listening and self.listening is connections[self.alias].connection:
-                if not list(self.listening.notifies(timeout=0)):  # one may have come with the answer to the look
-                    if wait([self.listening.fileno()], seconds):
-                        time.sleep(GATHER)
-                    list(self.listening.notifies(timeout=0))
-            else:
-                time.sleep(seconds)
+                    changed = True
+                return changed
+            if self.listening and self.listening is connections[self.alias].connection:
+                changed = bool(list(self.listening.notifies(timeout=0)))  # which came with the answer to the look
+                if not changed and wait([self.listening.fileno()], seconds):
+                    time.sleep(GATHER)
+                    changed = bool(list(self.listening.notifies(timeout=0)))
+                return changed
+            time.sleep(seconds)
         except Exception as error:  # each client has exceptions of its own
             logger.warning("Changes of schedules are not heard: %s", brief(error))
             if self.subscription is not None:
@@ -106,3 +108,5 @@ class Listener:
                 connections[self.alias].close()
             self.subscription = self.listening = None
             time.sleep(min(seconds, AGAIN))
+            return True
+        return False

@@ -1,0 +1,39 @@
+"""The app: registers the system checks, once it is sure that the queue itself is there."""
+
+import warnings
+from importlib.util import find_spec
+from typing import Any
+
+from django.apps import AppConfig
+from django.core.exceptions import ImproperlyConfigured
+
+# Asked here, since a later entry of INSTALLED_APPS would end in a traceback.
+if find_spec("django_q") is None:
+    raise ImproperlyConfigured(
+        "django-q2 is not installed here: run `uv sync`, or `uv add django-q2` if it was removed."
+    )
+
+
+# django-q2 holds that a lease must outlast its task, since it does not renew leases as this worker does.
+warnings.filterwarnings("ignore", message="Retry and timeout are misconfigured")
+
+
+class WorkerConfig(AppConfig):
+    """Configuration of the app."""
+
+    name = "worker"
+
+    def ready(self) -> None:
+        """Register checks and validators, and let tasks that were signed with a former key be read."""
+        from django.core import signing
+        from django.utils.encoding import force_str
+        from django_q import core_signing
+
+        from worker import allowed, announcements, checks, tasks  # noqa: F401
+
+        def loads(value: str | bytes, **options: Any) -> Any:
+            return signing.loads(force_str(value), **options)  # some brokers return statuses as bytes
+
+        # django-q2 1.11.1 has a copy of this function that does not know SECRET_KEY_FALLBACKS: after a change of the
+        # key, what was queued before could not be verified.
+        core_signing.loads = loads

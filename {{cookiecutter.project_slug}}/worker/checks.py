@@ -184,6 +184,16 @@ def check_cache(**_: Any) -> Iterator[CheckMessage]:
         yield Warning(problem, hint="Use django.core.cache.backends.db.DatabaseCache.", id="worker.W011")
 
 
+@register(deploy=True)
+def check_task_backends(**_: Any) -> Iterator[CheckMessage]:
+    """Check that no entry of TASKS runs its tasks in web, or not at all, as those that are meant for tests do."""
+    for alias, entry in (getattr(settings, "TASKS", None) or {DEFAULT_DB_ALIAS: {}}).items():
+        if (name := str(entry.get("BACKEND")).rpartition(".")[2]) in {"None", "DummyBackend", "ImmediateBackend"}:
+            problem = f"TASKS[{alias!r}] has the BACKEND {name}: a worker runs none of its tasks."
+            hint = "Write worker.tasks.Backend, or take the entry out."
+            yield Warning(problem, hint=hint, id="worker.W051")
+
+
 @register(Tags.security, deploy=True)
 def check_hosts(**_: Any) -> Iterator[CheckMessage]:
     """Check that each name of the site can be one that a browser sends."""

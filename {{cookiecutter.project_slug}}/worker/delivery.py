@@ -39,6 +39,7 @@ class Leasing(Protocol):
     away: tuple[type[Exception], ...]  #: errors of the client when the server does not answer
     ordered: bool  #: whether tasks are handed out in the order they came
     forgets_returned: bool  #: whether a hand-out that ended with the task given back does not count as one
+    can_peek: bool  #: whether peek() can be asked
     passing: tuple[type[Exception], ...]  #: errors of a server that is there, and takes nothing more for a while
     transactional: bool  #: whether enqueue() is part of the transaction of the database that holds the schedules
 
@@ -53,6 +54,12 @@ class Leasing(Protocol):
 
         It is not added twice if the connection breaks; then it raises, and may have been added.
         """
+
+    def receipt_of(self, receipt: str) -> str:
+        """Return what enqueue() has returned for what claim() gives this receipt."""
+
+    def peek(self, receipt: str) -> str | None:
+        """Return the payload of a task that is in the queue, whoever holds it, by what enqueue() has returned."""
 
     def enqueue_all(self, payloads: list[str]) -> None:
         """Add tasks, in this order and as few requests as can be; all or none where the server knows how."""

@@ -2,7 +2,9 @@
 
 import inspect
 import logging
+import secrets
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from datetime import datetime
@@ -13,8 +15,9 @@ from django_q.brokers import get_broker
 from django_q.signals import pre_enqueue
 
 from worker.delivery import Leasing
+from worker.django_tasks import base
 from worker.policy import check
-from worker.processes import did_you_mean, unknown_cluster
+from worker.processes import cluster_of, did_you_mean, unknown_cluster
 
 #: of async_task(), in its q_options or beside the arguments of the task
 OPTIONS = {
@@ -22,8 +25,8 @@ OPTIONS = {
     *("save", "sync", "task_name", "timeout"),
 }
 
-#: what q_options may hold beside them
-POLICY = ("max_attempts", "backoff", "run_after")
+#: what q_options may hold beside them; the last, arguments of the task, in case one is named as an option is
+POLICY = ("max_attempts", "backoff", "run_after", "kwargs")
 
 policy: ContextVar[dict[str, Any]] = ContextVar("policy", default={})  # noqa: B039 (nobody changes it)
 collecting = ContextVar("collecting", default=False)  #: whether async_task() is asked for many tasks, one by one
@@ -54,6 +57,9 @@ def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str
     refuse(func, kwargs)
     options = dict(kwargs.pop("q_options", None) or {})
     source = kwargs if "iter_count" in kwargs else options  # async_iter() makes one of the other
+    if isinstance(func, base.Task):
+        source |= {name: value for name, value in options_of(func).items() if name not in {*kwargs, *options}}
+        func = str(func)
     wanted = {name: value for name in POLICY if (value := source.pop(name, None)) is not None}
     for given in (options, kwargs):
         if "timeout" in given and given["timeout"] is None:  # the cluster's own
@@ -69,6 +75,20 @@ def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str
     finally:
         policy.reset(token)
     return identity
+
+
+def options_of(task: Any) -> dict[str, Any]:
+    """Return what a task of Django's says of how it is to run, without a backoff that a worker finds at its path."""
+    options = {"run_after": task.run_after, "cluster": cluster_of(task.queue_name), **getattr(task, "policy", {})}
+    declared = getattr(sys.modules.get(task.func.__module__), task.func.__qualname__, None)
+    if options.get("backoff") is getattr(declared, "backoff", None):
+        options.pop("backoff", None)
+    return options
+
+
+def new_id() -> str:
+    """Return an id that begins with the time in milliseconds: it says when the task was queued."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
 class Collector:
@@ -105,6 +125,8 @@ def enqueue_many(func: str | Callable[..., Any], calls: Iterable[tuple[Any, ...]
         Exception: What the broker's client raises; see the broker.
     """
     refuse(func, options)
+    if isinstance(func, base.Task):
+        options.setdefault("cluster", cluster_of(func.queue_name))
     cluster = {**options, **(options.get("q_options") or {})}.get("cluster")
     broker: Leasing = options.pop("broker", None) or get_broker(cluster)
     collector = Collector(broker.list_key)
@@ -136,15 +158,16 @@ def refuse(func: Any, keywords: Mapping[str, Any]) -> None:
     for cluster in options.get("cluster"), getattr(options.get("broker"), "cluster", None):
         if problem := unknown_cluster(cluster):
             raise ValueError(problem)
-    refuse_words(func, keywords.keys() - (known if "iter_count" in keywords else OPTIONS) - {"q_options"})
+    refuse_words(func, keywords.keys() - (known if "iter_count" in keywords else OPTIONS) - {"q_options"}, OPTIONS)
+    refuse_words(func, {*more.get("kwargs", ())}, set())
     for link in options.get("chain") or ():
         match link:
             case (function, _, dict(given)):
                 refuse(function, given)
 
 
-def refuse_words(function: Any, words: set[str]) -> None:
-    """Refuse keywords that are not the function's, if it can be told.
+def refuse_words(function: Any, words: set[str], options: set[str]) -> None:
+    """Refuse keywords that are not the function's, if it can be told; they could have been these options.
 
     Raises:
         TypeError: If there is one.
@@ -155,21 +178,24 @@ def refuse_words(function: Any, words: set[str]) -> None:
         if isinstance(function, str):  # its module need not be here, and is not imported for this
             module, _, name = function.rpartition(".")
             function = getattr(sys.modules[module], name)
+        if isinstance(function, base.Task):
+            function = function.func
         parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
         code = getattr(function, "__code__", None)  # a decorator may have set another signature
         takes_all = code and code.co_flags & inspect.CO_VARKEYWORDS
     except Exception:  # of what is no function, or written in C; a module may have a __getattr__ of its own
         return
     if not takes_all and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        for word in sorted(words - {parameter.name for parameter in parameters}):
-            name = getattr(function, "__name__", function)
-            problem = f"{word!r} is no option of async_task(), and no argument of {name}()."
-            raise TypeError(f"{problem} {did_you_mean(word, {*OPTIONS, 'q_options'})}")
+        takes = {parameter.name for parameter in parameters}
+        for word in sorted(words - takes):
+            problem = f"{word!r} is {'no option of async_task(), and ' if options else ''}no argument of "
+            hint = did_you_mean(word, {*options, "q_options"} if options else takes)
+            raise TypeError(f"{problem}{getattr(function, '__name__', function)}(). {hint}")
 
 
 def add_policy(task: dict[str, Any], **signal: Any) -> None:
     """Put what django-q2 does not know into the package of the task that is being queued."""
-    task.update(policy.get())
+    task.update(policy.get(), id=new_id())
 
 
 original = upstream.async_task

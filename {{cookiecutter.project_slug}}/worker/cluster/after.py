@@ -96,10 +96,12 @@ def without_hooks() -> "Iterator[None]":
 
 
 @contextmanager
-def whatever_it_raises(who: str) -> "Iterator[None]":
+def whatever_it_raises(who: str, *others: type[BaseException]) -> "Iterator[None]":
     """Log what somebody raises that is no Exception, which Django's and django-q2's own calls catch and log."""
     try:
         yield
+    except others:
+        raise
     except BaseException as error:
         logger.error("%s has failed: %s", who, brief(error), exc_info=True)
 

@@ -7,13 +7,12 @@ waits for what it may have taken along.
 import logging
 import math
 import os
-import pydoc
 import signal
 import sys
 import time
 import traceback
 from contextlib import nullcontext, suppress
-from functools import cache, partial
+from functools import partial
 from multiprocessing.process import current_process
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +29,7 @@ from worker.cluster import after, due, packages
 from worker.cluster.attempts import Attempt, Earlier, earlier, options_of
 from worker.cluster.board import IDLE, NO_LIMIT, TAKEN, TELLS, Board
 from worker.cluster.channels import Channel
+from worker.cluster.functions import Call, located, prepare
 from worker.cluster.messages import FAIL, LEAVE, RESULT, RUN, SCHEDULE, WAIT
 from worker.delivery import Task, brief
 from worker.health import may_pass
@@ -47,7 +47,7 @@ def run(seat: int, channel: Channel, board: Board) -> None:
     # What follows is for django-q2 1.11.1. Its worker goes through the import system for each task, here once for each
     # function; what a receiver of these two signals raises would end it, or fail a task that has succeeded; and of
     # an exception it keeps the text, which Child.format_exc takes the place of.
-    upstream.pydoc = SimpleNamespace(locate=locate)
+    upstream.pydoc = SimpleNamespace(locate=located)
     for name in ("post_spawn", "post_execute_in_worker"):
         setattr(upstream, name, SimpleNamespace(send=getattr(upstream, name).send_robust))
     if Conf.CPU_AFFINITY and hasattr(os, "sched_setaffinity"):
@@ -72,26 +72,6 @@ def _leave_cluster(channel: Channel) -> None:
         channel.close()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-
-
-@cache
-def found(path: str) -> Any:
-    """Return what a task names as its function.
-
-    Raises:
-        LookupError: If there is none.
-    """
-    if not path or (function := pydoc.locate(path)) is None:
-        raise LookupError(path)
-    return function
-
-
-def locate(path: Any) -> Any:
-    """Return what a task names as its function, None if there is none."""
-    try:
-        return found(path) if isinstance(path, str) else None
-    except LookupError:
-        return None
 
 
 def limit_of(task: Task) -> int:
@@ -161,12 +141,12 @@ class Child:
                 return task
 
     def take(
-        self, does: str, ticket: int, payload: str, count: int, again: bool, extra: tuple[Any, ...]
+        self, does: str, ticket: int, payload: str, count: int, again: bool, queued_as: str, extra: tuple[Any, ...]
     ) -> Task | None:
         """Do what a message says, but for running a task, which is returned."""
         self.begin(-1 if does == SCHEDULE else Conf.TIMEOUT or -1)
         if does in {RUN, FAIL}:
-            return self.open(payload, count, again, extra)
+            return self.open(payload, count, again, queued_as, extra)
         problem = ""
         self.board.call(self.seat, " ".join(map(str, (does, *extra[:1]))) if not payload else "")
         try:
@@ -200,9 +180,9 @@ class Child:
         """Note when this must have ended."""
         self.board.begin(self.seat, time.monotonic() + limit + MARGIN if limit > 0 else NO_LIMIT)
 
-    def open(self, payload: str, count: int, again: bool, extra: tuple[Any, ...]) -> Task | None:
+    def open(self, payload: str, count: int, again: bool, queued_as: str, extra: tuple[Any, ...]) -> Task | None:
         """Open a package; return its task if it is to be run, and answer otherwise."""
-        self.attempt = Attempt()
+        self.attempt, Call.current = Attempt(), None
         try:
             task = packages.opened(payload)
             task["name"] = packages.label("name", task["name"])  # django-q2 writes them into its log
@@ -213,6 +193,8 @@ class Child:
             if again or task.get("once"):
                 self.attempt.earlier = self.saved(task)
             before = self.attempt.earlier
+            if not extra or extra[3]:  # otherwise a worker may have died of this
+                Call.current = prepare(task, queued_as, before)
             if before.is_over:  # though its cluster could not tell the broker any more
                 self.put(task | {"success": before.success, "result": before.result})
             elif extra:  # an attempt has failed with its worker
@@ -224,6 +206,7 @@ class Child:
             else:
                 task["timeout"] = limit_of(task)
                 self.begin(task["timeout"])
+                self.board.attempt(self.seat, task["id"], before.attempts + 1)
                 return task
         except BaseException as error:  # whatever unpickling raises
             if self.task:
@@ -255,18 +238,24 @@ class Child:
         part = after.part_of(task)
         if part:
             task["hook"] = packages.PART
-        row = packages.pack(task, self.message[2])
+        call, Call.current = Call.current, None
+        began = {"started": self.attempt.started} if call and call.has_begun and not part else {}
+        row = packages.pack(task | began, self.message[2])
         is_cached = bool(task.get("cached")) and not part
         save = bool(part or not row.success or (task.get("save", Conf.SAVE_LIMIT >= 0) and not is_cached))
         before = self.attempt.earlier
         save = not before.is_over and (save or bool(before.attempts and not is_cached))  # or it stays a failure there
         follows = is_cached or bool(task.get("chain") or (task.get("hook") and not part)) or self.listeners
-        reason, next_try, failed = "", None, None
+        failed: Any = None
+        reason, next_try = "", None
+        self.board.end(self.seat)
         if not row.success and not before.is_over:
             failed = tuple(failure := self.attempt.failed(task, packages.unpickled(row.result)))
             reason, next_try = f"{failure.reason}\n{self.attempt.traceback}".strip(), failure.next_try
         self.channel.send((RESULT, self.message[1], tuple(row), reason, save, next_try, follows, part, failed))
         self.task = None
+        if call and not next_try and not before.is_over:
+            call.end(task, failed and failed[6], self.attempt.error)
 
     def format_exc(self) -> str:
         """Return the traceback of the exception that a task has raised, which is kept."""

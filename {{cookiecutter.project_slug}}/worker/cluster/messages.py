@@ -1,6 +1,7 @@
 """What the agent tells a worker, and what it answers.
 
-A worker is told (what to do, ticket, payload, hand-outs, whether something may be saved of it, what else it must know):
+A worker is told (what to do, ticket, payload, hand-outs, whether something may be saved of it, its receipt when it was
+queued, what else it must know):
 
     RUN       the task of a payload
     FAIL      nothing but who has failed: (the reason, whether for good, the worker's id, whether its backoff is asked)
@@ -36,6 +37,7 @@ class Held:
     does: str  #: what a worker is to do with it next
     payload: str = ""
     receipt: str = ""  #: what the broker knows a task by
+    queued_as: str = ""  #: what it called the task when that was queued
     count: int = 1  #: how often the broker has handed it out
     again: bool = False  #: whether something may be saved of it
     extra: tuple[Any, ...] = ()  #: what else a worker must know
@@ -47,7 +49,7 @@ class Held:
     @property
     def message(self) -> tuple[Any, ...]:
         """What a worker is told."""
-        return (self.does, self.ticket, self.payload, self.count, self.again, self.extra)
+        return (self.does, self.ticket, self.payload, self.count, self.again, self.queued_as, self.extra)
 
     @property
     def delay(self) -> float:

@@ -218,9 +218,10 @@ class Results:
             written = [each for each in outcomes if each.row.id not in before or not before[each.row.id][0]]
             again = [each for each in written if each.row.id in before]
             for row in [outcome.row for outcome in again]:
-                change = {"stopped": moment(row.stopped), "success": row.success}
+                times = {"started": moment(row.started), "stopped": moment(row.stopped)}
                 result = None if row.result is None else PickledObject(row.result)
-                table().filter(pk=row.id).update(**change, result=result, attempt_count=F("attempt_count") + 1)
+                change = {**times, "success": row.success, "result": result}
+                table().filter(pk=row.id).update(**change, attempt_count=F("attempt_count") + 1)
             failures.write([each.failure for each in written if each.failure], self.alias)
             failures.end([each.row.id for each in again if not each.failure], self.alias)
         self.has_saved = True

@@ -23,15 +23,17 @@ from django_q.status import Stat, Status
 from worker import heartbeat
 from worker.announcements import AGAIN, Listener
 from worker.cluster.board import SCHEDULES
-from worker.cluster.messages import SCHEDULE
+from worker.cluster.messages import SCHEDULE, worker_id
 from worker.conf import setting
 from worker.delivery import brief
 from worker.retention import Ceiling
+from worker.running import Running
 
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent
 
 ANSWER = 60.0  #: seconds in which database and cache answer, or their drivers say that they do not
+TICK = 1.0  #: seconds between two looks at what is running, which is on the board
 AT_ONCE = 100  #: schedules that are looked at together
 SOON, HURRY = 1.0, 0.1  #: seconds until the next look where something is due, and where more is than can be looked at
 BUSY = 60.0  #: seconds until results are looked at while there are more and more
@@ -66,7 +68,7 @@ class Schedules:
         self.agent = agent
         self.saved = 0  #: results, when they were looked at
         self.since, self.identity = timezone.now(), uuid4()
-        self.changes, self.ceiling = Listener(), Ceiling()
+        self.changes, self.ceiling, self.running = Listener(), Ceiling(), Running()
 
     def run(self) -> None:
         """Work for as long as the agent does; whoever looks may do without, while a server is away."""
@@ -88,7 +90,7 @@ class Schedules:
                     connections.close_all()
                     logger.warning("The schedules wait: %s", brief(error))
                     left = min(left, AGAIN)
-            self.changes.wait(max(0.0, min(left, self.keep_below_ceiling())))
+            self.rest(min(left, self.keep_below_ceiling()))
 
     def keep_below_ceiling(self) -> float:
         """Delete a batch of results if there are too many, and return in how many seconds to look again."""
@@ -100,6 +102,20 @@ class Schedules:
             connections.close_all()
             logger.warning("Results could not be counted or deleted: %s", brief(error))
         return math.inf if saved == self.saved else BUSY
+
+    def rest(self, seconds: float) -> None:
+        """Wait so many seconds, or until schedules change, and show meanwhile what is running, if something is."""
+        end, shows, changed = time.monotonic() + seconds, True, False
+        while not changed and (left := end - time.monotonic()) > 0:
+            self.agent.board.expect(SCHEDULES, left + ANSWER)
+            changed = self.changes.wait(min(TICK, left))
+            workers = {number: worker_id(seat.pid) for number, seat in self.agent.hand_out.seats.copy().items()}
+            try:
+                if shows:
+                    self.running.publish(self.agent.board, workers)
+            except Exception as error:  # each cache has exceptions of its own
+                logger.warning("What is running could not be shown: %s", brief(error))
+                shows = False
 
     def give_signs(self) -> None:
         """Give the signs of life."""
@@ -134,6 +150,7 @@ class Schedules:
     def withdraw(self) -> None:
         """Withdraw it, when the cluster ends as it should."""
         try:
+            self.running.withdraw()
             heartbeat.withdraw(Conf.CLUSTER_NAME)
             self.agent.broker.set_stat(Stat.get_key(self.identity), "", 1)
         except Exception as error:

@@ -28,7 +28,7 @@ from django_q.conf import Conf
 
 from worker import health
 from worker.cluster import agent, child
-from worker.cluster.board import IDLE, LIMIT, SCHEDULES, TAKEN, TELLS, THREADS, Board
+from worker.cluster.board import IDLE, LIMIT, SCHEDULES, SINCE, TAKEN, TELLS, THREADS, Board
 from worker.cluster.channels import Channel, pair
 from worker.cluster.forks import fork, how_ended, room_for_files, say
 from worker.cluster.hand_out import CUT_OFF
@@ -159,7 +159,7 @@ class Supervisor:
     def fill_seats(self) -> None:
         """Start a worker for each seat without one; those that end at once are replaced once a second."""
         for seat in set(range(self.seats)) - {worker.seat for worker in self.workers.values()}:
-            self.board.clear(seat, LIMIT, TAKEN, TELLS)
+            self.board.clear(seat, LIMIT, TAKEN, TELLS, SINCE)
             others = [channel for _, channels in self.orders for channel in channels]
             try:
                 ours, theirs = pair()

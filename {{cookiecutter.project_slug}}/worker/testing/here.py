@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 from unittest.mock import patch
 
@@ -14,6 +15,7 @@ from worker.cluster.agent import Agent
 from worker.cluster.attempts import Earlier, earlier
 from worker.cluster.board import Board
 from worker.cluster.channels import Channel, pair
+from worker.cluster.functions import located
 from worker.cluster.messages import RESULT, RUN
 from worker.cluster.packages import Row, unpickled
 from worker.cluster.results import Results
@@ -38,6 +40,7 @@ def run(queue: "Queue", *, raises: bool) -> list[Any]:
     agent.results = AtOnce(agent)
     with ExitStack() as stack:
         stack.enter_context(patch.object(child, "close_old_connections"))  # else the test's own, with its transaction
+        stack.enter_context(patch.object(upstream, "pydoc", SimpleNamespace(locate=located)))  # as in a worker
         for end in (control, others, agent.wake_up, agent.woken):
             stack.enter_context(closing(end))
         while queue:

@@ -18,7 +18,7 @@ from django.db.backends.sqlite3.base import DatabaseWrapper
 from django_q.brokers import get_broker
 from django_q.conf import Conf
 
-from worker import health
+from worker import health, processes
 
 START = """
 import json, os, sys
@@ -26,7 +26,9 @@ from django.conf import settings
 from django.core.management import execute_from_command_line
 for alias, name in json.loads(sys.argv[1]).items():
     settings.DATABASES[alias]["NAME"] = name
-settings.Q_CLUSTER.setdefault("ALT_CLUSTERS", dict())[os.environ["Q_CLUSTER_NAME"]] = dict()
+from worker import processes
+processes.stand_in = os.environ["Q_CLUSTER_NAME"]
+settings.Q_CLUSTER.setdefault("ALT_CLUSTERS", dict())[processes.stand_in] = dict()
 execute_from_command_line(["manage.py", "qcluster"])
 """
 WITHIN = 60.0  #: seconds in which it starts, and ends
@@ -43,6 +45,8 @@ def working(folder: Path) -> Iterator[None]:
         on_disk(folder),
         patch.object(Conf, "BROKER_CLASS", settings.Q_CLUSTER["broker_class"]),
         patch.object(Conf, "CLUSTER_NAME", name),  # a queue of its own, beside that of `make run`
+        patch.object(processes, "stand_in", name),
+        patch.dict(settings.Q_CLUSTER, ALT_CLUSTERS={**settings.Q_CLUSTER.get("ALT_CLUSTERS", {}), name: {}}),
     ):
         if silent := health.silent_servers():
             pytest.fail(f"{health.in_words(silent)} A real worker needs it: see README, Run.", pytrace=False)

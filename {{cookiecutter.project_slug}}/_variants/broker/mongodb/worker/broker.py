@@ -81,7 +81,7 @@ class Broker(Mongo):  # type: ignore[misc]
     Upstream, 1.11.1, takes them in no order, one at a time, and goes by the clock of each client.
     """
 
-    ordered = True
+    can_peek = ordered = True
     forgets_returned = True
     away: tuple[type[Exception], ...] = (ConnectionFailure, ExecutionTimeout, WTimeoutError)
     passing: tuple[type[Exception], ...] = ()
@@ -200,6 +200,16 @@ class Broker(Mongo):  # type: ignore[misc]
     def idle(self, timeout: float, others: list[Any]) -> None:
         """Wait for `poll` seconds, or until one of the others is ready."""
         wait(others, min(timeout, Conf.POLL))
+
+    @staticmethod
+    def receipt_of(receipt: str) -> str:
+        """Return what enqueue() has returned for a task that was claimed."""
+        return receipt.partition(".")[0]
+
+    def peek(self, receipt: str) -> str | None:
+        """Return the payload of a task that is in the queue, whoever holds it."""
+        found = self.collection.find_one({"_id": ObjectId(receipt)}) if ObjectId.is_valid(receipt) else None
+        return found and str(found["payload"])
 
     # django-q2's words
 

@@ -78,7 +78,7 @@ class Broker(ORM):  # type: ignore[misc]
     without a pause.
     """
 
-    ordered = True
+    can_peek = ordered = True
     forgets_returned = True
     away: tuple[type[Exception], ...] = ()  # the database's, as for any other page
     passing: tuple[type[Exception], ...] = ()
@@ -276,6 +276,16 @@ class Broker(ORM):  # type: ignore[misc]
     def ping(self) -> bool:
         """Ask the database for an answer; upstream's asks nobody."""
         return bool(self.run("SELECT 1"))
+
+    @staticmethod
+    def receipt_of(receipt: str) -> str:
+        """Return what enqueue() has returned for a task that was claimed."""
+        return receipt
+
+    def peek(self, receipt: str) -> str | None:
+        """Return the payload of a task that is in the queue, whoever holds it."""
+        with self.rows() as rows:
+            return rows.filter(pk=receipt).values_list("payload", flat=True).first() if receipt.isdecimal() else None
 
     # django-q2's words
 

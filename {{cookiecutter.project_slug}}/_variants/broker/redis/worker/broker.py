@@ -6,6 +6,7 @@ is what a lease is made of; of a list, as django-q2 1.11.1 uses one, a task that
 
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -44,7 +45,7 @@ class Broker(Redis):  # type: ignore[misc]
     Errors are redis-py's RedisError, and mean that the server may or may not have done what it was asked.
     """
 
-    ordered = True
+    can_peek = ordered = True
     forgets_returned = True
     away: tuple[type[Exception], ...] = (ConnectionLost, NoAnswer)
     passing: tuple[type[Exception], ...] = (OutOfMemoryError, ReadOnlyError)
@@ -199,6 +200,18 @@ class Broker(Redis):  # type: ignore[misc]
             return
         if policy.startswith("allkeys"):  # a volatile policy spares what does not expire
             logger.warning("Redis drops tasks when its memory is full: its maxmemory-policy is %s", policy)
+
+    @staticmethod
+    def receipt_of(receipt: str) -> str:
+        """Return what enqueue() has returned for a task that was claimed."""
+        return receipt
+
+    def peek(self, receipt: str) -> str | None:
+        """Return the payload of a task that is in the queue, whoever holds it."""
+        if not re.fullmatch(r"\d{1,15}-\d{1,15}", receipt):
+            return None
+        found = self.connection.xrange(self.list_key, receipt, receipt)
+        return found[0][1][b"payload"].decode(errors="replace") if found else None
 
     # django-q2's words
 

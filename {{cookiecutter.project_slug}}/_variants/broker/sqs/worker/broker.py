@@ -50,7 +50,7 @@ class Broker(Sqs):  # type: ignore[misc]
     keeps the first answer about the queue's size for ever.
     """
 
-    ordered = forgets_returned = transactional = False
+    can_peek = ordered = forgets_returned = transactional = False
     away: tuple[type[Exception], ...] = (exceptions.ConnectionError, exceptions.HTTPClientError)
     passing: tuple[type[Exception], ...] = ()
     check_settings = staticmethod(check_settings)
@@ -239,6 +239,15 @@ class Broker(Sqs):  # type: ignore[misc]
             reason = f"{refused[0]['Code']}: {refused[0].get('Message', '')}"
             raise RuntimeError(f"SQS refused {len(refused)} of {len(receipts)} receipts ({reason})")
         return lost
+
+    @staticmethod
+    def receipt_of(receipt: str) -> str:
+        """Return nothing: a receipt does not tell the id of its message."""
+        return ""
+
+    @staticmethod
+    def peek(receipt: str) -> None:
+        """Return nothing: SQS cannot be asked for a message."""
 
     # django-q2's words
 
