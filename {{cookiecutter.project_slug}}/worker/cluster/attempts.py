@@ -118,6 +118,9 @@ class Attempt:
             self.error = policy.WorkerDied(text)
         elif self.error is None or task["success"]:  # the result cannot be kept
             self.error, self.traceback = TypeError(text), ""
+        if len(self.traceback) > TRACEBACK:
+            self.traceback = f"{self.traceback[: TRACEBACK // 2]}\n…\n{self.traceback[-TRACEBACK // 2 :]}"
+        self.traceback = packages.text_of(self.traceback)
         errors = [*self.earlier.errors, self.described(self.error, worker, task["stopped"])][-ERRORS:]
         for old in errors[:-TRACEBACKS]:
             old["traceback"] = ""
@@ -152,12 +155,9 @@ class Attempt:
 
     def described(self, error: BaseException, worker: str, stopped: datetime) -> dict[str, Any]:
         """Return what is kept of why it has failed."""
-        text = self.traceback or brief(error)
-        if len(text) > TRACEBACK:
-            text = f"{text[: TRACEBACK // 2]}\n…\n{text[-TRACEBACK // 2 :]}"
         return {
             "exception_class_path": packages.text_of(f"{type(error).__module__}.{type(error).__qualname__}", 256),
-            "traceback": packages.text_of(text),
+            "traceback": self.traceback or packages.text_of(brief(error)),
             "worker": worker,
             "started": None if self.died else self.started.isoformat(),
             "stopped": stopped.isoformat(),
