@@ -97,13 +97,13 @@ def test_who_may_only_look_can_queue_nothing(queued: list[dict[str, Any]]) -> No
 def test_a_task_that_is_queued_again_keeps_all_but_its_id(queued: list[dict[str, Any]]) -> None:
     options = {"group": "g", "timeout": 3, "max_attempts": 5, "backoff": exponential(first=7), "hook": "core.tasks.h"}
     options |= {"chain": [("math.floor", (1,))], "cached": 60, "save": False, "ack_failure": False}
-    failure("kept", args=(-1,), kwargs={"group_by": 1}, func="core.tasks.anything")
+    failure("kept", args=(-1,), kwargs={"group": 1}, func="core.tasks.anything")
     attempt("kept", **options)
     again(somebody("change_failure"))
     (task,) = queued
     assert task["id"] != "kept"
     assert (task["name"], task["func"], task["args"]) == ("kept", "core.tasks.anything", (-1,))
-    assert task["kwargs"] == {"group_by": 1}
+    assert task["kwargs"] == {"group": 1}
     assert {name: task.get(name) for name in options} == options
     assert not Task.objects.exists()
     assert not models.Failure.objects.exists()

@@ -27,8 +27,9 @@ def resubmit(task: Any) -> str:
             if not packages.table().filter(pk=task.pk, success=False).delete()[0]:
                 return f"{task.name} is there no more: it was resubmitted or deleted."
             failures.delete([task.pk], using)
-        options = {"cluster": task.cluster, **options_of(task, failure), "task_name": task.name}
-        async_task(task.func, *task.args or (), q_options=options, **task.kwargs or {})
+        known = {"task_name": task.name, "kwargs": task.kwargs or {}}
+        options = {"cluster": task.cluster, **options_of(task, failure), **known}
+        async_task(task.func, *task.args or (), q_options=options)
     return ""
 
 
