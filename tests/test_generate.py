@@ -104,6 +104,7 @@ BASE = {
     "worker/migrations/0002_lapse.py",
     "worker/migrations/0003_schedule_state.py",
     "worker/migrations/0004_failure.py",
+    "worker/migrations/0005_index_queue.py",
     "worker/migrations/__init__.py",
     "worker/models.py",
     "worker/policy.py",

@@ -30,7 +30,7 @@ class Counting:
         self.cache = caches["default"]
         self.requests: list[list[str]] = []
 
-    def enqueue_all(self, payloads: list[str]) -> None:
+    def enqueue_all(self, payloads: list[str], after: datetime | None = None) -> None:
         """Keep it."""
         self.requests.append(payloads)
 

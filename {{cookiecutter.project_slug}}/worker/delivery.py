@@ -21,7 +21,8 @@ class Delivery:
     receipt: str  #: what the broker knows it by
     payload: str
     count: int = 1  #: how often it was handed out, this time included
-    again: bool = False  #: whether it may have been handed out before, so that there may be a result of it
+    #: whether it was delayed, or may have been handed out before: there may be a result of it, and it is to be run soon
+    again: bool = False
 
 
 class Leasing(Protocol):
@@ -50,7 +51,7 @@ class Leasing(Protocol):
         """Ask the server for an answer; raises what its client raises."""
 
     def enqueue(self, payload: str, after: datetime | None = None) -> Any:
-        """Add a task, to be taken after a time, and return its receipt as a text is made of it.
+        """Add a task, to be taken when the server's clock shows a time, and return its receipt as a text is made of it.
 
         It is not added twice if the connection breaks; then it raises, and may have been added.
         """
@@ -61,11 +62,11 @@ class Leasing(Protocol):
     def peek(self, receipt: str) -> str | None:
         """Return the payload of a task that is in the queue, whoever holds it, by what enqueue() has returned."""
 
-    def enqueue_all(self, payloads: list[str]) -> None:
+    def enqueue_all(self, payloads: list[str], after: datetime | None = None) -> None:
         """Add tasks, in this order and as few requests as can be; all or none where the server knows how."""
 
     def queue_size(self) -> int:
-        """Return the number of tasks that wait."""
+        """Return the number of tasks that may be taken now; lock_size() those that are taken, or not due yet."""
 
     def holds(self, receipt: str) -> bool | None:
         """Say whether a task is in the queue: it waits, or somebody has it; None if the server cannot tell."""
@@ -74,13 +75,15 @@ class Leasing(Protocol):
         """Show a cluster's state to django-q2's commands for so many seconds."""
 
     def claim(self, limit: int, size: int) -> list[Delivery]:
-        """Take up to so many tasks, in the order they came where the server knows it; may wait a second for one.
+        """Take up to so many tasks, first those that are due or whose lease has run out; may wait a second for one.
+
+        They come in the order of these times, and the others in that in which they were queued, where it is known.
 
         Their payloads have no more than `size` bytes together, unless the first one alone has more.
         """
 
     def idle(self, timeout: float, others: list[Any]) -> None:
-        """Wait until a task may have come, one of the others is ready to be read, or so many seconds are over."""
+        """Wait until a task may have come or be due, one of the others is ready to be read, or the time is over."""
 
     def renew(self, receipts: Iterable[str]) -> set[str]:
         """Renew leases, and return the receipts of those that were lost."""

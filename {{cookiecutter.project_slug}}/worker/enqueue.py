@@ -98,16 +98,12 @@ class Collector:
         """Begin empty."""
         self.list_key = list_key
         self.payloads: list[str] = []
+        self.after: datetime | None = None
 
     def enqueue(self, payload: str, after: datetime | None = None) -> int:
-        """Keep a task, and return how many there are.
-
-        Raises:
-            ValueError: If it is to wait, which tasks that are queued together cannot.
-        """
-        if after is not None:
-            raise ValueError("Tasks that are queued together cannot have a run_after: queue them one by one.")
+        """Keep a task, and return how many there are; they are all to be taken after the same time."""
         self.payloads.append(payload)
+        self.after = after
         return len(self.payloads)
 
 
@@ -136,7 +132,7 @@ def enqueue_many(func: str | Callable[..., Any], calls: Iterable[tuple[Any, ...]
     finally:
         collecting.reset(token)
     if collector.payloads:  # with the option `sync`, they have been run
-        broker.enqueue_all(collector.payloads)
+        broker.enqueue_all(collector.payloads, collector.after)
         logger.info("Enqueued [%s] %s tasks", broker.list_key, len(collector.payloads))
     return ids
 

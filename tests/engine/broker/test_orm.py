@@ -181,7 +181,7 @@ def test_the_clock_is_the_databases(brokers: Brokers, monkeypatch: pytest.Monkey
             return ahead if tz else ahead.replace(tzinfo=None)
 
     monkeypatch.setattr(timezone, "now", lambda: ahead)
-    monkeypatch.setattr(module, "datetime", Ahead)
+    monkeypatch.setattr("worker.locks.datetime", Ahead)
     taken = take(one, 1)
     assert one.renew(receipts(taken)) == set()
     assert sizes(two) == [1, 1]
@@ -285,10 +285,10 @@ time.sleep(1.3)
 again = two.claim(3, 100_000)
 lost = one.renew([delivery.receipt for delivery in taken])
 one.acknowledge_all([delivery.receipt for delivery in taken])
-two.release({again[0].receipt: 0, again[1].receipt: 0.1})
+two.release({again[0].receipt: 0, again[1].receipt: 1})
 two.acknowledge_all([again[2].receipt])
 waiting = [two.queue_size(), two.lock_size()]
-time.sleep(0.2)
+time.sleep(1.1)
 counts = [delivery.count for delivery in one.claim(3, 100_000)]
 tables = {alias: "worker_lapse" in connections[alias].introspection.table_names() for alias in connections}
 print(json.dumps([[delivery.count for delivery in taken + again], len(lost), waiting, counts, tables]))

@@ -1,8 +1,10 @@
 """What is Redis's alone: the URL, a server that is full, and what others have left on it."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -292,3 +294,98 @@ def test_threads_have_the_same_name_and_forks_another(brokers: Brokers, monkeypa
     assert broker.consumer == name
     monkeypatch.setattr("os.getpid", lambda: 1)
     assert broker.consumer != name
+
+
+def in_a_second() -> datetime:
+    """Return a time."""
+    return datetime.now(UTC) + timedelta(seconds=1)
+
+
+def delayed(broker: Any) -> list[str]:
+    """Let one task wait for its first attempt and another for its second, and return their receipts."""
+    retry = broker.enqueue("retry")
+    broker.release(dict.fromkeys(receipts(take(broker, 1)), 1))
+    return [broker.enqueue("first", in_a_second()), retry]
+
+
+def test_what_was_removed_by_hand_is_not_due_any_more(brokers: Brokers) -> None:
+    (broker,) = brokers()
+    first, retry = delayed(broker)
+    broker.connection.xdel(broker.keys[1], first.rstrip("+"))
+    broker.connection.xdel(broker.keys[0], retry)
+    broker.enqueue("another", in_a_second())
+    assert texts(take(broker, 1)) == ["another"]
+    until(lambda: broker.claim(1, PLENTY) == [] and not broker.connection.zcard(broker.keys[2]), "an empty set")
+    assert broker.connection.xpending(broker.keys[0], "workers")["pending"] == 0
+    assert sizes(broker) == [0, 1]
+
+
+def test_whoever_holds_what_is_not_due_is_not_tidied_away(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Conf, "RETRY", 0.2)
+    (broker,) = brokers()
+    delayed(broker)
+    time.sleep(0.3)
+    broker.tidy()
+    assert sorted(texts(take(broker, 2))) == ["first", "retry"]
+
+
+def test_a_sorted_set_that_was_lost_loses_no_task(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Conf, "RETRY", 2)
+    one, two = brokers(2)
+    delayed(one)
+    one.enqueue("held", datetime.now(UTC))
+    begin = time.monotonic()
+    held = take(two, 1)
+    assert texts(held) == ["held"]
+    for _ in range(2):
+        one.connection.delete(one.keys[2])
+        one.tidy()
+    monkeypatch.setattr(Conf, "RETRY", 60)
+    two.renew(receipts(held))
+    monkeypatch.setattr(Conf, "RETRY", 2)
+    assert texts(take(one, 1)) == ["first"]
+    assert 0.5 < time.monotonic() - begin < 1.9
+    assert texts(take(one, 1)) == ["retry"]  # by its lease, since it is not written down when it was to be due
+    assert two.connection.zcard(two.keys[2]) == 0
+
+
+def test_a_lease_on_what_is_not_due_is_kept_up(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Conf, "RETRY", 0.3)
+    (broker,) = brokers()
+    broker.enqueue_all([f"task {number}" for number in range(250)])
+    broker.release(dict.fromkeys(receipts(take(broker, 250)), 1.5))
+    broker.enqueue("dead")
+    take(broker, 1)
+    start = time.monotonic()
+    assert texts(take(broker, 1)) == ["dead"]
+    assert time.monotonic() - start < 1.3
+    again = take(broker, 250)
+    assert time.monotonic() - start > 1.3
+    assert {delivery.count for delivery in again} == {1}
+
+
+def test_what_an_older_worker_has_given_back_is_taken(brokers: Brokers) -> None:
+    """It belongs to the same consumer, with no time in the sorted set; its lease tells when."""
+    (broker,) = brokers()
+    receipt = broker.enqueue("a task")
+    take(broker, 1)
+    broker.connection.xclaim(broker.list_key, "workers", "returned", 0, [receipt], idle=60_000, justid=True)
+    assert [(each.payload, each.again) for each in take(broker, 1)] == [("a task", True)]
+
+
+def test_an_idle_queue_is_asked_no_more_than_twice_a_second(
+    brokers: Brokers, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.broker.LOOK_EVERY", 3.0)
+    (broker,) = brokers()
+    broker.enqueue("next month", datetime.now(UTC) + timedelta(days=30))
+    while broker.claim(1, PLENTY):
+        pass
+
+    def commands() -> int:
+        return int(server.info("stats")["total_commands_processed"])
+
+    before, end = commands(), time.monotonic() + 6
+    while time.monotonic() < end:
+        broker.claim(1, PLENTY)
+    assert commands() - before <= 14

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import time
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -23,6 +24,7 @@ if broker_name() != "sqs":
     pytest.skip("the broker is another", allow_module_level=True)
 
 from worker import broker as module
+from worker import messages
 from worker.broker import clients
 from worker.health import why_away
 
@@ -271,3 +273,65 @@ def test_what_is_no_name_of_a_queue_is_refused(name: str, settings: Settings) ->
     settings.SQS_QUEUE_NAME = name
     with pytest.raises(ImproperlyConfigured, match="is no name for a queue: set SQS_QUEUE_NAME to"):
         module.Broker.check_settings()
+
+
+def test_a_delay_that_sqs_does_not_know_is_kept_on(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gets a task too early hides it again, as often as it takes, and that is no hand-out."""
+    monkeypatch.setattr(messages, "MAX_DELAY", 1)
+    monkeypatch.setattr(messages, "MAX_HIDDEN", 1)
+    (broker,) = brokers()
+    start = time.time()
+    broker.enqueue("a task", datetime.now(UTC) + timedelta(seconds=4))
+    (taken,) = take(broker, 1)
+    assert 4 <= time.time() - start < 8
+    assert taken.payload == "a task"
+    assert taken.count <= 3  # of six: each time may be a second late
+    assert not broker.queue_size()
+    broker.acknowledge_all([taken.receipt])
+    assert sizes(broker) == [0, 0]
+
+
+@pytest.mark.parametrize("release", [True, False])
+def test_what_its_queue_would_forget_is_queued_anew(
+    release: bool, brokers: Brokers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "MAX_DELAY", 1)
+    monkeypatch.setattr(messages, "MAX_HIDDEN", 1)
+    (broker,) = brokers()
+    broker.keep, broker.looked = 2, True
+    send, sent = broker.send, []
+
+    def send_once(*args: Any, **options: Any) -> Any:
+        broker.keep = 1_000_000
+        sent.append(options)
+        return send(*args, **options)
+
+    start = time.time()
+    if release:
+        broker.enqueue("a task")
+        monkeypatch.setattr(broker, "send", send_once)
+        broker.release(dict.fromkeys(receipts(take(broker, 1)), 3))
+    else:
+        broker.enqueue("a task", datetime.now(UTC) + timedelta(seconds=3))
+        monkeypatch.setattr(broker, "send", send_once)
+    (taken,) = take(broker, 1)
+    assert 3 <= time.time() - start < 9
+    assert (taken.payload, taken.again, sent) == ("a task", True, [{"again": release}])
+    assert sizes(broker) == [0, 1]
+
+
+def test_what_is_another_s_is_not_queued_anew(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
+    (broker,) = brokers()
+    broker.enqueue("a task")
+    (receipt,) = receipts(take(broker, 1))
+    broker.leases[receipt] = time.monotonic() - 1
+    monkeypatch.setattr(broker, "send", lambda *_, **__: pytest.fail("it was sent"))
+    broker.release({receipt: 24 * 3600})
+
+
+def test_weeks_are_no_hand_outs() -> None:
+    """Each 12 hours a task is looked at that is to wait for longer."""
+    fortnight = {"delay": {"StringValue": str(13 * 24 * 3600)}}
+    for receives, count in ((27, 1), (28, 1), (29, 2)):
+        message = {"MessageAttributes": fortnight, "Attributes": {"ApproximateReceiveCount": str(receives)}}
+        assert messages.hand_outs(message) == count

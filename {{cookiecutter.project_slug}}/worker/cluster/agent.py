@@ -90,10 +90,17 @@ class Agent:
         """Let a worker do what is to be done next with something that is held."""
         with self.lock:
             if held.does == RUN:
-                self.waiting.append(held)
-                self.waiting_bytes += len(held.payload)
+                self.line_up(held)
             else:
                 self.urgent.append(held)
+
+    def line_up(self, held: Held) -> None:
+        """Let a task wait for its turn: what was due comes before all that was only fetched ahead."""
+        place = len(self.waiting)
+        if place and self.waiting[-1].turn > held.turn:
+            place = next(at for at, other in enumerate(self.waiting) if other.turn > held.turn)
+        self.waiting.insert(place, held)
+        self.waiting_bytes += len(held.payload)
 
     def try_again(self, held: Held) -> None:
         """Offer something after a while; at a stop others are to do it."""

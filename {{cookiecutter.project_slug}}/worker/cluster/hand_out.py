@@ -205,11 +205,7 @@ class HandOut:
             self.agent.urgent.appendleft(held)
             return
         self.agent.begun -= 1
-        place = next(
-            (at for at, other in enumerate(self.agent.waiting) if other.ticket > held.ticket), len(self.agent.waiting)
-        )
-        self.agent.waiting.insert(place, held)
-        self.agent.waiting_bytes += len(held.payload)
+        self.agent.line_up(held)
 
     def take_back(self, seat: Seat) -> None:
         """Take back what a worker was sent and has not taken."""

@@ -47,6 +47,11 @@ class Held:
     next_try: float | None = None  #: when its next attempt is, once one has failed
 
     @property
+    def turn(self) -> tuple[bool, int]:
+        """When it is handed out, among others of its kind."""
+        return (not self.again, self.ticket)
+
+    @property
     def message(self) -> tuple[Any, ...]:
         """What a worker is told."""
         return (self.does, self.ticket, self.payload, self.count, self.again, self.queued_as, self.extra)

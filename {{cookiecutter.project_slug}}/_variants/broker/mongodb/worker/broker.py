@@ -10,7 +10,7 @@ pipeline of an update (https://www.mongodb.com/docs/manual/reference/aggregation
 import math
 import os
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from multiprocessing.connection import wait
 from sys import maxsize
@@ -20,7 +20,7 @@ from bson import ObjectId
 from django.core.exceptions import ImproperlyConfigured
 from django_q.brokers.mongo import Mongo
 from django_q.conf import Conf
-from pymongo import ASCENDING, DESCENDING, MongoClient, ReadPreference
+from pymongo import ASCENDING, DESCENDING, MongoClient, ReadPreference, UpdateMany
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError, ConnectionFailure, ExecutionTimeout, InvalidURI, WTimeoutError
@@ -67,6 +67,14 @@ def new_client(**options: Any) -> MongoClient[Document]:
         if str(Conf.MONGO.get("host")).startswith("mongodb+srv:"):
             raise  # the server of names may be away
         raise ImproperlyConfigured(f"MONGODB_URL has an option after its ? that cannot be used: {error}") from error
+
+
+def document(payload: str, after: datetime | None) -> Document:
+    """Return a new task. MongoDB knows milliseconds, and would cut off the rest of its time."""
+    if after is None:
+        return {"payload": payload, "lock": LONG_AGO}
+    lock = after.astimezone(UTC) + timedelta(microseconds=-after.microsecond % 1000)
+    return {"payload": payload, "lock": lock, "again": True}
 
 
 def later(seconds: float) -> Document:
@@ -124,11 +132,11 @@ class Broker(Mongo):  # type: ignore[misc]
         Upstream dates it back by the `retry` of the process that adds it, so that a cluster with a longer one
         waits for the difference (1.11.1).
         """
-        return str(self.collection.insert_one({"payload": task, "lock": after or LONG_AGO}).inserted_id)
+        return str(self.collection.insert_one(document(task, after)).inserted_id)
 
-    def enqueue_all(self, payloads: list[str]) -> None:
+    def enqueue_all(self, payloads: list[str], after: datetime | None = None) -> None:
         """Add tasks; those before one that is refused stay."""
-        self.collection.insert_many([{"payload": payload, "lock": LONG_AGO} for payload in payloads])
+        self.collection.insert_many([document(payload, after) for payload in payloads])
 
     def claim(self, limit: int, size: int) -> list[Delivery]:
         """Take tasks: find free ones that fit, take those that still are free, read what was taken.
@@ -146,7 +154,12 @@ class Broker(Mongo):  # type: ignore[misc]
         }
         while True:
             free = {"lock": {"$lte": self.now()}}
-            tasks = self.collection.find(free, {"size": {"$strLenBytes": "$payload"}}, sort=ORDER, limit=limit)
+            columns = {"lock": True, "size": {"$strLenBytes": "$payload"}}
+            tasks = list(self.collection.find(free, columns, sort=ORDER, limit=limit))
+            if len(tasks) == limit and tasks[-1]["lock"].year > LONG_AGO.year:  # more is due than is asked for
+                some = {"lock": {"$gt": LONG_AGO, **free["lock"]}}
+                tasks = list(self.collection.find(some, columns, sort=[("lock", ASCENDING)], limit=limit))
+            tasks.sort(key=lambda task: (task["lock"].year == LONG_AGO.year, task["lock"]))
             found: list[ObjectId] = []
             left = size
             for task in tasks:
@@ -158,10 +171,10 @@ class Broker(Mongo):  # type: ignore[misc]
                 return []
             if self.collection.update_many({"_id": {"$in": found}, **free}, [{"$set": taken}]).modified_count:
                 break  # otherwise other clusters were faster with all of them
-        tasks = self.collection.find({"_id": {"$in": found}, "lease": lease}, sort=[("_id", ASCENDING)])
+        mine = {task["_id"]: task for task in self.collection.find({"_id": {"$in": found}, "lease": lease})}
         return [
             Delivery(self.receipt(task), task["payload"], task["deliveries"], task["deliveries"] > 1 or "again" in task)
-            for task in tasks
+            for task in filter(None, map(mine.get, found))
         ]
 
     @staticmethod
@@ -187,10 +200,14 @@ class Broker(Mongo):  # type: ignore[misc]
 
     def release(self, delays: Mapping[str, float]) -> None:
         """Give tasks back, each to be taken after so many seconds; that hand-out ended in order, and is not counted."""
-        for receipt, delay in delays.items():
+        changes = []
+        for delay in set(delays.values()):
             free: Document = {"lock": later(delay) if delay > 0 else LONG_AGO, "again": True}
             free["deliveries"] = {"$subtract": ["$deliveries", 1]}
-            self.collection.update_many(self.held([receipt]), [{"$set": free}, {"$unset": "lease"}])
+            held = self.held([receipt for receipt in delays if delays[receipt] == delay])
+            changes.append(UpdateMany(held, [{"$set": free}, {"$unset": "lease"}]))
+        if changes:
+            self.collection.bulk_write(changes, ordered=False)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done."""
@@ -236,7 +253,7 @@ class Broker(Mongo):  # type: ignore[misc]
         return int(self.collection.count_documents({"lock": {"$lte": self.now()}}))
 
     def lock_size(self) -> int:
-        """Return the number of tasks that are taken, or given back with a delay."""
+        """Return the number of tasks that are taken, or not due yet."""
         return int(self.collection.count_documents({"lock": {"$gt": self.now()}}))
 
     def purge_queue(self) -> None:

@@ -9,7 +9,9 @@ SQS keeps less than the other brokers do:
 - It may take the receipt of a hand-out whose lease has run out for that of the next one, so nothing is done with such a
   receipt: by this process's clock, which starts before the server's.
 - A task may be queued twice, if the answer did not come and whoever has queued it tries again.
-- It keeps a task for at most 14 days.
+- It keeps a task for at most 14 days, and hides it for 12 hours: what is to wait for longer is queued anew by a worker,
+  with another receipt, and twice if the worker dies between that and the deletion. A delay is counted in seconds from
+  when a task is queued, and so by no clock but that of the process that queues it.
 
 Limits and behaviour are those of the API reference, https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/.
 """
@@ -21,7 +23,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from multiprocessing.connection import wait
 from sys import maxsize
 from typing import Any
@@ -32,12 +34,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django_q.brokers.aws_sqs import Sqs
 from django_q.conf import Conf
 
+from worker import messages
 from worker.delivery import MAX_DELIVERIES, Delivery
-from worker.queues import MAX_POLL, MAX_RECEIVES, OutageError, check_settings, clients, queue_name, queue_url
+from worker.messages import BATCH, MAX_BYTES
+from worker.queues import KEEP, MAX_POLL, MAX_RECEIVES, OutageError, check_settings, clients, queue_name, queue_url
 
-BATCH = 10  #: messages in a request, at most
-MAX_DELAY = 900  #: seconds, at most
-MAX_BYTES = 1_048_576  #: of a message; 256 KiB until August 2025, and still so in queues with that MaximumMessageSize
 GONE = {"InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid"}  #: codes of a lease that is lost
 
 logger = logging.getLogger("django-q")
@@ -65,6 +66,8 @@ class Broker(Sqs):  # type: ignore[misc]
         self.cluster = list_key or Conf.CLUSTER_NAME
         name = queue_name(self.cluster)
         self.leases: dict[str, float] = {}  #: when they run out, by the monotonic clock
+        self.payloads: dict[str, str] = {}  #: of what is held
+        self.keep = KEEP  #: seconds for which the queue keeps a task
         self.turn = threading.Lock()  #: of whoever gives back: a renewal after it would hide the task
         self.looked = False
         poll = Conf.SQS.get("receive_message_wait_time_seconds", 0)
@@ -98,18 +101,16 @@ class Broker(Sqs):  # type: ignore[misc]
         """The client for what may be done twice."""
         return clients(os.getpid())[0]
 
-    def send(self, payloads: list[str], delay: int = 0) -> list[str]:
+    def send(self, payloads: list[str], delay: float = 0.0, *, again: bool = False) -> list[str]:
         """Add tasks, in one request that is never repeated, and return their ids.
 
         Raises:
             OutageError: If SQS cannot take some now.
             RuntimeError: If it refuses some.
         """
-        entries: list[dict[str, Any]] = [
-            {"Id": str(number), "MessageBody": payload, "DelaySeconds": delay}
-            for number, payload in enumerate(payloads)
-        ]
-        answer = clients(os.getpid())[1].send_message_batch(QueueUrl=self.queue, Entries=entries)
+        answer = clients(os.getpid())[1].send_message_batch(
+            QueueUrl=self.queue, Entries=messages.entries(payloads, delay, again=again)
+        )
         if failures := answer.get("Failed"):
             code, message = failures[0]["Code"], failures[0].get("Message", "")
             if not failures[0]["SenderFault"]:
@@ -123,37 +124,18 @@ class Broker(Sqs):  # type: ignore[misc]
         Raises:
             ValueError: If it is larger than SQS takes.
         """
-        self.size(task)
-        delay = math.ceil((after - datetime.now(UTC)).total_seconds()) if after else 0
-        return self.send([task], max(0, min(delay, MAX_DELAY)))[0]
+        messages.size_of(task)
+        return self.send([task], messages.until(after))[0]
 
-    @staticmethod
-    def size(task: str) -> int:
-        """Return a task's size in bytes; raise a ValueError if it is larger than SQS takes."""
-        size = len(task.encode())
-        if size > MAX_BYTES:
-            raise ValueError(
-                f"The task has {size} bytes with its arguments, and SQS takes {MAX_BYTES}: pass a key, not the data."
-            )
-        return size
-
-    def enqueue_all(self, payloads: list[str]) -> None:
+    def enqueue_all(self, payloads: list[str], after: datetime | None = None) -> None:
         """Add tasks, ten in a request; those of earlier requests stay if a later one fails.
 
         Raises:
             ValueError: If one is larger than SQS takes; none is added then.
             RuntimeError: If SQS refuses some.
         """
-        batches: list[list[str]] = []
-        room = 0
-        for payload, size in [(payload, self.size(payload)) for payload in payloads]:
-            if size > room or len(batches[-1]) == BATCH:
-                batches.append([])
-                room = MAX_BYTES  # which holds for a request too
-            batches[-1].append(payload)
-            room -= size
-        for batch in batches:
-            self.send(batch)
+        for batch in list(messages.batches(payloads)):
+            self.send(batch, messages.until(after))
 
     def claim(self, limit: int, size: int) -> list[Delivery]:
         """Take tasks, ten at most, and as many as `size` holds of the largest; wait for one as long as a poll lasts."""
@@ -161,27 +143,39 @@ class Broker(Sqs):  # type: ignore[misc]
         try:
             if not self.looked:
                 self.look()
-            messages = self.client.receive_message(
+            answer = self.client.receive_message(
                 QueueUrl=self.queue,
                 MaxNumberOfMessages=min(limit, BATCH, max(1, size // MAX_BYTES)),
-                MessageSystemAttributeNames=["ApproximateReceiveCount"],
+                MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+                MessageAttributeNames=["All"],
                 VisibilityTimeout=Conf.RETRY,
                 WaitTimeSeconds=self.poll,
-            ).get("Messages", [])
+            )
         except self.client.exceptions.QueueDoesNotExist:
             queue_url.cache_clear()  # somebody has deleted it, or a server for tests was started anew
             self.queue = self.get_queue()
             raise
-        self.leases.update(dict.fromkeys((message["ReceiptHandle"] for message in messages), asked + Conf.RETRY))
-        counts = [int(message["Attributes"]["ApproximateReceiveCount"]) for message in messages]
-        return [
-            Delivery(message["ReceiptHandle"], message["Body"], count, count > 1)
-            for message, count in zip(messages, counts, strict=True)
-        ]
+        found = {message["ReceiptHandle"]: message for message in answer.get("Messages", [])}
+        self.leases.update(dict.fromkeys(found, asked + Conf.RETRY))
+        self.payloads.update({receipt: message["Body"] for receipt, message in found.items()})
+        left = {receipt: messages.time_left(message, answer) for receipt, message in found.items()}
+        for receipt, message in found.items():
+            if left[receipt] > 0:
+                self.keep_on(receipt, left[receipt], messages.delay_of(message) - left[receipt])
+        return [messages.delivery(message) for receipt, message in found.items() if left[receipt] <= 0]
+
+    def keep_on(self, receipt: str, delay: float, waited: float) -> None:
+        """Hide again what is not due; what its queue would forget meanwhile is queued anew."""
+        if waited + min(delay, messages.MAX_HIDDEN) + messages.MAX_HIDDEN < self.keep:
+            self.hide([receipt], min(delay, messages.MAX_HIDDEN))
+        else:
+            self.queue_anew(receipt, delay, again=False)
 
     def look(self) -> None:
         """Log that somebody's own redrive policy takes tasks away unseen; no error: its owner has asked for it."""
-        receives = int(json.loads(self.attributes().get("RedrivePolicy", "{}")).get("maxReceiveCount", MAX_RECEIVES))
+        attributes = self.attributes()
+        self.keep = int(attributes.get("MessageRetentionPeriod", KEEP))
+        receives = int(json.loads(attributes.get("RedrivePolicy", "{}")).get("maxReceiveCount", MAX_RECEIVES))
         if receives <= MAX_DELIVERIES:
             warning = "The redrive policy of the queue %s sets a task aside after %s hand-outs, unrecorded: make its "
             logger.warning(f"{warning}maxReceiveCount higher than %s.", self.list_key, receives, MAX_DELIVERIES)
@@ -204,11 +198,26 @@ class Broker(Sqs):  # type: ignore[misc]
 
     def release(self, delays: Mapping[str, float]) -> None:
         """Give tasks back, each to be taken after so many seconds, rounded up to whole ones."""
+        whole = {receipt: max(0, math.ceil(delay)) for receipt, delay in delays.items()}
+        for delay in set(whole.values()):
+            receipts = [receipt for receipt in whole if whole[receipt] == delay]
+            if delay <= messages.MAX_HIDDEN:
+                self.hide(receipts, delay)
+            else:
+                for receipt in receipts:
+                    self.queue_anew(receipt, delay, again=True)
+
+    def hide(self, receipts: list[str], delay: float) -> None:
+        """Give tasks back that SQS can hide for so many seconds."""
         with self.turn:
-            for hidden in {math.ceil(delay) for delay in delays.values()}:
-                receipts = [receipt for receipt, delay in delays.items() if math.ceil(delay) == hidden]
-                self.in_batches(self.client.change_message_visibility_batch, receipts, VisibilityTimeout=hidden)
-            self.forget(delays)
+            self.in_batches(self.client.change_message_visibility_batch, receipts, VisibilityTimeout=math.ceil(delay))
+            self.forget(receipts)
+
+    def queue_anew(self, receipt: str, delay: float, *, again: bool) -> None:
+        """Give a task back that SQS cannot hide for so long, unless it is another's by now."""
+        if self.leases.get(receipt, 0.0) > time.monotonic():
+            self.send([self.payloads[receipt]], delay, again=again)
+            self.acknowledge_all([receipt])
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done."""
@@ -220,6 +229,7 @@ class Broker(Sqs):  # type: ignore[misc]
         """Hold tasks no longer."""
         for receipt in receipts:
             self.leases.pop(receipt, None)
+            self.payloads.pop(receipt, None)
 
     def in_batches(self, action: Callable[..., Any], receipts: Iterable[str], **more: Any) -> set[str]:
         """Send a request for each ten receipts that are not late, and return those for which it was in vain.
@@ -271,8 +281,9 @@ class Broker(Sqs):  # type: ignore[misc]
         return int(self.attributes()["ApproximateNumberOfMessages"])
 
     def lock_size(self) -> int:
-        """Return the number of tasks that are taken, or given back with a delay, about."""
-        return int(self.attributes()["ApproximateNumberOfMessagesNotVisible"])
+        """Return the number of tasks that are taken, or not due yet, about."""
+        attributes = self.attributes()
+        return sum(int(attributes[f"ApproximateNumberOfMessages{kind}"]) for kind in ("NotVisible", "Delayed"))
 
     def purge_queue(self) -> None:
         """Remove all tasks, within a minute."""
