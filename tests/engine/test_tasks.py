@@ -66,6 +66,16 @@ def refuses(exception: Any, result: Any) -> float:
     return 1.0
 
 
+nameless = lambda: 1  # noqa: E731 (it is to be one)
+
+
+class Some:
+    """Has a function."""
+
+    def function(self) -> None:
+        """Do nothing."""
+
+
 @pytest.fixture
 def idle(db: None, settings: Settings) -> Iterator[Any]:
     """Provide the broker of a queue that nobody serves, `idle`, which is empty again afterwards."""
@@ -88,7 +98,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return f"{len(packages)}"
 
     broker = SimpleNamespace(list_key="memory", enqueue=enqueue, can_peek=True)
-    broker.enqueue_all = lambda payloads: list(map(enqueue, payloads))
+    broker.enqueue_all = lambda payloads, after: list(map(enqueue, payloads))
     for module in ("worker.tasks", "worker.enqueue", "django_q.tasks"):
         monkeypatch.setattr(f"{module}.get_broker", lambda name=None: broker)
     return packages
@@ -156,6 +166,8 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         "run_after must be an aware datetime.",
     ),
     "a lambda in a function": (lambda: task(lambda: 1), "Task function must be defined at a module level."),
+    "a lambda": (lambda: task(nameless), "Task function must be defined at a module level."),
+    "a function of a class": (lambda: task(Some.function), "Task function must be defined at a module level."),
     "a builtin": (lambda: task(any), "Task function must be defined at a module level."),
     "a method": (lambda: task(default_task_backend.get_result), "Task function must be defined at a module level."),
     "a class": (lambda: task(dict), "Task function must be defined at a module level."),

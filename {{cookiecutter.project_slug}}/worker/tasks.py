@@ -190,6 +190,8 @@ class Backend(BaseTaskBackend):
             hint = did_you_mean(str(task.queue_name), known)
             raise InvalidTask(f"Queue '{task.queue_name}' is not valid for backend. {hint}")
         super().validate_task(task)
+        if task.func.__qualname__ != task.func.__name__ or task.func.__name__ == "<lambda>":  # of a class, say
+            raise InvalidTask("Task function must be defined at a module level.")
 
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> Any:
         """Queue a task: with orm within the transaction under way, elsewhere at once.

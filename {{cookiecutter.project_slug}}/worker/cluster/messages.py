@@ -17,6 +17,7 @@ to be told again, or "").
 """
 
 from dataclasses import dataclass
+from functools import cache
 from socket import gethostname
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,7 @@ class Outcome:
     attempts: int = 1
 
 
+@cache
 def worker_id(pid: int) -> str:
     """Return what a worker is called in what is kept of a failure."""
     return f"{gethostname()}:{pid}"
