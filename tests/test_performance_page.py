@@ -75,6 +75,8 @@ def test_a_table_that_says_something_else_is_noticed() -> None:
 def test_a_table_that_was_taken_alone_says_when_and_the_others_stay_as_they_were() -> None:
     whole = report.kept()
     whole.parts.clear()
+    for name in (*report.TASKED, *report.LATE):
+        whole.figures.pop(name, None)
     figures: report.Figures = {name: {"ours-redis": [2000.0] * 3, "threadmill": [500.0] * 3} for name in report.TASKED}
     versions = whole.versions | {"Redis": "8.4.0"}
     first = report.Seen("2026-12-01", 3, 2, [10], versions, figures, {}, "1a2b3c4")
@@ -97,6 +99,7 @@ def test_a_table_that_was_taken_alone_says_when_and_the_others_stay_as_they_were
 
 def test_a_table_that_is_taken_again_keeps_nothing_of_the_former_run() -> None:
     whole = report.kept()
+    whole.parts.clear()
     whole.late["work"] = ["huey"]
     part = report.Seen("2026-12-01", 1, 2, [10], {}, {"work": {"ours-redis": [1.0]}, "drain": {}}, {"one": ["huey"]})
     seen = report.merged(whole, part)
