@@ -352,3 +352,19 @@ def test_a_router_that_keeps_the_queue_elsewhere_is_named(settings: Settings) ->
     settings.DATABASE_ROUTERS = [Mock(spec=["allow_migrate"], allow_migrate=Mock(return_value=False))]
     with pytest.raises(ImproperlyConfigured, match="a router keeps the queue's table out of it"):
         module.Broker.check_settings()
+
+
+@postgresql
+@pytest.mark.parametrize("lock", ["epoch", "2999-01-01"], ids=["waiting", "not due"])
+def test_a_claim_reads_no_more_than_it_takes_however_many_there_are(lock: str, brokers: Brokers) -> None:
+    (broker,) = brokers()
+    rows = "INSERT INTO django_q_ormq (key, payload, lock) SELECT %s, 'x', %s FROM generate_series(1, 100000)"
+    which = {"key": broker.list_key, "used": module.USED, "free": module.FREE, "limit": 100, "size": PLENTY}
+    with transaction.atomic(using=Conf.ORM), database().cursor() as cursor:
+        cursor.execute(rows, [broker.list_key, lock])
+        cursor.execute("ANALYZE django_q_ormq")
+        cursor.execute(f"EXPLAIN {module.CLAIM}", {**which, "lease": timedelta(minutes=1)})
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+        transaction.set_rollback(True, using=Conf.ORM)
+    assert "worker_queue" in plan
+    assert "Seq Scan on django_q_ormq" not in plan, plan

@@ -7,20 +7,21 @@ SELECT id, pg_notify(%s, '') FROM task
 """
 
 # What is due comes before what waits, each in order, past what other clusters are taking at this moment, and in one
-# round trip. If there is nothing, the one row that comes tells in how many seconds there may be something.
+# round trip. The limit of both is a number: of another one PostgreSQL assumes that it is large, and sorts all.
+# If there is nothing, the one row that comes tells in how many seconds there may be something.
 CLAIM = """
 WITH due AS (SELECT id, lock, octet_length(payload) AS size FROM django_q_ormq
              WHERE key = %(key)s AND lock > %(used)s AND lock <= statement_timestamp()
              ORDER BY lock, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED),
      waiting AS (SELECT id, lock, octet_length(payload) AS size FROM django_q_ormq
                  WHERE key = %(key)s AND lock <= %(used)s
-                 ORDER BY lock, id LIMIT %(limit)s - (SELECT count(*) FROM due) FOR UPDATE SKIP LOCKED),
+                 ORDER BY lock, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED),
      reach AS (SELECT id, lock, sum(size) OVER queue AS size, row_number() OVER queue AS place
                FROM (TABLE due UNION ALL TABLE waiting) AS free
                WINDOW queue AS (ORDER BY lock <= %(used)s, lock, id)),
      taken AS (UPDATE django_q_ormq AS task
                SET lock = date_trunc('milliseconds', statement_timestamp() + %(lease)s) + '1 us'
-               FROM reach WHERE task.id = reach.id AND (reach.size <= %(size)s OR place = 1)
+               FROM reach WHERE task.id = reach.id AND place <= %(limit)s AND (reach.size <= %(size)s OR place = 1)
                RETURNING task.id, task.payload, task.lock, reach.lock AS former, place),
      counted AS (INSERT INTO worker_lapse (task, times) SELECT id, 1 FROM taken
                  WHERE former > %(used)s AND former <> date_trunc('milliseconds', former)
