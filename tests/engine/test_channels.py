@@ -1,5 +1,6 @@
 """Messages between processes: whole or not at all, of any size, whoever is killed."""
 
+import io
 import os
 import signal
 import threading
@@ -34,6 +35,21 @@ def test_messages_of_any_size_arrive_whole_and_in_order(size: int, ends: Ends) -
         assert ours.send(message)
     reader.join()
     assert got == messages
+
+
+def test_a_message_is_written_whole_though_a_write_is_cut_short(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = ends
+    monkeypatch.setattr("worker.cluster.channels._file", lambda: Short(os.memfd_create("message"), "wb"))
+    assert ours.send(("x" * INLINE * 2,))
+    assert theirs.receive() == ("x" * INLINE * 2,)
+
+
+class Short(io.FileIO):
+    """A file that takes a part of what it is given, as the system does at a limit."""
+
+    def write(self, data: Any) -> int:
+        """Take as much as it likes."""
+        return super().write(data[:50_000])
 
 
 def test_nobody_waits_who_does_not_want_to(ends: Ends) -> None:

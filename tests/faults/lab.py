@@ -505,6 +505,16 @@ class Lab:
             holder.end()
 
     @contextmanager
+    def locked_row(self, name: str) -> Iterator[None]:
+        """Let another session of the database hold the result of a task."""
+        holder = Driver(self, "holder-of-a-row")
+        try:
+            holder.call("lock_row", name=name)
+            yield
+        finally:
+            holder.end()
+
+    @contextmanager
     def slow(self, table: str, seconds: int) -> Iterator[None]:
         """Let each statement that inserts into a table of PostgreSQL take so many seconds."""
         self.call("slow_down", table=table, seconds=seconds)

@@ -44,3 +44,20 @@ def test_schedules_that_somebody_locks_leave_a_worker_to_tasks(lab: Lab) -> None
     lab.wait(lambda: names <= lab.starts().keys(), "the tasks of the schedules", cluster)
     assert {lab.starts()[name] for name in names} == {1}, lab.report()
     cluster.stop_in_time()
+
+
+@pytest.mark.full
+@each_broker(3, without={"sqs", "mongodb"})
+def test_a_row_that_somebody_locks_is_saved_later_and_holds_up_no_other(lab: Lab) -> None:
+    cluster = lab.start(max_attempts=9)
+    lab.enqueue("fail_twice", ("locked",), task_name="locked")
+    lab.wait(lambda: [row for row in lab.failed() if row["name"] == "locked"], "the first failure", cluster)
+    with lab.locked_row("locked"):
+        lab.wait(lambda: "somebody has locked their rows" in cluster.whole_log(), "a line", cluster)
+        begun = time.monotonic()
+        keys = lab.enqueue_many("task", 40)
+        lab.wait(lambda: keys <= lab.succeeded().keys(), "the results of the others", cluster)
+        assert time.monotonic() - begun < 8, lab.report()
+    lab.wait_done({"locked"}, cluster)
+    assert lab.starts()["locked"] == 3, lab.report()
+    cluster.stop_in_time()

@@ -64,6 +64,22 @@ def test_a_cluster_that_comes_back_first_does_not_take_what_another_has_done(lab
     assert idle.whole_log().count("answers again") <= 1, lab.report()
 
 
+@each_broker(3, full=True, without={"sqs", "mongodb"})
+def test_a_frozen_database_is_one_that_is_away(lab: Lab) -> None:
+    cluster = lab.start()
+    keys = lab.enqueue_many("task", 40, 0.3)
+    lab.wait(lambda: len(lab.ends()) >= 3, "the end of some tasks", cluster)
+    lab.links["database"].freeze()
+    begun = time.monotonic()
+    lab.deadline = 100
+    lab.wait(lambda: time.monotonic() - begun > 75, "a minute and a half", cluster)
+    lab.links["database"].thaw()
+    lab.wait_done(keys, cluster)
+    assert lab.starts() == dict.fromkeys(keys, 1), lab.report()
+    assert "Could not" in cluster.whole_log() or "does not answer" in cluster.whole_log(), lab.report()
+    cluster.stop_in_time()
+
+
 @each_broker(3, full=True)
 def test_the_database_goes_away_for_a_minute(lab: Lab) -> None:
     go_through(lab, "database", LONG)

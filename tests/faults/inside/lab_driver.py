@@ -289,6 +289,12 @@ def end_waiting() -> None:
         )
 
 
+def lock_row(name: str) -> None:
+    """Hold the result of a task until this process ends."""
+    connection.set_autocommit(False)
+    assert Task.objects.select_for_update().get(name=name)
+
+
 def slow_down(table: str, seconds: int) -> None:
     """Let each statement that inserts into a table take so many seconds, 0 for no longer."""
     with connection.cursor() as cursor:

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 
@@ -206,6 +207,52 @@ def leave_a_thread(key: str) -> str:
     threading.Thread(target=time.sleep, args=(600,)).start()
     note("end", key)
     return key
+
+
+KEPT: list[int] = []  #: descriptors that a task has leaked
+
+
+def leak_descriptors(key: str) -> str:
+    """Leave no descriptor to what comes after."""
+    note("start", key)
+    note("end", key)
+    with suppress(OSError):
+        while True:
+            KEPT.append(os.open(os.devnull, os.O_RDONLY))
+    return key
+
+
+def spoil_pickle(key: str) -> str:
+    """Let nothing be unpickled any more."""
+    import pickle
+
+    def refuse(*args: Any, **options: Any) -> NoReturn:
+        raise RuntimeError("pickle is spoilt")
+
+    note("start", key)
+    pickle.loads = refuse
+    note("end", key)
+    return key
+
+
+def write_everywhere(key: str) -> str:
+    """Write to all descriptors."""
+    note("start", key)
+    note("end", key)
+    for descriptor in range(3, 64):
+        with suppress(OSError):
+            os.write(descriptor, b"garbage")
+    return key
+
+
+def allow_small_files_only(key: str) -> str:
+    """Let writes be cut short."""
+    import resource
+
+    note("start", key)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    note("end", key)
+    return key.ljust(200_000)
 
 
 # Hooks. They get the row of a task, or what would be one, whose name is the key in the ledger.

@@ -115,15 +115,15 @@ def queue_next(task: Task, row: Row) -> None:
     Its id follows from this one's, so that it runs once though it may be queued twice.
     """
     identity = hashlib.blake2b(row.id.encode(), digest_size=16).hexdigest()
-    collector = Collector(Conf.CLUSTER_NAME)
+    collector, queued = Collector(Conf.CLUSTER_NAME), []
     try:
         link = task["chain"][0]
         async_chain(list(task["chain"]), task.get("group"), task.get("cached"), task.get("sync"), collector)
-        queued = [packages.opened(payload) | {"id": identity, "once": True} for payload in collector.payloads]
+        queued += [packages.opened(payload) | {"id": identity, "once": True} for payload in collector.payloads]
         for package in queued:
             get_broker(package.get("cluster")).enqueue(SignedPackage.dumps(package))
     except Exception as error:  # of a link that is none, or whatever receivers of pre_enqueue raise
-        if may_pass(error):
+        if queued and may_pass(error):  # of the broker: no other server was asked
             raise
         reason = f"The link after {row.name} cannot be queued: {brief(error)}"
         logger.error("%s", reason)

@@ -52,9 +52,9 @@ class Board:
 
     def begin(self, seat: int, limit: float) -> None:
         """Note when a worker must have ended what it does, or that it is IDLE."""
-        at = self._at(seat, LIMIT)
-        self._numbers[at] = limit
-        self._numbers[at + TELLS] = 0.0
+        self._numbers[self._at(seat, LIMIT)] = limit
+        if limit == IDLE:
+            self._numbers[self._at(seat, TELLS)] = 0.0
 
     def call(self, seat: int, name: str) -> None:
         """Note the name of what a worker does."""
@@ -92,7 +92,7 @@ class Board:
         return self._memory[begin : begin + NAME].rstrip(b"\0").decode(errors="replace")
 
     def count(self, seat: int, field: int) -> None:
-        """Count a message that the worker has TAKEN, or that was SENT to it, or that its hooks are called (TELLS)."""
+        """Count a message that the worker has TAKEN, or that was SENT to it, or that a user's code is called (TELLS)."""
         self._numbers[self._at(seat, field)] += 1
 
     def uncount(self, seat: int) -> None:
@@ -100,7 +100,7 @@ class Board:
         self._numbers[self._at(seat, SENT)] -= 1
 
     def tells(self, seat: int) -> bool:
-        """Say whether the worker has come to the hook of what it was told to do."""
+        """Say whether the worker has come to the user's code, as a task or a hook, of what it was told to do."""
         return self._numbers[self._at(seat, TELLS)] > 0
 
     def taken(self, seat: int) -> int:

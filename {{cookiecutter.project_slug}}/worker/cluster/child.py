@@ -17,6 +17,7 @@ from multiprocessing.process import current_process
 from types import SimpleNamespace
 from typing import Any
 
+from django.core.signing import BadSignature
 from django.db import DatabaseError, close_old_connections, connections
 from django.db.models.signals import post_save
 from django.utils import timezone
@@ -110,6 +111,7 @@ class Child:
                 if self.task is None:
                     raise
                 self.fail(self.task, error)
+                self.leaving = isinstance(error, OSError | MemoryError)  # what has left no room for this result
             else:
                 return
 
@@ -138,7 +140,10 @@ class Child:
             self.board.count(self.seat, TAKEN)
             self.message = message
             if task := self.take(*message):
+                self.board.count(self.seat, TELLS)
                 return task
+            if self.leaving:
+                return "STOP"
 
     def take(
         self, does: str, ticket: int, payload: str, count: int, again: bool, queued_as: str, extra: tuple[Any, ...]
@@ -171,7 +176,7 @@ class Child:
         return None
 
     def tells(self) -> None:
-        """Note that a user's hooks and receivers come."""
+        """Note that a user's hooks and receivers come; get() notes the same of tasks."""
         if self.message[0] == SCHEDULE:  # which may have waited for servers as long as they needed
             self.begin(Conf.TIMEOUT or -1)
         self.board.count(self.seat, TELLS)
@@ -211,6 +216,9 @@ class Child:
         except BaseException as error:  # whatever unpickling raises
             if self.task:
                 self.fail(self.task, error)
+            elif self.board.taken(self.seat) > 1 and not isinstance(error, BadSignature):
+                logger.warning("A task cannot be read (%s): a fresh worker is to try it", brief(error))
+                self.leaving = True  # an earlier task may have spoilt this process
             else:
                 reason = f"The task cannot be read: {brief(error)}"
                 row = packages.set_aside(payload, reason)

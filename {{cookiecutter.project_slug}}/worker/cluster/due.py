@@ -27,7 +27,7 @@ from django_q.tasks import async_task
 from worker import allowed
 from worker.cluster.overlap import Noting, goes_on, note
 from worker.cluster.packages import instance, pack, table
-from worker.cluster.results import patiently
+from worker.cluster.rows import patiently
 from worker.cluster.schedules import due
 from worker.delivery import Leasing, brief
 from worker.health import may_pass

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 AHEAD = 1.0  #: seconds of the workers' work to fetch ahead: if the cluster is killed, this much waits for its leases
 LEAST_AHEAD = 5  #: tasks for each worker to fetch ahead, however long it is at one
 MOST = 500  #: tasks that may run or be done, and not be reported as saved: what a `kill -9` may have run twice
+MOST_LATER = 5000  #: that wait for a server, and beside which others run
 #: of what waits here, and of results that are not saved yet: a hundred of 300 kB, half of what an idle cluster takes
 MOST_BYTES = 32 << 20
 IDLE = 30.0  #: seconds after which an empty queue is looked at even if nothing has announced a task
@@ -112,7 +113,8 @@ class Leases:
             ahead, waiting = self.ahead(), len(agent.waiting)
             if ahead - waiting < min(Conf.BULK, ahead // 2):  # too few to be worth a request
                 return 0, 0
-            limit = min(Conf.BULK, ahead - waiting, MOST + Conf.QUEUE_LIMIT - len(agent.held))
+            pausing = min(len(agent.later), MOST_LATER)
+            limit = min(Conf.BULK, ahead - waiting, MOST + Conf.QUEUE_LIMIT - len(agent.held) + pausing)
             return limit, MOST_BYTES - agent.waiting_bytes - agent.unsaved_bytes
 
     def ahead(self) -> int:

@@ -43,6 +43,7 @@ class Held:
     again: bool = False  #: whether something may be saved of it
     extra: tuple[Any, ...] = ()  #: what else a worker must know
     deaths: int = 0  #: of workers that had it, but for those in its own run
+    tries: int = 0  #: that failed for want of a server
     part: tuple[Any, ...] | None = None  #: what is to GATHER once all that comes after it is done
     suspect: bool = False  #: clusters died while they held it, so it is run when nothing else is
     next_try: float | None = None  #: when its next attempt is, once one has failed

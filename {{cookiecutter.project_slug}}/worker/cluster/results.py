@@ -8,13 +8,14 @@ is set aside.
 import logging
 import queue
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from itertools import chain, cycle
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from django.db import close_old_connections, connections, transaction
+from django.db import close_old_connections, connections
 from django.db.models import F
 from django_q.conf import Conf
 from picklefield.fields import PickledObject
@@ -23,8 +24,8 @@ from worker.cluster import failures
 from worker.cluster.board import RESULTS
 from worker.cluster.failures import Failed
 from worker.cluster.messages import AFTER, GATHER, RESULT, WAIT, Held, Outcome, size_of
-from worker.cluster.packages import PART, Row, moment, set_aside, table
-from worker.cluster.rows import among, insert
+from worker.cluster.packages import Row, moment, set_aside, table
+from worker.cluster.rows import LOCKED_FOR, among, insert, may_be_taken_later, patiently, prune
 from worker.delivery import brief
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ LINGER = 0.02  #: seconds of that: a row of a hundred costs a third of one of tw
 PRUNE_EVERY = 5.0  #: seconds between two looks at `save_limit`
 REFUSALS = 3  #: answers of a server that is there, after which what it refuses is at fault: it may be changing places
 LONGEST_PAUSE = 5.0  #: seconds between two tries while a server is away
-LOCKED_FOR = 10  #: seconds for which somebody else's lock is waited for before that is said
+BRIEFLY = 0.1  #: seconds of that once it was waited for, to find out which row is locked
+ASIDE = 10.0  #: seconds until what the database does not take now is tried again
 ANSWER = 30.0  #: seconds in which the database's driver answers, or says that it cannot
 
 logger = logging.getLogger("django-q")
@@ -52,11 +54,14 @@ class Results:
         self.is_busy = False
         self.pruned = time.monotonic()
         self.has_saved = False  #: since it last pruned
-        self.to_prune: set[tuple[str, Any]] = set()
+        self.unsaved: dict[int, str] = {}  #: the tickets of a batch that could not be saved now, and why
+        self.aside: deque[tuple[float, tuple[Any, ...]]] = deque()  #: when to try again, and what
 
     def run(self) -> None:
         """Work for as long as the agent does."""
         while True:
+            if due := self.due():
+                self.settle(due, BRIEFLY)
             batch = self.gather()
             if batch:
                 self.settle(batch)
@@ -78,9 +83,16 @@ class Results:
         self.is_busy = len(batch) >= BUSY
         return batch
 
+    def due(self) -> list[tuple[Any, ...]]:
+        """Return the replies that were put aside a while ago."""
+        due = []
+        while self.aside and self.aside[0][0] < time.monotonic():
+            due.append(self.aside.popleft()[1])
+        return due
+
     # What becomes of what workers answer
 
-    def settle(self, batch: list[tuple[Any, ...]]) -> None:
+    def settle(self, batch: list[tuple[Any, ...]], locked_for: float = LOCKED_FOR) -> None:
         """Save results, then let happen what comes after, or tell the broker; then let go of what is done."""
         outcomes: dict[int, Outcome] = {}
         ended: list[Held] = []
@@ -99,7 +111,14 @@ class Results:
                 self.agent.try_again(held)
             else:
                 ended.append(held)
-        self.save([outcome for outcome in outcomes.values() if outcome.save])
+        self.unsaved = {}
+        self.save([outcome for outcome in outcomes.values() if outcome.save], locked_for)
+        if self.unsaved:
+            what = f"Could not save {len(self.unsaved)} results ({next(iter(self.unsaved.values()))})"
+            logger.error("%s; next try in %.0f s", what, ASIDE)
+            self.aside.extend((time.monotonic() + ASIDE, reply) for reply in batch if reply[1] in self.unsaved)
+            batch = [reply for reply in batch if reply[1] not in self.unsaved]
+            outcomes = {ticket: outcome for ticket, outcome in outcomes.items() if ticket not in self.unsaved}
         for outcome in outcomes.values():
             held = outcome.held
             tell(outcome)
@@ -143,6 +162,7 @@ class Results:
                 close_old_connections()
                 return action()
             except Exception as error:  # each driver and client has exceptions of its own
+                self.agent.board.expect(RESULTS, ANSWER)
                 try:
                     connections[self.alias].close()
                     ask()
@@ -150,8 +170,8 @@ class Results:
                     logger.error("Could not %s (%s); next try in %.0f s", what, brief(silence), pause)
                 else:
                     refused += 1
-                    if refused == REFUSALS:
-                        raise error from None
+                    if refused == REFUSALS or (ask == self.ask_database and may_be_taken_later(error)):
+                        raise error from error.__cause__  # which knows its code
                     time.sleep(0.2)
                     continue
             refused = 0
@@ -169,51 +189,62 @@ class Results:
 
     # What is saved
 
-    def save(self, outcomes: list[Outcome]) -> None:
-        """Save results, and count their attempts; one that the database refuses is set aside, with its payload."""
+    def save(self, outcomes: list[Outcome], locked_for: float) -> None:
+        """Save results, and count their attempts; of one that the database refuses, its payload and the reason.
+
+        What the database does not take now, or never takes, is noted as unsaved.
+        """
         kept: dict[str, Outcome] = {}
         for outcome in outcomes:
             if outcome.row.id not in kept or not kept[outcome.row.id].row.success:
                 kept[outcome.row.id] = outcome
         some = list(kept.values())
         try:
-            self.persevere("save results", self.ask_database, lambda: self.write(some))
+            self.persevere("save results", self.ask_database, lambda: self.write(some, locked_for))
         except Exception as error:
             if middle := len(some) // 2:  # find out which of them it is
-                self.save(some[:middle])
-                self.save(some[middle:])
-                return
-            (outcome,) = some
-            row = outcome.row
-            logger.exception("The database refuses the result of %s", row.name)
-            reason = f"The result of {row.name} cannot be saved: {brief(error)}"
-            stub = set_aside(outcome.held.payload, reason)._replace(id=row.id, stopped=row.stopped)
-            outcome.next_try = outcome.failure = None
-            self.insist(outcome, stub)
-
-    def insist(self, outcome: Outcome, stub: Row) -> None:
-        """Save what stands for a row; if the database refuses that as well it may be full, or the payload too large."""
-        for row in chain([stub], cycle([outcome.row, stub, stub._replace(args=None, kwargs=None)])):
-            try:
-                candidate = replace(outcome, row=row)
-                self.persevere("save results", self.ask_database, lambda candidate=candidate: self.write([candidate]))  # type: ignore[misc]
-            except Exception as error:
-                logger.error("Could not save results (%s); next try in %.0f s", brief(error), LONGEST_PAUSE)
-                self.agent.board.expect(RESULTS, LONGEST_PAUSE + ANSWER)
-                time.sleep(LONGEST_PAUSE)
+                self.save(some[:middle], BRIEFLY)
+                self.save(some[middle:], BRIEFLY)
+            elif may_be_taken_later(error):
+                self.unsaved[some[0].held.ticket] = brief(error)
             else:
+                self.save_stub(some[0], error)
+
+    def save_stub(self, outcome: Outcome, error: Exception) -> None:
+        """Save what stands for a row that the database refuses; perhaps without the payload, which may be too large."""
+        row, ticket = outcome.row, outcome.held.ticket
+        logger.error("The database refuses the result of %s", row.name, exc_info=error)
+        reason = f"The result of {row.name} cannot be saved: {brief(error)}"
+        stub = set_aside(outcome.held.payload, reason)._replace(id=row.id, stopped=row.stopped)
+        for candidate in (stub, stub._replace(args=None, kwargs=None)):
+            other = replace(outcome, row=candidate, next_try=None, failure=None)
+            try:
+                self.persevere("save results", self.ask_database, lambda other=other: self.write([other], BRIEFLY))  # type: ignore[misc]
+            except Exception as refusal:
+                self.unsaved[ticket] = brief(refusal)
+            else:
+                outcome.next_try = outcome.failure = None
                 return
 
-    def write(self, outcomes: list[Outcome]) -> None:
+    def write(self, outcomes: list[Outcome], locked_for: float) -> None:
         """Write rows, new ones and those of tasks that were tried before, in one transaction."""
+        for outcome in outcomes:
+            self.unsaved.pop(outcome.held.ticket, None)
         if not outcomes:
             return
-        rows = [outcome.row for outcome in outcomes]
-        with patiently(self.alias):
+        with patiently(self.alias, locked_for):
+            rows = [outcome.row for outcome in outcomes]
             known = table().filter(id__in=among([row.id for row in rows], self.alias))
             before = {
                 key: (success, tried) for key, success, tried in known.values_list("id", "success", "attempt_count")
             }
+            if before and connections[self.alias].features.has_select_for_update_skip_locked:
+                free = set(known.select_for_update(skip_locked=True).values_list("id", flat=True))
+                locked = {key for key, (success, _) in before.items() if not success} - free
+                why = "somebody has locked their rows"
+                self.unsaved |= {each.held.ticket: why for each in outcomes if each.row.id in locked}
+                outcomes = [each for each in outcomes if each.row.id not in locked]
+                rows = [outcome.row for outcome in outcomes]
             insert([row for row in rows if row.id not in before], self.alias)
             written = [each for each in outcomes if each.row.id not in before or not before[each.row.id][0]]
             again = [each for each in written if each.row.id in before]
@@ -226,8 +257,6 @@ class Results:
             failures.end([each.row.id for each in again if not each.failure], self.alias)
         self.has_saved = True
         self.agent.schedules.ceiling.saved += len(rows) - len(again)
-        if Conf.SAVE_LIMIT_PER:
-            self.to_prune |= {(Conf.SAVE_LIMIT_PER, getattr(row, Conf.SAVE_LIMIT_PER)) for row in rows}
         for outcome in outcomes:
             outcome.attempts = before[outcome.row.id][1] + 1 if outcome.row.id in before else 1
 
@@ -236,20 +265,10 @@ class Results:
         self.pruned, self.has_saved = time.monotonic(), False
         if Conf.SAVE_LIMIT <= 0:
             return
-        filters = [dict([pair]) for pair in self.to_prune] if Conf.SAVE_LIMIT_PER else [{}]
-        self.to_prune.clear()
-        for criteria in filters:
-            kept = table().filter(success=True, **criteria).exclude(hook=PART).order_by("-stopped")
-
-            def prune(kept: Any = kept) -> None:
-                while surplus := list(kept.values_list("pk", flat=True)[Conf.SAVE_LIMIT :][:1000]):
-                    # As delete(), which would read the rows, and unpickle them, if somebody listens for deletions.
-                    table().filter(pk__in=surplus)._raw_delete(self.alias)  # noqa: SLF001
-
-            try:
-                self.persevere("prune results", self.ask_database, prune)
-            except Exception:
-                logger.exception("The database refuses to prune results")
+        try:
+            self.persevere("prune results", self.ask_database, partial(prune, self.alias))
+        except Exception:
+            logger.exception("The database refuses to prune results")
 
 
 def receipts(tasks: list[Held]) -> list[str]:
@@ -272,13 +291,3 @@ def tell(outcome: Outcome) -> None:
     if failure:
         reason += f"; {failures.stage(failure.attempts, failure.max_attempts, failure.next_try)}"
     logger.error("Failed '%s' (%s) - %s%s", row.func, row.name, reason, details and f"\n{details}")
-
-
-@contextmanager
-def patiently(using: str) -> Iterator[None]:
-    """Begin a transaction that fails if somebody locks the table for long: so it is said, and tried again."""
-    with transaction.atomic(using):
-        if connections[using].vendor == "postgresql":
-            with connections[using].cursor() as cursor:
-                cursor.execute(f"SET LOCAL lock_timeout = '{LOCKED_FOR}s'")
-        yield

@@ -31,7 +31,7 @@ from worker.cluster import agent, child
 from worker.cluster.board import IDLE, LIMIT, SCHEDULES, SINCE, TAKEN, TELLS, THREADS, Board
 from worker.cluster.channels import Channel, pair
 from worker.cluster.forks import fork, how_ended, room_for_files, say
-from worker.cluster.hand_out import CUT_OFF
+from worker.cluster.hand_out import CUT_OFF, OUT_OF_TIME
 from worker.conf import setting
 from worker.heartbeat import Heartbeat
 
@@ -40,7 +40,6 @@ LATE_AFTER = 10.0  #: seconds of that after which probes are told
 UNFIT = 10  #: workers in a row that end without a task, after which probes are told
 HAND_BACK = 5.0  #: seconds beyond Q_GRACE that the agent gets to save and to give back; platforms grant five
 LOOK_EVERY = 1.0  #: seconds
-OUT_OF_TIME = "Task exceeded maximum timeout value, and its worker was killed"
 NOT_TAKEN = "The worker did not take its task, and was killed"
 
 

@@ -1,0 +1,249 @@
+"""The agent: what becomes of what cannot be saved, read or done now, and of a server that does not answer."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+from uuid import uuid4
+
+import pytest
+from django.db import OperationalError
+from django.utils import timezone
+from django_q import signals
+from django_q.conf import Conf
+from django_q.models import Task as Model
+from worker.cluster import after, packages, rows
+from worker.cluster.agent import AGAIN, CUT_AFTER, LONGEST, Agent
+from worker.cluster.board import RESULTS, THREADS, Board
+from worker.cluster.channels import Channel, pair
+from worker.cluster.hand_out import OUT_OF_TIME, TRIES, Seat
+from worker.cluster.messages import AFTER, RESULT, RUN, Outcome
+from worker.cluster.results import Results
+
+pytestmark = pytest.mark.django_db
+Reply = tuple[Any, ...]
+
+
+@pytest.fixture
+def control() -> Iterator[Channel]:
+    """Provide the supervisor's channel, and close what it leads to."""
+    ours, theirs = pair()
+    yield theirs
+    ours.close()
+    theirs.close()
+
+
+@pytest.fixture
+def agent(control: Channel) -> Iterator[Agent]:
+    """Make an agent of one seat, whose broker takes all."""
+    made = Agent(Mock(), control, Board(1))
+    yield made
+    made.wake_up.close()
+    made.woken.close()
+
+
+def row(name: str, **fields: Any) -> packages.Row:
+    """Return the row of a success."""
+    now = timezone.now()
+    task = {"id": uuid4().hex, "name": name, "func": "core.tasks.count_words", "args": (), "kwargs": {}, "result": 1}
+    return packages.pack(task | {"started": now, "stopped": now, "success": True} | fields, "")
+
+
+def replies(agent: Agent, *names: str) -> list[Reply]:
+    """Let the agent hold tasks of these names, and return what a worker answers."""
+    held = [agent.hold(RUN, payload="", receipt=name) for name in names]
+    return [
+        (RESULT, each.ticket, tuple(row(name)), "", True, None, False, None, None)
+        for each, name in zip(held, names, strict=True)
+    ]
+
+
+class Database:
+    """Stands in for the one that results are saved to: it says something to each row of some names."""
+
+    def __init__(self, results: Results, monkeypatch: pytest.MonkeyPatch, **says: str) -> None:
+        """Say the codes of PostgreSQL to rows by their names."""
+        self.says, self.tries = says, 0
+        self.saved: list[tuple[str, bool]] = []
+        monkeypatch.setattr(results, "write", self.write)
+        monkeypatch.setattr(results, "ask_database", Mock())
+        monkeypatch.setattr("worker.cluster.results.time.sleep", Mock())
+        self.results = results
+
+    def write(self, outcomes: list[Outcome], locked_for: float) -> None:
+        """Take all rows or none."""
+        self.tries += 1
+        for code in [self.says[each.row.name] for each in outcomes if each.row.name in self.says]:
+            raise OperationalError(code) from SimpleError(code)
+        for each in outcomes:
+            self.results.unsaved.pop(each.held.ticket, None)
+            self.saved.append((each.row.name, each.row.success))
+
+
+class SimpleError(Exception):
+    """An error of the driver's."""
+
+    def __init__(self, code: str) -> None:
+        """Have a code."""
+        super().__init__(code)
+        self.sqlstate = code
+
+
+@pytest.mark.parametrize("code", ["53100", "55P03", "57P01", "58030", "40001"])
+def test_what_the_database_does_not_take_now_is_put_aside_alone_and_saved_later(
+    code: str, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = agent.results
+    database = Database(results, monkeypatch, two=code)
+    batch = replies(agent, "one", "two", "three")
+    results.settle(batch)
+    assert sorted(database.saved) == [("one", True), ("three", True)]
+    assert [held.receipt for held in agent.held.values()] == ["two"]
+    assert not results.due()
+    database.says.clear()
+    monkeypatch.setattr("worker.cluster.results.time.monotonic", lambda: time.perf_counter() + 10**6)
+    due = results.due()
+    assert due == [batch[1]]
+    results.settle(due)
+    assert ("two", True) in database.saved
+    assert not agent.held
+
+
+def test_a_lock_is_waited_for_once(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database(agent.results, monkeypatch, one="55P03")
+    agent.results.settle(replies(agent, "one"))
+    assert database.tries == 1
+
+
+def test_what_the_database_refuses_for_good_holds_up_no_other(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database(agent.results, monkeypatch, two="23514")
+    agent.results.settle(replies(agent, "one", "two", "three"))
+    saved = dict(database.saved)
+    assert saved.pop("one")
+    assert saved.pop("three")
+    assert list(saved.values()) == [False]  # what stands for the other one
+    assert not agent.held
+    database.write = Mock(side_effect=OperationalError("no failures here"))  # type: ignore[method-assign]
+    monkeypatch.setattr(agent.results, "write", database.write)
+    agent.results.settle(replies(agent, "four"))
+    assert [held.receipt for held in agent.held.values()] == ["four"]
+
+
+def test_old_successes_are_pruned_by_one_query_whatever_they_are_counted_by(
+    monkeypatch: pytest.MonkeyPatch, django_assert_max_num_queries: Any
+) -> None:
+    group = uuid4().hex[:8]
+    kept = [row(name, group=f"{group}-{name}") for name in ("one", "two") for _ in range(4)]
+    rows.insert(kept, packages.table().db)
+    monkeypatch.setattr(Conf, "SAVE_LIMIT", 2)
+    monkeypatch.setattr(Conf, "SAVE_LIMIT_PER", "group")
+    with django_assert_max_num_queries(3):
+        rows.prune(packages.table().db)
+    left = Model.objects.filter(group__startswith=group).order_by("started").values_list("id", flat=True)
+    assert list(left) == [kept[at].id for at in (2, 3, 6, 7)]
+
+
+# What workers had
+
+
+def seat_of(agent: Agent, control: Channel) -> Seat:
+    """Return a worker that nobody has started."""
+    return Seat(0, 2**22 + 1, control, control)
+
+
+def test_a_task_that_had_not_begun_is_not_blamed(agent: Agent, control: Channel) -> None:
+    held = agent.hold(RUN, payload="", receipt="one")
+    seat = seat_of(agent, control)
+    for _ in range(TRIES - 1):
+        agent.hand_out.died(held, seat, "The worker ended with code 1", "one", tells=False)
+        assert agent.hand_out.unread.pop() is held
+        assert held.does == RUN
+    agent.hand_out.died(held, seat, "The worker ended with code 1", "one", tells=False)
+    reply = agent.replies.get_nowait()
+    assert f"{TRIES} workers died of it" in packages.unpickled(packages.Row(*reply[2]).result)
+
+
+def test_what_waits_for_a_server_until_its_time_is_over_is_tried_again_ever_later(
+    agent: Agent, control: Channel
+) -> None:
+    held = agent.hold(AFTER, extra=(tuple(row("one")), 1, None))
+    pauses = []
+    for _ in range(2 * TRIES):
+        agent.hand_out.died(held, seat_of(agent, control), OUT_OF_TIME, "one", tells=False)
+        pauses.append(agent.later.pop()[0] - time.monotonic())
+    assert pauses[:2] == pytest.approx([AGAIN, 2 * AGAIN], abs=1)
+    assert pauses[-1] == pytest.approx(LONGEST, abs=1)
+
+
+def test_a_result_is_saved_though_what_comes_after_it_is_given_up(agent: Agent, control: Channel) -> None:
+    result = tuple(row("one"))
+    held = agent.hold(AFTER, extra=(result, 1, None))
+    for _ in range(TRIES):
+        agent.hand_out.died(held, seat_of(agent, control), "The worker died (SIGKILL)", "one", tells=False)
+    does, _, saved, _, save, *_ = agent.replies.get_nowait()
+    assert (does, saved, save) == (RESULT, result, True)
+
+
+@pytest.mark.parametrize("garbage", [b"garbage", b"f", b"\xe9\x01\x00\x00\x00", b"(\x00\x00\x00\x00"])
+def test_a_worker_that_says_what_cannot_be_read_is_killed(
+    garbage: bytes, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill = Mock()
+    monkeypatch.setattr("worker.cluster.hand_out.os.kill", kill)
+    ours, theirs = pair()
+    held = agent.hold(RUN, payload="", receipt="one")
+    seat = Seat(0, 2**22 + 1, ours, theirs, [held.ticket])
+    theirs.sock.send(garbage)
+    theirs.sock.send(garbage)
+    agent.hand_out.hear(seat)
+    kill.assert_called_once()
+    ours.close()
+    theirs.close()
+
+
+def test_what_is_to_be_done_later_leaves_room_for_other_tasks(agent: Agent) -> None:
+    for _ in range(1300):
+        agent.try_again(agent.hold(AFTER))
+    assert agent.leases.room()[0] > 0
+
+
+def test_a_link_whose_receiver_says_that_a_server_is_away_fails_alone() -> None:
+    def refuse(sender: object, task: dict[str, Any], **signal: Any) -> None:
+        raise OperationalError("no such column")
+
+    first = row("first")
+    signals.pre_enqueue.connect(refuse)
+    try:
+        after.queue_next({"chain": [("core.tasks.count_words", ("a",))]}, first)
+    finally:
+        signals.pre_enqueue.disconnect(refuse)
+    assert "no such column" in Model.objects.get(name="after first", success=False).result
+    Model.objects.filter(name="after first").delete()
+
+
+# A server that is frozen
+
+
+def test_the_connection_of_a_thread_that_is_late_is_cut(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    pause = Mock(side_effect=[None, None, SystemExit])
+    monkeypatch.setattr("worker.cluster.agent.time.sleep", pause)
+    ours, theirs = socket.socketpair()
+    does = THREADS[RESULTS]
+    agent.databases[does] = [SimpleNamespace(connection=None), SimpleNamespace(connection=ours)]
+    monkeypatch.setattr(agent.board, "late", lambda since: iter([(does, CUT_AFTER + 1)]))
+    watching = threading.Thread(target=swallow, args=(agent.watch,))
+    watching.start()
+    ours.settimeout(5)
+    assert ours.recv(1) == b""
+    watching.join()
+    ours.close()
+    theirs.close()
+
+
+def swallow(function: Any) -> None:
+    """Run something that ends with SystemExit."""
+    with pytest.raises(SystemExit):
+        function()

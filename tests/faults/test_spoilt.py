@@ -1,0 +1,22 @@
+"""Promise 4: a task that spoils its process costs no other one anything."""
+
+import pytest
+
+from tests.faults.cells import each_broker
+from tests.faults.lab import Lab
+
+SPOILERS = ["leak_descriptors", "spoil_pickle", "write_everywhere", "allow_small_files_only"]
+
+
+@pytest.mark.full
+@each_broker(4, without={"sqs", "mongodb"}, names="spoiler", values=[(name,) for name in SPOILERS])
+def test_a_task_that_spoils_its_process_costs_no_other_one_anything(lab: Lab, spoiler: str) -> None:
+    cluster = lab.start(workers=1)
+    lab.enqueue(spoiler, ("spoiler",), ack_failure=True)
+    keys = lab.enqueue_many("task", 5)
+    sizes = dict.fromkeys(("large0", "large1", "large2"), 200_000)
+    lab.call("enqueue_loads", calls=sizes, size=200_000)
+    lab.wait_done(keys | sizes.keys(), cluster)
+    assert {lab.starts()[key] for key in keys | sizes.keys()} == {1}, lab.report()
+    assert not [row for row in lab.failed() if row["func"] != f"lab_tasks.{spoiler}"], lab.failed()
+    cluster.stop_in_time()
