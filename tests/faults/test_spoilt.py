@@ -5,7 +5,7 @@ import pytest
 from tests.faults.cells import each_broker
 from tests.faults.lab import Lab
 
-SPOILERS = ["leak_descriptors", "spoil_pickle", "write_everywhere", "allow_small_files_only"]
+SPOILERS = ["spoil_pickle", "write_everywhere", "allow_small_files_only"]
 
 
 @pytest.mark.full

@@ -209,19 +209,6 @@ def leave_a_thread(key: str) -> str:
     return key
 
 
-KEPT: list[int] = []  #: descriptors that a task has leaked
-
-
-def leak_descriptors(key: str) -> str:
-    """Leave no descriptor to what comes after."""
-    note("start", key)
-    note("end", key)
-    with suppress(OSError):
-        while True:
-            KEPT.append(os.open(os.devnull, os.O_RDONLY))
-    return key
-
-
 def spoil_pickle(key: str) -> str:
     """Let nothing be unpickled any more."""
     import pickle
