@@ -95,9 +95,11 @@ class Agent:
             looked = now
             for does, seconds in self.board.late(since):
                 for database in self.databases.get(does, ()) if seconds > CUT_AFTER else ():
-                    with suppress(Exception):  # it is a file, or not connected, or just closed
-                        with socket.fromfd(database.connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as end:
-                            end.shutdown(socket.SHUT_RDWR)
+                    with (
+                        suppress(Exception),  # it is a file, or not connected, or just closed
+                        socket.fromfd(database.connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as end,
+                    ):
+                        end.shutdown(socket.SHUT_RDWR)
 
     def hold(self, does: str, **fields: Any) -> Held:
         """Hold something new."""

@@ -92,7 +92,7 @@ class Board:
         return self._memory[begin : begin + NAME].rstrip(b"\0").decode(errors="replace")
 
     def count(self, seat: int, field: int) -> None:
-        """Count a message that the worker has TAKEN, or that was SENT to it, or that a user's code is called (TELLS)."""
+        """Count a message that the worker has TAKEN, or that was SENT to it, or that a user's code comes (TELLS)."""
         self._numbers[self._at(seat, field)] += 1
 
     def uncount(self, seat: int) -> None:

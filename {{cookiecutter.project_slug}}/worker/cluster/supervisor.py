@@ -30,7 +30,7 @@ from worker import health
 from worker.cluster import agent, child
 from worker.cluster.board import IDLE, LIMIT, SCHEDULES, SINCE, TAKEN, TELLS, THREADS, Board
 from worker.cluster.channels import Channel, pair
-from worker.cluster.forks import fork, how_ended, room_for_files, say
+from worker.cluster.forks import fork, how_ended, say
 from worker.cluster.hand_out import CUT_OFF, OUT_OF_TIME
 from worker.conf import setting
 from worker.heartbeat import Heartbeat
@@ -60,7 +60,6 @@ class Supervisor:
     def __init__(self) -> None:
         """Prepare what all processes share."""
         self.seats: int = Conf.WORKERS
-        room_for_files(self.seats)
         self.board = Board(self.seats)
         self.heartbeat = Heartbeat(Conf.CLUSTER_NAME)
         self.name = Conf.CLUSTER_NAME

@@ -41,8 +41,10 @@ class Command(BaseCommand):
             raise CommandError("The worker runs on Linux and macOS: on Windows, start it in WSL or a container.")
         require_database("worker.E020")
         begin_as(name)
+        from worker.cluster.forks import room_for_files
         from worker.cluster.supervisor import Supervisor
 
+        room_for_files(Conf.WORKERS)
         if sys.stdout:
             sys.stdout.flush()  # or each process would write what is in it
         Supervisor().run()
