@@ -7,16 +7,18 @@ those of Q_CLUSTER at https://django-q2.readthedocs.io/en/master/configure.html.
 
 import logging
 import os
+import re
 import socket
 import sys
 from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from dotenv import load_dotenv
-from environs import Env, validate
+from environs import Env, EnvValidationError, validate
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 SITE_NAME = "My Project"
@@ -27,6 +29,8 @@ env = Env()
 for variable, text in os.environ.items():
     if text.endswith("\n"):  # as secrets do that were made from a file
         os.environ[variable] = text.rstrip("\r\n")
+    if "_URL" in variable:
+        os.environ[variable] = text.strip()
 if not os.environ.get("EMAIL_URL"):
     os.environ.pop("EMAIL_URL", None)  # empty counts as unset
 
@@ -36,9 +40,26 @@ def stripped(values: list[str]) -> list[str]:
     return [value.strip() for value in values if value.strip()]
 
 
+def number(name: str, default: int, least: int = 1, most: int = sys.maxsize) -> int:
+    """Return a whole number from the environment."""
+    text = env.str(name, str(default))
+    if not re.fullmatch(r"\s*\d+\s*", text) or not least <= int(text) <= most:
+        wanted = f"{least} or more" if most == sys.maxsize else f"from {least} to {most}"
+        raise ImproperlyConfigured(f"{name} is {text!r}: write a whole number, {wanted}.")
+    return int(text)
+
+
+def truth(name: str, default: bool) -> bool:
+    """Return a yes or no from the environment."""
+    try:
+        return env.bool(name, default)
+    except EnvValidationError as error:
+        raise ImproperlyConfigured(f"{name} is {os.environ[name]!r}: write true or false.") from error
+
+
 # Security
 
-DEBUG = env.bool("DEBUG", False)  # dangerous in production: it shows settings and source to visitors
+DEBUG = truth("DEBUG", False)  # dangerous in production: it shows settings and source to visitors
 if DEBUG:
     SECRET_KEY = env.str("SECRET_KEY", "") or "django-insecure-for-development-only"
 else:
@@ -53,12 +74,12 @@ CSRF_TRUSTED_ORIGINS = stripped(env.list("CSRF_TRUSTED_ORIGINS", [], subcast=os.
 # Where DEBUG is off, a proxy ends TLS and says so in this header. It must overwrite what clients send, and the
 # port that gunicorn listens on must not be reachable past it: else anybody can claim to have come by HTTPS.
 SECURE_PROXY_SSL_HEADER = None if DEBUG else ("HTTP_X_FORWARDED_PROTO", "https")
-SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", not DEBUG)
+SECURE_SSL_REDIRECT = truth("SECURE_SSL_REDIRECT", not DEBUG)
 SESSION_COOKIE_SECURE = not DEBUG  # a cookie sent over HTTP could be read on its way
 CSRF_COOKIE_SECURE = not DEBUG
 # Browsers remember for this long to come by HTTPS only. An hour can be waited out if HTTPS fails at first;
 # set a year (31536000) when it has held for a while.
-SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", 0 if DEBUG else 3600, validate=validate.Range(min=0))
+SECURE_HSTS_SECONDS = number("SECURE_HSTS_SECONDS", 0 if DEBUG else 3600, least=0)
 SILENCED_SYSTEM_CHECKS = [
     "security.W004",  # SECURE_HSTS_SECONDS and, W008, SECURE_SSL_REDIRECT: who turns them off has said so
     "security.W008",
@@ -79,7 +100,7 @@ SECURE_CSP = POLICY
 # Bytes that a request may have, files included: what is larger is refused before it is read. TMPDIR takes up to 12 of
 # them for each process: 8 that are read or wait (FILES in worker/http.py), and what Django makes of the 4 that
 # are answered (threads, below). 12 * 10 MB * WEB_CONCURRENCY 2 = 240 MB fit the 256 MB of /tmp where it has a limit.
-MAX_UPLOAD_SIZE = env.int("MAX_UPLOAD_MB", 10, validate=validate.Range(min=1)) * 1_000_000
+MAX_UPLOAD_SIZE = number("MAX_UPLOAD_MB", 10) * 1_000_000
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_UPLOAD_SIZE  # of forms and JSON: Django would answer 400 without a word to less
 
 # Application
@@ -104,7 +125,7 @@ MIDDLEWARE = [
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "worker.middleware.UploadLimitMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "worker.middleware.SessionMiddleware",  # Django's own answers 500 while the database is away
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -240,7 +261,19 @@ if mail["EMAIL_HOST"]:
         "use_tls": mail["EMAIL_USE_TLS"],
         "timeout": mail["EMAIL_TIMEOUT"],
     }
+# A server of mail that is away must break no error page.
+MAILERS["admins"] = MAILERS["default"] | {"OPTIONS": {**MAILERS["default"].get("OPTIONS", {}), "fail_silently": True}}
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("DEFAULT_FROM_EMAIL", "webmaster@localhost")
+address = r"\s*[^\s@,<>]+@[^\s@,<>]+\s*"
+admins = env.str(
+    "ADMINS",
+    "",
+    validate=validate.Regexp(
+        f"({address}(,{address})*,?)?\\s*$",
+        error="write addresses separated by commas, as in ada@example.com,bob@example.com.",
+    ),
+)
+ADMINS = stripped(admins.split(","))  # are sent what fails in a page, with its traceback
 
 # Logging: to stdout, one line an event; JSON where machines read it
 
@@ -262,11 +295,19 @@ LOGGING = {
             "stream": "ext://sys.stdout",
             "formatter": "text" if DEBUG else "json",
         },
+        "admins": {
+            "class": "django.utils.log.AdminEmailHandler",
+            "filters": ["traceback"],
+            "using": "admins",
+        },
     },
+    # What a line says, such as that the database is away, would fill a letter box.
+    "filters": {"traceback": {"()": "django.utils.log.CallbackFilter", "callback": attrgetter("exc_info")}},
     "root": {"handlers": ["stdout"], "level": LOG_LEVEL},
     "loggers": {
         # Without handlers of their own, or each event would come twice.
         "django": {"handlers": []},
+        "django.request": {"handlers": ["admins"]},
         "django-q": {"handlers": []},
         "gunicorn.http.wsgi": {"level": "ERROR"},  # it warns of each HEAD, which Django answers with a body
     },
@@ -274,18 +315,21 @@ LOGGING = {
 
 # Queue
 
-Q_WORKERS = env.int("Q_WORKERS", 2, validate=validate.Range(min=1))  # about 3 MB each, and 70 MB for the rest
+Q_WORKERS = number("Q_WORKERS", 2)  # about 3 MB each, and 70 MB for the rest
 # Seconds that a process which is told to stop leaves to running tasks, or to requests; what then still runs is cut off,
 # and a task is given back to the queue and run again. Keep it 5 below what the platform grants before it kills: the
 # least that any platform grants is 30, and the platform's own file sets it where there is more.
-Q_GRACE = env.int("Q_GRACE", 25, validate=validate.Range(min=1))
+Q_GRACE = number("Q_GRACE", 25)
 # Seconds that a task may run; no longer than Q_GRACE, or a deploy may cut it off.
-Q_TIMEOUT = env.int("Q_TIMEOUT", Q_GRACE, validate=validate.Range(min=1))
+Q_TIMEOUT = number("Q_TIMEOUT", Q_GRACE)
 # MB of memory with which a worker is replaced once its task is done, in case tasks leak some; 0 for no limit.
-Q_MAX_MEMORY = env.int("Q_MAX_MEMORY", 0, validate=validate.Range(min=0))
-# Seconds for which an idle worker leaves the database alone: so late may a schedule begin, and three times as late the
-# start page show that a worker has died.
-Q_QUIET = env.int("Q_QUIET", 30, validate=validate.Range(min=1))
+Q_MAX_MEMORY = number("Q_MAX_MEMORY", 0, least=0)
+# Seconds for which an idle worker leaves the database alone: so late may a schedule begin that was changed where nobody
+# could be told, and three times as late the start page show that a worker has died.
+Q_QUIET = number("Q_QUIET", 30)
+# Days for which results are kept: of tasks that have succeeded, and of those that have failed for good.
+Q_KEEP_RESULTS = number("Q_KEEP_RESULTS", 7, most=36_500)
+Q_KEEP_FAILURES = number("Q_KEEP_FAILURES", 30, most=36_500)
 # Schedules may run functions of the project's own apps; a list of modules, Q_SCHEDULE_MODULES, would take their place.
 
 Q_CLUSTER: dict[str, Any] = {
@@ -294,14 +338,14 @@ Q_CLUSTER: dict[str, Any] = {
     "workers": Q_WORKERS,
     "timeout": Q_TIMEOUT,
     # Seconds of a lease. The cluster renews those of all tasks that it has fetched, however long they wait or run, so
-    # this is how long tasks wait if the whole cluster dies, and how long a failed one waits for its next attempt.
+    # this is how long tasks wait if the whole cluster dies.
     "retry": 60,
     "queue_limit": 500,  # tasks fetched ahead, at most: what the workers take in a second, and five for each of them
     "bulk": 100,  # tasks fetched at a time, at most
-    "max_attempts": 3,  # 0 would try a task that fails without end
+    "max_attempts": 3,  # 10 and 40 seconds apart, unless a task says otherwise; 0 would try it without end
     "ack_failures": False,  # True would take a failed task from the queue at once, without another attempt
     "catch_up": False,  # after a pause a schedule runs once, not once for each time that it missed
-    "save_limit": 250,  # results of successes that are kept; failures are kept until somebody deletes them
+    "save_limit": 0,  # keeps results by their age, not by their number
     "recycle": 10_000,  # tasks after which a worker is replaced, in case they leak
     "max_rss": Q_MAX_MEMORY * (1_000_000 if sys.platform == "darwin" else 1000),  # as the system counts it
     "time_zone": TIME_ZONE,
@@ -310,10 +354,13 @@ Q_CLUSTER: dict[str, Any] = {
     "ALT_CLUSTERS": {},  # further clusters by name, each with what it does otherwise
 }
 
+# Django's tasks go to these clusters: a queue is a cluster's name, and "default" the first one.
+TASKS = {"default": {"BACKEND": "worker.tasks.Backend"}}
+
 # Processes, started by `python manage.py prodserver NAME`
 
-PORT = env.int("PORT", 8000, validate=validate.Range(min=1, max=65535))
-WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", 2, validate=validate.Range(min=1))
+PORT = number("PORT", 8000, most=65535)
+WEB_CONCURRENCY = number("WEB_CONCURRENCY", 2)
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (gunicorn's workers touch a file; a slow disk would block them)
 PRODUCTION_PROCESSES: dict[str, dict[str, Any]] = {
     "web": {

@@ -75,8 +75,8 @@ def test_the_env_file_is_read_and_the_environment_wins(project: Path) -> None:
     ("variable", "value", "sentence"),
     [
         ("SECRET_KEY", "", 'Environment variable "SECRET_KEY" invalid'),
-        ("DEBUG", "flase", 'Environment variable "DEBUG" invalid: Not a valid boolean'),
-        ("Q_WORKERS", "0", "greater than or equal to 1"),
+        ("DEBUG", "flase", "DEBUG is 'flase': write true or false."),
+        ("Q_WORKERS", "0", "Q_WORKERS is '0': write a whole number, 1 or more."),
     ],
 )
 def test_a_wrong_value_is_named(project: Path, variable: str, value: str, sentence: str) -> None:

@@ -29,7 +29,7 @@ class WorkerConfig(AppConfig):
         from django.utils.encoding import force_str
         from django_q import core_signing
 
-        from worker import allowed, checks, enqueue  # noqa: F401
+        from worker import allowed, announcements, checks, tasks  # noqa: F401
 
         def loads(value: str | bytes, **options: Any) -> Any:
             return signing.loads(force_str(value), **options)  # some brokers return statuses as bytes

@@ -1,63 +1,38 @@
 """The broker: tasks wait in the project's own database, in django-q2's table.
 
 A task's lock is the time, by the database's clock, from which it may be taken. Each claim and each renewal sets a later
-one, so it also tells whose the task is: theirs who know the lock that is there.
+one, so it also tells whose the task is: theirs who know the lock that is there. A delay ends with a whole millisecond,
+and a lease a microsecond after one: so it is seen what has run out.
 """
 
 import logging
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from datetime import datetime, timedelta
+from functools import partial
 from multiprocessing.connection import wait
 from sys import maxsize
 from typing import Any
 
-from django.conf import settings
 from django.db import Error, connections, transaction
-from django.db.models import F, QuerySet
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django_q.brokers.orm import ORM
 from django_q.conf import Conf
 from django_q.models import OrmQ
 
 from worker.delivery import Delivery
-from worker.models import Lapse
+from worker.locks import FREE, RETURNED, USED, all_rows, count, in_file, lapses, leased, now, whole
 from worker.place import check_place
-from worker.statements import CLAIM, ENQUEUE, HELD, RELEASE, REMOVE, RENEW
+from worker.statements import CLAIM, ENQUEUE, FREE_IN_FILE, HELD, RELEASE, REMOVE, RENEW
 
-FREE = datetime(1970, 1, 1, tzinfo=UTC if settings.USE_TZ else None)  #: the lock of what was never taken, or given back
-USED = FREE + timedelta(days=366)  #: earlier are only locks of what is free, whatever the time zone
 LOOK_EVERY = 1.0  #: seconds after which it is looked again whether this thread's connection can still be used
 looked = threading.local()
 
 logger = logging.getLogger("django-q")
-
-
-@cache
-def all_rows() -> QuerySet[OrmQ]:
-    """Return the rows of all queues, the oldest first: made once, for each task that is queued asks for a copy."""
-    rows: QuerySet[OrmQ] = OrmQ.objects.using(Conf.ORM).order_by("id")
-    return rows
-
-
-def now() -> datetime:
-    """Return the time where the database is a file of this host. It is UTC, which no summer time turns back."""
-    return datetime.now(UTC) if settings.USE_TZ else datetime.now(UTC).replace(tzinfo=None)
-
-
-def lapses() -> QuerySet[Lapse]:
-    """Return what is known of leases that have run out."""
-    return Lapse.objects.using(Conf.ORM)
-
-
-def count(keys: list[int], by: int) -> None:
-    """Change how often the leases of tasks have run out."""
-    lapses().bulk_create([Lapse(task=key, times=0) for key in keys], ignore_conflicts=True)
-    lapses().filter(task__in=keys).update(times=F("times") + by)
 
 
 class Broker(ORM):  # type: ignore[misc]
@@ -67,7 +42,7 @@ class Broker(ORM):  # type: ignore[misc]
     without a pause.
     """
 
-    ordered = True
+    can_peek = ordered = True
     forgets_returned = True
     away: tuple[type[Exception], ...] = ()  # the database's, as for any other page
     passing: tuple[type[Exception], ...] = ()
@@ -77,9 +52,11 @@ class Broker(ORM):  # type: ignore[misc]
     def __init__(self, list_key: str | None = None) -> None:
         """Serve the queue of this cluster."""
         super().__init__(list_key)
+        self.cluster = self.list_key
         self.channel = f"{Conf.PREFIX}:{self.list_key}"[:63]
         self.locks: dict[str, Any] = {}  #: of what this process holds: as PostgreSQL writes them, which is exact
         self.turn = threading.RLock()  #: of whoever compares these locks with the rows', or changes both
+        self.due = math.inf  #: when something may be due, by the monotonic clock, as far as the last claim has seen
         self.listening: Any = True  #: the connection that notifications come on; False if none do, True at first
 
     @property
@@ -114,10 +91,10 @@ class Broker(ORM):  # type: ignore[misc]
                 self.database.close()
             raise
 
-    def run(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    def run(self, statement: str, *parameters: Any, **named: Any) -> list[tuple[Any, ...]]:
         """Run a statement, and return its rows."""
         with self.rows(), self.database.cursor() as cursor:
-            cursor.execute(statement, parameters)
+            cursor.execute(statement, named or parameters)
             return list(cursor.fetchall()) if cursor.description else []
 
     def run_on(self, held: dict[str, Any], statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -133,55 +110,57 @@ class Broker(ORM):  # type: ignore[misc]
         with self.turn if self.postgresql else transaction.atomic(using=Conf.ORM), self.rows() as rows:
             yield rows
 
-    def enqueue(self, task: str) -> int:
-        """Add a task."""
+    def enqueue(self, task: str, after: datetime | None = None) -> int:
+        """Add a task, to be taken after a time."""
+        lock = whole(after) if after else FREE
         if self.postgresql:
-            return int(self.run(ENQUEUE, self.list_key, task, self.channel)[0][0])
+            return int(self.run(ENQUEUE, self.list_key, task, lock, self.channel)[0][0])
         with self.rows() as rows:
-            return int(rows.create(key=self.list_key, payload=task, lock=FREE).pk)
+            return int(rows.create(key=self.list_key, payload=task, lock=lock).pk)
 
-    def enqueue_all(self, payloads: list[str]) -> None:
+    def enqueue_all(self, payloads: list[str], after: datetime | None = None) -> None:
         """Add tasks, all or none."""
+        lock = whole(after) if after else FREE
         with self.rows() as rows:
-            rows.bulk_create([OrmQ(key=self.list_key, payload=payload, lock=FREE) for payload in payloads])
+            rows.bulk_create([OrmQ(key=self.list_key, payload=payload, lock=lock) for payload in payloads])
         if self.postgresql:
             self.run("SELECT pg_notify(%s, '')", self.channel)
 
     def claim(self, limit: int, size: int) -> list[Delivery]:
-        """Take tasks, the oldest first."""
+        """Take tasks: those that are due, then the oldest that wait."""
         if self.postgresql:
-            taken = self.run(CLAIM, self.list_key, limit, timedelta(seconds=Conf.RETRY), size)
+            lease, which = timedelta(seconds=Conf.RETRY), {"key": self.list_key, "used": USED, "free": FREE}
+            *taken, last = self.run(CLAIM, **which, limit=limit, size=size, lease=lease)
+            if last[0] is None:  # there is nothing
+                self.due = math.inf if last[5] is None else time.monotonic() + last[5]
+            else:
+                taken.append(last)
         else:
             taken = self.claim_in_file(limit, size)
         with self.turn:
-            self.locks.update({str(key): lock for key, _, lock, _ in taken})
-        return [Delivery(str(key), payload, 1 + times) for key, payload, _, times in taken]
+            self.locks.update({str(key): lock for key, _, lock, *_ in taken})
+        return [Delivery(str(key), payload, 1 + times, again) for key, payload, _, times, again, *_ in taken]
 
     def claim_in_file(self, limit: int, size: int) -> list[tuple[Any, ...]]:
-        """Take tasks, and return their ids, payloads, locks, and how often their leases have run out."""
+        """Take tasks, and return their ids, payloads, locks, how often their leases ran out, whether again."""
         taken: dict[int, tuple[str, datetime]] = {}
+        adapt = self.database.ops.adapt_datetimefield_value
+        which = {"key": self.list_key, "limit": limit, "now": adapt(now()), "used": adapt(USED)}
         with self.alone() as rows:
-            free = rows.filter(key=self.list_key, lock__lte=now()).values_list("pk", "payload", "lock")[:limit]
-            for key, payload, former in free.iterator(chunk_size=1):  # one that is too large is the last to be read
-                size -= len(payload.encode())
-                if taken and size < 0:
+            for task in rows.raw(FREE_IN_FILE, which):  # one that is too large is the last to be read
+                size -= len(task.payload.encode())
+                if len(taken) == limit or (taken and size < 0):
                     break
-                taken[key] = payload, former
-            lock = now() + timedelta(seconds=Conf.RETRY)
+                taken[task.pk] = task.payload, task.lock
+            lock = leased()
             rows.filter(pk__in=taken).update(lock=lock)
-            count([key for key, (_, former) in taken.items() if former > USED], 1)
+            count([key for key, (_, former) in taken.items() if former > USED and former.microsecond % 1000], 1)
             times = dict(lapses().filter(task__in=taken).values_list("task", "times"))
-        return [(key, payload, lock, times.get(key, 0)) for key, (payload, _) in taken.items()]
+        return [(key, payload, lock, times.get(key, 0), former != FREE) for key, (payload, former) in taken.items()]
 
     def held(self, receipts: Iterable[str]) -> dict[str, Any]:
         """Return the locks of those tasks that this process holds, as far as it knows."""
         return {receipt: self.locks[receipt] for receipt in receipts if receipt in self.locks}
-
-    @staticmethod
-    def in_file(held: dict[str, Any]) -> list[int]:
-        """Return the ids of the tasks that this process still holds."""
-        rows = all_rows().filter(pk__in=held).values_list("pk", "lock")
-        return [key for key, lock in rows if held[str(key)] == lock]
 
     def forget(self, held: dict[str, Any]) -> None:
         """Hold these no longer, except those that were claimed again meanwhile."""
@@ -198,23 +177,24 @@ class Broker(ORM):  # type: ignore[misc]
             if self.postgresql:
                 renewed = {str(key): lock for key, lock in self.run_on(held, RENEW, lease)}
             else:
-                keys, lock = self.in_file(held), now() + lease
+                keys, lock = in_file(held), leased()
                 rows.filter(pk__in=keys).update(lock=lock)
                 renewed = dict.fromkeys(map(str, keys), lock)
             self.locks.update(renewed)
         self.forget({receipt: lock for receipt, lock in held.items() if receipt not in renewed})
         return receipts - renewed.keys()
 
-    def release(self, receipts: Iterable[str], delay: float = 0.0) -> None:
-        """Give tasks back, to be taken after so many seconds."""
-        with self.parting(receipts) as held:
+    def release(self, delays: Mapping[str, float]) -> None:
+        """Give tasks back, each to be taken after so many seconds."""
+        with self.parting(delays) as held:
             if self.postgresql:
-                self.run_on(held, RELEASE, delay > 0, timedelta(seconds=delay), delay > 0)
+                seconds = [timedelta(seconds=max(delays[receipt], 0.0)) for receipt in held]
+                self.run_on(held, RELEASE, list(held), seconds, RETURNED, self.channel)
                 return
-            keys = self.in_file(held)
-            if delay:
-                count(keys, -1)
-            all_rows().filter(pk__in=keys).update(lock=now() + timedelta(seconds=delay) if delay else FREE)
+            for key in in_file(held):
+                delay = delays[str(key)]
+                lock = whole(now() + timedelta(seconds=delay)) if delay > 0 else RETURNED
+                all_rows().filter(pk=key).update(lock=lock)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done; in a transaction, once it is committed."""
@@ -222,7 +202,7 @@ class Broker(ORM):  # type: ignore[misc]
             if self.postgresql:
                 self.run_on(held, REMOVE)
                 return
-            keys = self.in_file(held)
+            keys = in_file(held)
             all_rows().filter(pk__in=keys).delete()
             if lapses().exists():  # for most tasks there is none
                 lapses().filter(task__in=keys).delete()
@@ -236,7 +216,8 @@ class Broker(ORM):  # type: ignore[misc]
             transaction.on_commit(partial(self.forget, held), using=Conf.ORM)
 
     def idle(self, timeout: float, others: list[Any]) -> None:
-        """Wait for a notification; without one, look at the queue every `poll` seconds."""
+        """Wait for a notification, or until something is due; without any, look at the queue every `poll` seconds."""
+        timeout = max(0.0, min(timeout, self.due - time.monotonic()))
         if self.listening is not self.database.connection and self.listening is not False:
             self.listen()  # and look again: a task may have come before
         elif self.listening:
@@ -263,6 +244,16 @@ class Broker(ORM):  # type: ignore[misc]
         """Ask the database for an answer; upstream's asks nobody."""
         return bool(self.run("SELECT 1"))
 
+    @staticmethod
+    def receipt_of(receipt: str) -> str:
+        """Return what enqueue() has returned for a task that was claimed."""
+        return receipt
+
+    def peek(self, receipt: str) -> str | None:
+        """Return the payload of a task that is in the queue, whoever holds it."""
+        with self.rows() as rows:
+            return rows.filter(pk=receipt).values_list("payload", flat=True).first() if receipt.isdecimal() else None
+
     # django-q2's words
 
     def dequeue(self) -> list[tuple[str, str | bytes]]:
@@ -288,12 +279,17 @@ class Broker(ORM):  # type: ignore[misc]
 
     delete_queue = purge_queue
 
+    def holds(self, receipt: str) -> bool:
+        """Say whether a task is in the queue, whoever has it."""
+        with self.rows() as rows:
+            return bool(rows.filter(pk=receipt).exists())
+
     def queue_size(self) -> int:
         """Return the number of tasks that may be taken now."""
         with self.rows() as rows:
             return int(rows.filter(key=self.list_key, lock__lte=Now()).count())
 
     def lock_size(self) -> int:
-        """Return the number of tasks that are taken, or given back with a delay."""
+        """Return the number of tasks that are taken, or not due yet."""
         with self.rows() as rows:
             return int(rows.filter(key=self.list_key, lock__gt=Now()).count())

@@ -95,9 +95,6 @@ def wrong_cluster(where: str, cluster: Mapping[str, Any]) -> Iterator[CheckMessa
     if cluster.get("max_attempts") == 0:
         hint = "Write the number of attempts, such as 3."
         yield Warning(f"{where}: a task that fails is tried without end.", hint=hint, id="worker.W036")
-    if cluster.get("save_limit") == 0:
-        hint = "Write the number of results to keep, such as 10_000."
-        yield Warning(f"{where}: results of successes pile up without end.", hint=hint, id="worker.W038")
 
 
 @register()
@@ -187,6 +184,16 @@ def check_cache(**_: Any) -> Iterator[CheckMessage]:
     if backend.rpartition(".")[2] in {"", "DummyCache", "LocMemCache"}:
         problem = f"CACHES[{alias!r}] is not shared by the processes, so web cannot see whether a worker is alive."
         yield Warning(problem, hint="Use django.core.cache.backends.db.DatabaseCache.", id="worker.W011")
+
+
+@register(deploy=True)
+def check_task_backends(**_: Any) -> Iterator[CheckMessage]:
+    """Check that no entry of TASKS runs its tasks in web, or not at all, as those that are meant for tests do."""
+    for alias, entry in (getattr(settings, "TASKS", None) or {DEFAULT_DB_ALIAS: {}}).items():
+        if (name := str(entry.get("BACKEND")).rpartition(".")[2]) in {"None", "DummyBackend", "ImmediateBackend"}:
+            problem = f"TASKS[{alias!r}] has the BACKEND {name}: a worker runs none of its tasks."
+            hint = "Write worker.tasks.Backend, or take the entry out."
+            yield Warning(problem, hint=hint, id="worker.W051")
 
 
 @register(Tags.security, deploy=True)

@@ -2,29 +2,93 @@
 
 import inspect
 import logging
+import secrets
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
+from datetime import datetime
 from typing import Any
 
-from django.core.exceptions import ValidationError
+from django_q import tasks as upstream
 from django_q.brokers import get_broker
-from django_q.models import Schedule
 from django_q.signals import pre_enqueue
-from django_q.tasks import async_task
 
 from worker.delivery import Leasing
-from worker.processes import did_you_mean, unknown_cluster
+from worker.django_tasks import base
+from worker.policy import check
+from worker.processes import cluster_of, did_you_mean, unknown_cluster
 
-#: of async_task(), beside the arguments of the task
+#: of async_task(), in its q_options or beside the arguments of the task
 OPTIONS = {
-    *("ack_failure", "broker", "cached", "chain", "cluster", "group", "hook", "iter_cached", "iter_count", "q_options"),
+    *("ack_failure", "broker", "cached", "chain", "cluster", "group", "hook", "iter_cached", "iter_count"),
     *("save", "sync", "task_name", "timeout"),
 }
 
+#: what q_options may hold beside them; the last, arguments of the task, in case one is named as an option is
+POLICY = ("max_attempts", "backoff", "run_after", "kwargs")
+
+policy: ContextVar[dict[str, Any]] = ContextVar("policy", default={})  # noqa: B039 (nobody changes it)
 collecting = ContextVar("collecting", default=False)  #: whether async_task() is asked for many tasks, one by one
 logger = logging.getLogger("django-q")
 logger.addFilter(lambda record: not collecting.get())
+
+
+class Delayed:
+    """Takes the broker's place in async_task(), and queues what is to wait."""
+
+    def __init__(self, broker: Leasing, after: datetime) -> None:
+        """Queue by this broker, to be taken from then on."""
+        self.broker, self.list_key, self.after = broker, broker.list_key, after
+
+    def enqueue(self, payload: str) -> Any:
+        """Add a task."""
+        return self.broker.enqueue(payload, self.after)
+
+
+def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+    """Queue a task, and return its id: django-q2's, with max_attempts, backoff and run_after in q_options.
+
+    It takes the place of django_q.tasks.async_task, whose version 1.11.1 drops options that it does not know.
+
+    Raises:
+        Exception: What refuse() and check() raise, before the broker is asked for, and what the broker's client raises.
+    """
+    refuse(func, kwargs)
+    options = dict(kwargs.pop("q_options", None) or {})
+    source = kwargs if "iter_count" in kwargs else options  # async_iter() makes one of the other
+    if isinstance(func, base.Task):
+        source |= {name: value for name, value in options_of(func).items() if name not in {*kwargs, *options}}
+        func = str(func)
+    wanted = {name: value for name in POLICY if (value := source.pop(name, None)) is not None}
+    for given in (options, kwargs):
+        if "timeout" in given and given["timeout"] is None:  # the cluster's own
+            del given["timeout"]
+    check({"timeout": options.get("timeout", kwargs.get("timeout")), **wanted}, travels=True)
+    if after := wanted.get("run_after"):
+        broker = options.pop("broker", None) or kwargs.pop("broker", None)
+        broker = broker or get_broker(options.get("cluster") or kwargs.get("cluster"))
+        kwargs["broker"] = Delayed(broker, after)
+    token = policy.set(wanted)
+    try:
+        identity: str = original(func, *args, q_options=options, **kwargs)
+    finally:
+        policy.reset(token)
+    return identity
+
+
+def options_of(task: Any) -> dict[str, Any]:
+    """Return what a task of Django's says of how it is to run, without a backoff that a worker finds at its path."""
+    options = {"run_after": task.run_after, "cluster": cluster_of(task.queue_name), **getattr(task, "policy", {})}
+    declared = getattr(sys.modules.get(task.func.__module__), task.func.__qualname__, None)
+    if options.get("backoff") is getattr(declared, "backoff", None):
+        options.pop("backoff", None)
+    return options
+
+
+def new_id() -> str:
+    """Return an id that begins with the time in milliseconds: it says when the task was queued."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
 class Collector:
@@ -34,10 +98,12 @@ class Collector:
         """Begin empty."""
         self.list_key = list_key
         self.payloads: list[str] = []
+        self.after: datetime | None = None
 
-    def enqueue(self, payload: str) -> int:
-        """Keep a task, and return how many there are."""
+    def enqueue(self, payload: str, after: datetime | None = None) -> int:
+        """Keep a task, and return how many there are; they are all to be taken after the same time."""
         self.payloads.append(payload)
+        self.after = after
         return len(self.payloads)
 
 
@@ -54,7 +120,11 @@ def enqueue_many(func: str | Callable[..., Any], calls: Iterable[tuple[Any, ...]
     Raises:
         Exception: What the broker's client raises; see the broker.
     """
-    broker: Leasing = options.pop("broker", None) or get_broker(options.get("cluster"))
+    refuse(func, options)
+    if isinstance(func, base.Task):
+        options.setdefault("cluster", cluster_of(func.queue_name))
+    cluster = {**options, **(options.get("q_options") or {})}.get("cluster")
+    broker: Leasing = options.pop("broker", None) or get_broker(cluster)
     collector = Collector(broker.list_key)
     token = collecting.set(True)
     try:
@@ -62,48 +132,68 @@ def enqueue_many(func: str | Callable[..., Any], calls: Iterable[tuple[Any, ...]
     finally:
         collecting.reset(token)
     if collector.payloads:  # with the option `sync`, they have been run
-        broker.enqueue_all(collector.payloads)
+        broker.enqueue_all(collector.payloads, collector.after)
         logger.info("Enqueued [%s] %s tasks", broker.list_key, len(collector.payloads))
     return ids
 
 
-def refuse(task: dict[str, Any], **signal: Any) -> None:
-    """Refuse, where it is queued, a task that nobody would run, or not as it is meant.
+def refuse(func: Any, keywords: Mapping[str, Any]) -> None:
+    """Refuse a task that nobody would run, or not as it is meant, and a chain that holds one.
 
     Raises:
-        TypeError: If a keyword is neither an option nor the function's.
+        TypeError: If a keyword is neither an option nor the function's, or an option in q_options is none.
         ValueError: If there is no such cluster.
     """
-    if problem := unknown_cluster(task.get("cluster")):
-        raise ValueError(problem)
-    if not task["kwargs"]:
+    more = keywords.get("q_options") or {}
+    if not isinstance(more, Mapping):
+        raise TypeError(f"q_options are a dict, not {more!r}.")
+    known = {*OPTIONS, *POLICY}
+    for key in sorted(more.keys() - known, key=str):
+        raise TypeError(f"{key!r} is no option of async_task(), in q_options. {did_you_mean(str(key), known)}")
+    options = {**keywords, **more}
+    for cluster in options.get("cluster"), getattr(options.get("broker"), "cluster", None):
+        if problem := unknown_cluster(cluster):
+            raise ValueError(problem)
+    refuse_words(func, keywords.keys() - (known if "iter_count" in keywords else OPTIONS) - {"q_options"}, OPTIONS)
+    refuse_words(func, {*more.get("kwargs", ())}, set())
+    for link in options.get("chain") or ():
+        match link:
+            case (function, _, dict(given)):
+                refuse(function, given)
+
+
+def refuse_words(function: Any, words: set[str], options: set[str]) -> None:
+    """Refuse keywords that are not the function's, if it can be told; they could have been these options.
+
+    Raises:
+        TypeError: If there is one.
+    """
+    if not words:
         return
-    function: Any = task["func"]
     try:
         if isinstance(function, str):  # its module need not be here, and is not imported for this
             module, _, name = function.rpartition(".")
             function = getattr(sys.modules[module], name)
+        if isinstance(function, base.Task):
+            function = function.func
         parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
         code = getattr(function, "__code__", None)  # a decorator may have set another signature
         takes_all = code and code.co_flags & inspect.CO_VARKEYWORDS
     except Exception:  # of what is no function, or written in C; a module may have a __getattr__ of its own
         return
     if not takes_all and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        for word in task["kwargs"].keys() - {parameter.name for parameter in parameters}:
-            name = getattr(function, "__name__", function)
-            problem = f"{word!r} is no option of async_task(), and no argument of {name}()."
-            raise TypeError(f"{problem} {did_you_mean(word, OPTIONS)}")
+        takes = {parameter.name for parameter in parameters}
+        for word in sorted(words - takes):
+            problem = f"{word!r} is {'no option of async_task(), and ' if options else ''}no argument of "
+            hint = did_you_mean(word, {*options, "q_options"} if options else takes)
+            raise TypeError(f"{problem}{getattr(function, '__name__', function)}(). {hint}")
 
 
-def validate_cluster(name: str) -> None:
-    """Refuse a schedule whose tasks nobody would run: in the admin, and by schedule().
-
-    Raises:
-        ValidationError: If there is no such cluster.
-    """
-    if problem := unknown_cluster(name):
-        raise ValidationError(problem)
+def add_policy(task: dict[str, Any], **signal: Any) -> None:
+    """Put what django-q2 does not know into the package of the task that is being queued."""
+    task.update(policy.get(), id=new_id())
 
 
-pre_enqueue.connect(refuse)
-Schedule._meta.get_field("cluster").validators.append(validate_cluster)  # noqa: SLF001 (a documented part of models)
+original = upstream.async_task
+upstream.async_task = async_task
+pre_enqueue.connect(add_policy)

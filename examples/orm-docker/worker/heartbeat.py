@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -60,7 +59,7 @@ class Heartbeat:
             new.write_text(json.dumps(content))
             new.replace(folder / self._name)  # a probe finds the old one or this one, and no half
         except OSError as error:
-            return str(error)
+            return _obstacle() or str(error)
         return ""
 
     def stop(self) -> None:
@@ -73,7 +72,7 @@ def signs(cluster: str) -> list[Sign]:
     """Return the signs of life of the cluster's main processes on this host.
 
     Raises:
-        OSError: If there is no temporary folder to leave one in, or its folder in there is not this user's own.
+        OSError: If there is none, since there is no room for one, or if their folder is not this user's own.
         ValueError: If one was not written by this module.
     """
     found = []
@@ -82,6 +81,8 @@ def signs(cluster: str) -> list[Sign]:
             with suppress(FileNotFoundError):  # it has just stopped
                 age = abs(time.time() - file.stat().st_mtime)  # of the future: from before the clock was set back
                 found.append(Sign(**json.loads(file.read_text()), age=age))
+    if all(sign.age > FRESH for sign in found) and (problem := _obstacle()):
+        raise OSError(problem)
     return found
 
 
@@ -118,19 +119,31 @@ def _folder() -> Path:
     """Return this user's folder for this project's files, which may not be there yet.
 
     Raises:
-        OSError: If there is no temporary folder, or what has the name is not a folder of this user alone.
+        OSError: If what has the name is not a folder of this user alone.
     """
     user = _user()
-    try:
-        folder = Path(tempfile.gettempdir()) / f"{quote(Conf.PREFIX, safe='')}-worker-{user}"
-    except FileNotFoundError as error:
-        hint = "if the file system is read-only, mount a tmpfs at /tmp"
-        raise FileNotFoundError(f"{error.strerror or error}; {hint}") from error
+    folder = _temporary() / f"{quote(Conf.PREFIX, safe='')}-worker-{user}"
     with suppress(FileNotFoundError):
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or found.st_mode & 0o022:
             raise PermissionError(f"{folder} is not a folder that belongs to this user alone")
     return folder
+
+
+def _temporary() -> Path:
+    """Return the same folder to all: tempfile.gettempdir() looks for another one while this is full."""
+    return Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 (what is put there is for this user alone)
+
+
+def _obstacle() -> str:
+    """Return why there is no room in it, or ""."""
+    try:
+        found = os.statvfs(_temporary())
+    except OSError as error:
+        return str(error)
+    if found.f_flag & os.ST_RDONLY:
+        return f"{_temporary()} is read-only: mount a tmpfs there"
+    return "" if found.f_bavail else f"{_temporary()} is full"
 
 
 def _user() -> int:

@@ -25,6 +25,7 @@ BODY = 20.0  #: seconds in which a body must come, and
 PACE = 50_000  #: for each so many bytes of it a second more
 PIECE = 2**16  #: bytes; a larger body lies in a file
 FILES = BoundedSemaphore(8)  #: of a process at once; MAX_UPLOAD_SIZE has the sum
+FILE = 10.0  #: seconds for which a body waits for one
 ANSWER = 20.0  #: seconds for which a client may take nothing of an answer
 
 
@@ -167,8 +168,13 @@ class Body(SpooledTemporaryFile[bytes]):
     has_file = False
 
     def rollover(self) -> None:
-        """Wait until there may be another file."""
-        FILES.acquire()
+        """Wait until there may be another file.
+
+        Raises:
+            TimeoutError: If there may be none for long.
+        """
+        if not FILES.acquire(timeout=FILE):
+            raise TimeoutError("others take all files")
         self.has_file = True
         super().rollover()
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 from django.conf import settings
+from django.contrib.sessions import middleware as sessions
+from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
 from django.utils.log import log_response
 
@@ -120,7 +122,42 @@ class OutageMiddleware(Middleware):
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Answer, or leave to Django what is another's error."""
-        if not (reason := why_away(exception)):
-            return None
-        sentence = "A server that this page needs does not answer. Try again in a minute."
-        return answer(request, 503, sentence, f"a server does not answer ({reason})")
+        return outage(request, exception)
+
+
+class SessionMiddleware(sessions.SessionMiddleware):
+    """Answers 503 if a session cannot be saved since the database is away: that comes when the view is through."""
+
+    def process_request(self, request: HttpRequest) -> None:
+        """Look for the session.
+
+        Raises:
+            BadRequest: If its key is none that PostgreSQL takes.
+        """
+        if "\0" in request.COOKIES.get(settings.SESSION_COOKIE_NAME, ""):
+            raise BadRequest("There is a null character in the key of the session.")
+        super().process_request(request)
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        """Save the session.
+
+        Raises:
+            Exception: If it cannot be saved for another reason.
+        """
+        try:
+            return super().process_response(request, response)
+        except Exception as error:
+            cause: BaseException | None = error
+            while cause:  # Django makes a session that is gone of it, which would be the visitor's fault
+                if answered := outage(request, cause):
+                    return answered
+                cause = cause.__context__
+            raise
+
+
+def outage(request: HttpRequest, error: BaseException) -> HttpResponse | None:
+    """Answer for an error of a server that is away; return nothing for another."""
+    if not (reason := why_away(error)):
+        return None
+    sentence = "A server that this page needs does not answer. Try again in a minute."
+    return answer(request, 503, sentence, f"a server does not answer ({reason})")

@@ -8,6 +8,9 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 from django_prodserver.backends.base import BaseWorkerBackend
 
+DEFAULT = "default"  #: the queue of the first cluster, as Django's tasks call it
+stand_in = ""  #: the cluster that takes the place of the first, beside a test
+
 
 @dataclass(frozen=True)
 class Process:
@@ -39,6 +42,21 @@ def workers() -> list[Process]:
 def clusters() -> list[str]:
     """Return the names of the clusters, each of which serves a queue."""
     return [settings.Q_CLUSTER["name"], *(settings.Q_CLUSTER.get("ALT_CLUSTERS") or ())]
+
+
+def queues() -> list[str]:
+    """Return what Django's tasks call these queues."""
+    return [DEFAULT, *clusters()[1:]]
+
+
+def cluster_of(queue: str) -> str:
+    """Return the cluster that serves a queue of Django's tasks."""
+    return (stand_in or clusters()[0]) if queue == DEFAULT else queue
+
+
+def queue_of(cluster: str | None) -> str:
+    """Return what Django's tasks call the queue of a cluster."""
+    return DEFAULT if cluster in {None, clusters()[0]} else str(cluster)
 
 
 def unknown_cluster(name: str | None) -> str:

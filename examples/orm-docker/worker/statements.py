@@ -2,23 +2,44 @@
 
 # With one commit, where a notification of its own would take another.
 ENQUEUE = """
-WITH task AS (INSERT INTO django_q_ormq (key, payload, lock) VALUES (%s, %s, 'epoch') RETURNING id)
+WITH task AS (INSERT INTO django_q_ormq (key, payload, lock) VALUES (%s, %s, %s) RETURNING id)
 SELECT id, pg_notify(%s, '') FROM task
 """
 
-# In order, past what other clusters are taking at this moment, and in one round trip.
+# What is due comes before what waits, each in order, past what other clusters are taking at this moment, and in one
+# round trip. The limit of both is a number: of another one PostgreSQL assumes that it is large, and sorts all.
+# If there is nothing, the one row that comes tells in how many seconds there may be something.
 CLAIM = """
-WITH free AS (SELECT id, lock, octet_length(payload) AS size FROM django_q_ormq
-              WHERE key = %s AND lock <= statement_timestamp() ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED),
-     reach AS (SELECT id, lock, sum(size) OVER queue AS size, row_number() OVER queue AS place FROM free
-               WINDOW queue AS (ORDER BY id)),
-     taken AS (UPDATE django_q_ormq AS task SET lock = statement_timestamp() + %s FROM reach
-               WHERE task.id = reach.id AND (reach.size <= %s OR place = 1)
-               RETURNING task.id, task.payload, task.lock, reach.lock AS former),
-     counted AS (INSERT INTO worker_lapse (task, times) SELECT id, 1 FROM taken WHERE former > '1971-01-01'
+WITH due AS (SELECT id, lock, octet_length(payload) AS size FROM django_q_ormq
+             WHERE key = %(key)s AND lock > %(used)s AND lock <= statement_timestamp()
+             ORDER BY lock, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED),
+     waiting AS (SELECT id, lock, octet_length(payload) AS size FROM django_q_ormq
+                 WHERE key = %(key)s AND lock <= %(used)s
+                 ORDER BY lock, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED),
+     reach AS (SELECT id, lock, sum(size) OVER queue AS size, row_number() OVER queue AS place
+               FROM (TABLE due UNION ALL TABLE waiting) AS free
+               WINDOW queue AS (ORDER BY lock <= %(used)s, lock, id)),
+     taken AS (UPDATE django_q_ormq AS task
+               SET lock = date_trunc('milliseconds', statement_timestamp() + %(lease)s) + '1 us'
+               FROM reach WHERE task.id = reach.id AND place <= %(limit)s AND (reach.size <= %(size)s OR place = 1)
+               RETURNING task.id, task.payload, task.lock, reach.lock AS former, place),
+     counted AS (INSERT INTO worker_lapse (task, times) SELECT id, 1 FROM taken
+                 WHERE former > %(used)s AND former <> date_trunc('milliseconds', former)
                  ON CONFLICT (task) DO UPDATE SET times = worker_lapse.times + 1 RETURNING task, times)
-SELECT id, payload, lock::text, coalesce(counted.times, known.times, 0) FROM taken
-LEFT JOIN counted ON counted.task = id LEFT JOIN worker_lapse AS known ON known.task = id ORDER BY id
+SELECT id, payload, lock::text, coalesce(counted.times, known.times, 0), former <> %(free)s, NULL, place FROM taken
+LEFT JOIN counted ON counted.task = id LEFT JOIN worker_lapse AS known ON known.task = id
+UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, (
+    SELECT extract(epoch FROM min(lock) - statement_timestamp())::float FROM django_q_ormq
+    WHERE key = %(key)s AND lock > statement_timestamp()
+), NULL WHERE NOT EXISTS (SELECT FROM taken) ORDER BY place
+"""
+# The same, where the database is a file.
+FREE_IN_FILE = """
+SELECT * FROM (SELECT id, payload, lock FROM django_q_ormq
+               WHERE key = %(key)s AND lock > %(used)s AND lock <= %(now)s ORDER BY lock, id LIMIT %(limit)s)
+UNION ALL
+SELECT * FROM (SELECT id, payload, lock FROM django_q_ormq
+               WHERE key = %(key)s AND lock <= %(used)s ORDER BY lock, id LIMIT %(limit)s)
 """
 
 # What this process holds by now, as far as it knows: the next ones begin with it.
@@ -26,17 +47,19 @@ HELD = "WITH held AS (SELECT * FROM unnest(%s::bigint[], %s::timestamptz[]) AS h
 # It waits for nobody: another thread may be removing in a transaction what is locked, and be waiting for this one.
 RENEW = """
      mine AS (SELECT task.id FROM django_q_ormq AS task JOIN held USING (id, lock) FOR UPDATE OF task SKIP LOCKED),
-     renewed AS (UPDATE django_q_ormq AS task SET lock = statement_timestamp() + %s FROM mine WHERE task.id = mine.id
-                 RETURNING task.id, task.lock)
+     renewed AS (UPDATE django_q_ormq AS task SET lock = date_trunc('milliseconds', statement_timestamp() + %s) + '1 us'
+                 FROM mine WHERE task.id = mine.id RETURNING task.id, task.lock)
 SELECT id, coalesce(renewed.lock, task.lock)::text FROM held JOIN django_q_ormq AS task USING (id, lock)
 LEFT JOIN renewed USING (id) WHERE renewed.lock IS NOT NULL OR task.lock > statement_timestamp()
 """
-# Its lock will look like a lease that has run out where there is a delay, but its cluster has not died of it.
+# Other clusters are told, since this one may be busy when they are due, or gone.
 RELEASE = """
-     freed AS (UPDATE django_q_ormq AS task SET lock = CASE WHEN %s THEN statement_timestamp() + %s ELSE 'epoch' END
-               FROM held WHERE task.id = held.id AND task.lock = held.lock RETURNING task.id)
-INSERT INTO worker_lapse (task, times) SELECT id, -1 FROM freed WHERE %s
-ON CONFLICT (task) DO UPDATE SET times = worker_lapse.times - 1
+     due AS (SELECT * FROM unnest(%s::bigint[], %s::interval[]) AS due (id, delay)),
+     freed AS (UPDATE django_q_ormq AS task
+               SET lock = CASE WHEN delay > '0' THEN date_trunc('milliseconds', statement_timestamp() + delay) + '1 ms'
+                               ELSE %s END
+               FROM held JOIN due USING (id) WHERE task.id = held.id AND task.lock = held.lock RETURNING task.id)
+SELECT pg_notify(%s, '') WHERE EXISTS (SELECT FROM freed)
 """
 REMOVE = """
      gone AS (DELETE FROM django_q_ormq AS task USING held WHERE task.id = held.id AND task.lock = held.lock

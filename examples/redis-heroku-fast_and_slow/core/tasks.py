@@ -1,27 +1,33 @@
-"""Background tasks: ordinary functions, which a worker calls with the arguments that they were queued with.
+"""Background tasks: functions that a worker calls with the arguments that they were queued with, by `.enqueue()`.
 
-Arguments and results are pickled: pass the primary key of a row, not the row. A task whose worker dies is run again,
-so it should bear to be run twice.
+Arguments and results are JSON: pass the primary key of a row, not the row. A task that fails, or whose worker dies, is
+run again, so it should bear to be run twice.
 """
 
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from django.core.management import call_command
+
+from worker.retention import prune
+from worker.schedules import schedule
+from worker.tasks import Task, task
 
 
 class Offer(NamedTuple):
     """A task that the start page offers to run."""
 
     label: str
-    task: Callable[[str], object]
-    cluster: str | None = None  #: whose queue it goes to; None is the default cluster
+    task: Task[[str], Any]
 
 
+@task
 def count_words(text: str) -> int:
     """Return the number of words in a text."""
     return len(text.split())
 
 
+@task(queue_name="slow")
 def read_slowly(text: str) -> str:
     """Read a text at five words a second, as a task of minutes would take its time."""
     words = text.split()
@@ -29,7 +35,15 @@ def read_slowly(text: str) -> str:
     return f"{len(words)} words read"
 
 
+@schedule(daily_at="03:00", timeout=600)
+@task
+def tidy() -> None:
+    """Delete expired sessions, and results that are older than Q_KEEP_RESULTS and Q_KEEP_FAILURES say."""
+    call_command("clearsessions")
+    prune()
+
+
 OFFERS = {
     "count": Offer("Count its words", count_words),
-    "read": Offer("Read it slowly", read_slowly, cluster="slow"),
+    "read": Offer("Read it slowly", read_slowly),
 }

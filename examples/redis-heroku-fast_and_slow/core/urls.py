@@ -7,5 +7,5 @@ from core import views
 urlpatterns = [
     path("", views.start, name="start"),
     path("tasks/", views.run, name="run"),
-    path("tasks/<uuid:name>/", views.task, name="task"),
+    path("tasks/<str:key>/", views.task, name="task"),
 ]

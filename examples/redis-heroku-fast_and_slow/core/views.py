@@ -3,23 +3,20 @@
 Strangers would fill the queue, and read what others have sent.
 """
 
-from functools import partial
 from typing import Any
-from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
-from django_q.tasks import async_task, fetch
 
 from core.forms import RunForm
 from core.tasks import OFFERS
 from worker import heartbeat
 from worker.processes import workers
+from worker.tasks import ResultNoLongerKept, TaskResultDoesNotExist, default_task_backend, in_words
 
 
 @require_safe
@@ -32,7 +29,6 @@ def start(request: HttpRequest) -> HttpResponse:
 
 
 @require_POST
-@transaction.atomic
 def run(request: HttpRequest) -> HttpResponse:
     """Queue a task, and lead to the page of its result."""
     if not _may_run(request):
@@ -40,29 +36,24 @@ def run(request: HttpRequest) -> HttpResponse:
     form = RunForm(request.POST)
     if not form.is_valid():
         return HttpResponseBadRequest("Write a text of at most 500 characters.\n", content_type="text/plain")
-    offer = OFFERS[form.cleaned_data["offer"]]
-    name = uuid4()
-    # Only once the transaction is committed: a worker is quick, and would not yet find what was written in it.
-    transaction.on_commit(
-        partial(async_task, offer.task, form.cleaned_data["text"], cluster=offer.cluster, task_name=str(name))
-    )
-    return redirect("task", name)
+    result = OFFERS[form.cleaned_data["offer"]].task.enqueue(form.cleaned_data["text"])
+    return redirect("task", result.id)
 
 
 @require_safe
 @never_cache
-def task(request: HttpRequest, name: UUID) -> HttpResponse:
+def task(request: HttpRequest, key: str) -> HttpResponse:
     """Show how far a task is: as JSON to the page's script, as a page to those who have none."""
     if not _may_run(request):
         raise PermissionDenied
-    found = fetch(str(name))
-    if found is None:
-        state = {"done": False, "text": "Waiting for a worker …"}
-    elif found.success:
-        state = {"done": True, "text": f"Result: {found.result}"}
+    try:
+        result = default_task_backend.get_result(key)
+    except ResultNoLongerKept:
+        state = {"done": True, "text": "Its result is no longer kept."}
+    except TaskResultDoesNotExist:
+        raise Http404 from None
     else:
-        reason = str(found.result).partition(" : ")[0]  # what follows is the traceback
-        state = {"done": True, "text": f"Failed: {reason}"}
+        state = {"done": result.is_finished, "text": in_words(result)}
     if request.get_preferred_type(["text/html", "application/json"]) == "application/json":
         return JsonResponse(state)
     return render(request, "core/start.html", _page(tasks=[state]))

@@ -1,17 +1,18 @@
 """The start page, the page of a task, those that tell of errors, and the answers to probes."""
 
-from typing import Any
+from datetime import UTC, datetime, timedelta
 from unittest.mock import Mock
-from uuid import uuid4
 
 import pytest
 from django.test import Client
 from django.utils import timezone
 from django_q.models import Task
-from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
+from pytest_django import Settings
 
-from conftest import Queue
+from core.tasks import count_words
+from worker.models import Failure
 from worker.processes import workers
+from worker.testing import Broker, Queue
 
 pytestmark = pytest.mark.django_db
 
@@ -28,17 +29,10 @@ def test_the_start_page_has_no_inline_script_or_style(staff: Client) -> None:
     assert "style=" not in page
 
 
-def test_a_task_is_queued_once_the_transaction_is_committed(
-    staff: Client, queue: list[dict[str, Any]], django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
-) -> None:
-    with django_capture_on_commit_callbacks() as callbacks:
-        response = staff.post("/tasks/", {"text": "one two", "offer": "count"})
-    assert not queue
-    for callback in callbacks:
-        callback()
-    (task,) = queue
-    assert task["func"](*task["args"]) == 2
-    assert response["Location"] == f"/tasks/{task['name']}/"
+def test_a_form_queues_a_task_and_leads_to_its_page(staff: Client, queue: Queue) -> None:
+    response = staff.post("/tasks/", {"text": "one two", "offer": "count"})
+    queue.assert_queued(count_words, "one two")
+    assert "Waiting for a worker" in staff.get(response["Location"]).content.decode()
 
 
 @pytest.mark.parametrize("form", [{}, {"text": " ", "offer": "count"}, {"text": "x", "offer": "nothing"}])
@@ -47,27 +41,42 @@ def test_a_wrong_form_is_refused(staff: Client, form: dict[str, str]) -> None:
     assert (response.status_code, response.content) == (400, b"Write a text of at most 500 characters.\n")
 
 
+THEN = datetime(2030, 1, 1, 10, 42, 7, tzinfo=UTC)
+WHY = "Traceback (most recent call last): …\nValueError: no luck"
+
+
 @pytest.mark.parametrize(
-    ("success", "result", "text"),
-    [(True, 3, "Result: 3"), (False, "no luck : Traceback (most recent call last): …", "Failed: no luck")],
+    ("success", "next_try", "done", "text"),
+    [
+        (True, None, True, "Result: 3"),
+        (False, None, True, "Failed: ValueError: no luck"),
+        (False, THEN, False, "Attempt 1 of 3 has failed, next at 10:42:07: ValueError: no luck"),
+    ],
 )
-def test_the_page_of_a_task_shows_how_it_ended(staff: Client, success: bool, result: object, text: str) -> None:
-    name, now = uuid4(), timezone.now()
-    Task.objects.create(
-        id=name.hex, name=str(name), func="count", started=now, stopped=now, success=success, result=result
+def test_the_page_of_a_task_shows_what_became_of_it(
+    staff: Client, success: bool, next_try: datetime | None, done: bool, text: str
+) -> None:
+    now = timezone.now()
+    ended = Task.objects.create(
+        id="0" * 32, func="core.tasks.count_words", started=now, stopped=now, success=success, result=3, attempt_count=1
     )
-    assert text in staff.get(f"/tasks/{name}/").content.decode()
-    state = staff.get(f"/tasks/{name}/", headers={"accept": "application/json"}).json()
-    assert state == {"done": True, "text": text}
+    if not success:
+        errors = [{"exception_class_path": "builtins.ValueError", "traceback": WHY, "worker": "a:1", "started": None}]
+        Failure.objects.create(task=ended.id, attempts=1, max_attempts=3, next_try=next_try, errors=errors)
+    assert text in staff.get(f"/tasks/{ended.id}/").content.decode()
+    state = staff.get(f"/tasks/{ended.id}/", headers={"accept": "application/json"}).json()
+    assert (state["done"], state["text"][: len(text)]) == (done, text)
 
 
-def test_the_page_of_a_waiting_task_says_so(staff: Client) -> None:
-    assert "Waiting for a worker" in staff.get(f"/tasks/{uuid4()}/").content.decode()
+def test_the_page_of_a_task_whose_result_is_gone_says_so(staff: Client) -> None:
+    year_ago = int((timezone.now() - timedelta(days=365)).timestamp() * 1000)
+    assert "Its result is no longer kept." in staff.get(f"/tasks/{year_ago:012x}{'0' * 20}/").content.decode()
+    assert staff.get("/tasks/none/").status_code == 404
 
 
-def test_in_production_tasks_are_for_staff(client: Client, queue: list[dict[str, Any]]) -> None:
+def test_in_production_tasks_are_for_staff(client: Client, queue: Queue) -> None:
     assert "/admin/login/?next=/" in client.get("/").content.decode()
-    assert client.get(f"/tasks/{uuid4()}/").status_code == 403
+    assert client.get("/tasks/none/").status_code == 403
     assert client.post("/tasks/", {"text": "one", "offer": "count"}).status_code == 403
     assert not queue
 
@@ -97,6 +106,6 @@ def test_a_probe_is_answered_whatever_host_it_asks_for(client: Client, path: str
 
 
 def test_a_probe_says_that_the_broker_does_not_answer(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Queue, "ping", Mock(side_effect=OSError("refused")))
+    monkeypatch.setattr(Broker, "ping", Mock(side_effect=OSError("refused")))
     response = client.get("/readyz")
     assert (response.status_code, response.content) == (503, b"the broker does not answer\n")

@@ -3,22 +3,115 @@
 from typing import Any
 
 from django.contrib import admin, messages
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
+from django.utils.html import format_html_join
 from django.utils.translation import gettext_lazy as _
 from django_q import admin as upstream
+from django_q import models
+
+from worker.cluster import failures, packages
+from worker.models import Failure, WaitingTask
+from worker.resubmit import resubmit
 
 
 @admin.action(permissions=["change"], description=_("Resubmit selected tasks to queue"))
 def resubmit_task(model_admin: Any, request: HttpRequest, tasks: Any) -> None:
     """Queue tasks again, and say which cannot be.
 
-    django-q2's own, 1.11.1, is there for who may only look, and ends at the first one that is refused.
+    django-q2's own, 1.11.1, is there for who may only look, ends at the first one that is refused, and forgets options.
     """
     for task in tasks:
         try:
-            upstream.resubmit_task(model_admin, request, [task])
+            problem = resubmit(task)
         except (TypeError, ValueError) as error:
-            model_admin.message_user(request, f"Could not queue {task.name}: {error}", messages.ERROR)
+            problem = f"Could not queue {task.name}: {error}"
+        if problem:
+            model_admin.message_user(request, problem, messages.ERROR)
 
 
-upstream.TaskAdmin.actions = upstream.FailAdmin.actions = [resubmit_task]
+class Errors(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Shows why each attempt has failed."""
+
+    actions = [resubmit_task]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Read where results are written: a replica may lag."""
+        return super().get_queryset(request).using(packages.table().db)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """Add it at the end."""
+        return [*super().get_readonly_fields(request, obj), "errors_of_attempts"]
+
+    @admin.display(description=_("Errors"))
+    def errors_of_attempts(self, task: Any) -> str:
+        """Return a line for each attempt, with its traceback behind it."""
+        failure = Failure.objects.using(packages.table().db).filter(pk=task.pk).first()
+        rows = [
+            (f"{error['exception_class_path']}, {error['stopped']}, {error['worker']}", error["traceback"])
+            for error in (failure.errors if failure else [])
+        ]
+        return format_html_join("", "<details><summary>{}</summary><pre>{}</pre></details>", rows) or "-"
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        """Delete results, and what is kept of their failures."""
+        ids = list(queryset.values_list("pk", flat=True))
+        super().delete_queryset(request, queryset)
+        failures.delete(ids, packages.table().db)
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        """Delete a result, and what is kept of its failure."""
+        failures.delete([obj.pk], packages.table().db)
+        super().delete_model(request, obj)
+
+
+class SuccessAdmin(Errors, upstream.TaskAdmin):  # type: ignore[misc]
+    """Tasks that have succeeded, perhaps not at once."""
+
+
+class FailureAdmin(Errors, upstream.FailAdmin):  # type: ignore[misc]
+    """Tasks that have failed for good."""
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Leave out those that will be tried again."""
+        return super().get_queryset(request).filter(~failures.is_waiting())
+
+
+@admin.register(WaitingTask)
+class WaitingAdmin(Errors, upstream.FailAdmin):  # type: ignore[misc]
+    """Tasks that have failed and will be tried again."""
+
+    list_display = ("name", "func", "reason", "attempt", "next_at")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Add what is kept of their failures; the next ones come first."""
+        failure = Failure.objects.filter(task=OuterRef("pk"))
+        names = ("reason", "attempts", "max_attempts", "next_try")
+        columns = {f"failure_{name}": Subquery(failure.values(name)) for name in names}
+        waiting = super().get_queryset(request).filter(failures.is_waiting(), success=False)
+        ordered: QuerySet[Any] = waiting.annotate(**columns).order_by("failure_next_try")
+        return ordered
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Delete none: its queue would still have it."""
+        return False
+
+    @admin.display(description=_("Reason"))
+    def reason(self, task: Any) -> str:
+        """Return why the last attempt has failed."""
+        return str(task.failure_reason)
+
+    @admin.display(description=_("Attempt"))
+    def attempt(self, task: Any) -> str:
+        """Return which one has failed."""
+        return failures.ordinal(task.failure_attempts, task.failure_max_attempts)
+
+    @admin.display(description=_("Next at"))
+    def next_at(self, task: Any) -> str:
+        """Return when the next one is."""
+        return failures.clock(task.failure_next_try.timestamp())
+
+
+for model, shown in ((models.Success, SuccessAdmin), (models.Failure, FailureAdmin)):
+    admin.site.unregister(model)
+    admin.site.register(model, shown)

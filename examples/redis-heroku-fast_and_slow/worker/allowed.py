@@ -16,15 +16,24 @@ from django.core.exceptions import ValidationError
 from django_q.models import Schedule
 
 from worker.delivery import brief
+from worker.enqueue import refuse
+from worker.processes import unknown_cluster
 
 INSTALLED = {"dist-packages", "site-packages"}  #: folders of what others wrote
+OWN = {"overlap", "time_zone"}  #: options in q_options that are the schedule's, and none of its task
 
 
 def modules() -> Sequence[str]:
     """Return the modules, packages or single functions that Q_SCHEDULE_MODULES names; by default the project's apps."""
-    own = [app.name for app in apps.get_app_configs() if not INSTALLED.intersection(Path(app.path).parts)]
-    named: Sequence[str] = getattr(settings, "Q_SCHEDULE_MODULES", [name for name in own if name != __package__])
+    named: Sequence[str] = getattr(
+        settings, "Q_SCHEDULE_MODULES", [app.name for app in apps.get_app_configs() if is_own(app)]
+    )
     return named
+
+
+def is_own(app: AppConfig) -> bool:
+    """Say whether an app is the project's."""
+    return app.name != __package__ and not INSTALLED.intersection(Path(app.path).parts)
 
 
 def refusal(path: Any) -> str:
@@ -37,9 +46,11 @@ def refusal(path: Any) -> str:
     if not _is_below(path, allowed):
         return problem
     try:
-        function = pydoc.locate(path)
+        function: Any = pydoc.locate(path)
     except Exception as error:  # whatever a module raises when it is imported
         return f"A schedule cannot run {path!r}, since its module cannot be imported: {brief(error)}."
+    if hasattr(function, "module_path"):  # a task of django.tasks, whose class is of another module
+        function = function.func
     if not callable(function):
         return f"A schedule cannot run {path!r}: there is no such function."
     # The path may lead elsewhere: core.tasks.os.system does, where core.tasks imports os.
@@ -93,14 +104,35 @@ def validate_kwargs(text: str) -> None:
             raise ValidationError(problem)
 
 
+def validate_cluster(name: str) -> None:
+    """Validate a schedule's cluster.
+
+    Raises:
+        ValidationError: If there is no such cluster.
+    """
+    if problem := unknown_cluster(name):
+        raise ValidationError(problem)
+
+
 def clean(schedule: Schedule) -> None:
     """Validate what no field can tell by itself.
 
     Raises:
-        ValidationError: If it is to run every so many minutes, and it is not said how many.
+        ValidationError: If it is to run every so many minutes, and it is not said how many, or if its keyword arguments
+            are not those of its function.
     """
     if schedule.schedule_type == Schedule.MINUTES and not schedule.minutes:
         raise ValidationError("A schedule of type Minutes needs their number, 1 or more.")
+    try:
+        validate_kwargs(schedule.kwargs)
+    except ValidationError:
+        return  # which the field has told
+    keywords = _read(Schedule(kwargs=schedule.kwargs))
+    options = keywords.get("q_options") or {}
+    try:
+        refuse(schedule.func, keywords | {"q_options": {key: options[key] for key in options.keys() - OWN}})
+    except (TypeError, ValueError) as error:
+        raise ValidationError({"kwargs": f"A schedule cannot be queued: {error}"}) from error
 
 
 def _read(schedule: Schedule) -> dict[str, Any]:
@@ -113,7 +145,13 @@ def _read(schedule: Schedule) -> dict[str, Any]:
 
 
 # Where a model is validated, these are asked as well; they are no part of the field's migrations.
-for _name, _validator in {"func": validate, "hook": validate, "args": validate_args, "kwargs": validate_kwargs}.items():
+for _name, _validator in {
+    "func": validate,
+    "hook": validate,
+    "args": validate_args,
+    "kwargs": validate_kwargs,
+    "cluster": validate_cluster,
+}.items():
     Schedule._meta.get_field(_name).validators.append(_validator)  # noqa: SLF001 (a documented part of models)
 Schedule.clean = clean  # django-q2 1.11.1 has none of its own
 

@@ -5,16 +5,16 @@ is what a lease is made of; of a list, as django-q2 1.11.1 uses one, a task that
 """
 
 import logging
+import math
 import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from datetime import datetime
 from sys import maxsize
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 from django.core.exceptions import ImproperlyConfigured
@@ -24,86 +24,25 @@ from redis import ConnectionError as ConnectionLost
 from redis import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis import Redis as Client
 from redis import TimeoutError as NoAnswer
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from worker.delivery import Delivery
-from worker.scripts import CLAIM, ENQUEUE_ALL, RECLAIM, RELEASE, REMOVE, RENEW, TIDY
+from worker.client import client
+from worker.delivery import Delivery, brief
+from worker.scripts import CLAIM, ENQUEUE_ALL, ENQUEUE_LATER, LOCKED, RECLAIM, RELEASE, REMOVE, RENEW, TIDY, WORDS
 
 GROUP = "workers"  #: the clusters, to the server
-RETURNED = "returned"  #: whom tasks belong to that were given back
+RETURNED = "returned"  #: whom tasks belong to that were given back, at once or with a delay
 NO_GROUP = ("NOGROUP", "UNBLOCKED", "no such key")  #: how the server says so, also to who waits while it goes
-LOOK_EVERY = 2.0  #: seconds between two looks for leases that have run out
+LOOK_EVERY = 3.0  #: seconds between two looks for leases that have run out
 TIDY_EVERY = 60.0  #: seconds between two looks for what others have left behind
+AT_ONCE = 100_000  #: tasks queued by one request: a second of the server's
 DRAIN = 10_000  #: tasks moved from django-q2's list at a time, in about 50 ms
 
 logger = logging.getLogger("django-q")
 
 
-def connection_options(url: str) -> dict[str, object]:
-    """Return what the URL leaves open.
-
-    Heroku's certificates are signed by itself, and say so nowhere (https://devcenter.heroku.com/articles/connecting-heroku-redis):
-    where its variable DYNO is set, they are not verified, unless the URL asks for it. Everywhere else they are.
-    """
-    parts = urlsplit(url)
-    options: dict[str, object] = {
-        "socket_connect_timeout": 5,  # seconds
-        "socket_timeout": 5,  # seconds; above the one for which an empty queue is asked
-        "health_check_interval": 30,  # seconds; routers drop connections that were long idle
-        # Connect anew, once, if the connection was cut, or leads to a former primary. After a timeout the server may
-        # still do what it was asked.
-        "retry": Retry(NoBackoff(), 1, (ConnectionLost, ReadOnlyError)),
-    }
-    if parts.scheme == "rediss" and "DYNO" in os.environ and "ssl_cert_reqs" not in parse_qs(parts.query):
-        options["ssl_cert_reqs"] = "none"
-    return options
-
-
-def usable(url: str) -> str:
-    """Return the URL without what redis-py does not know (DigitalOcean adds `ssl`), or what changes its answers.
-
-    Celery's word for a certificate that is not verified, CERT_NONE, is written as redis-py's.
-
-    Raises:
-        ImproperlyConfigured: If it is not that of a single server, or cannot be read. No part of it is repeated.
-    """
-    if not url.startswith(("redis://", "rediss://", "unix://")):
-        raise ImproperlyConfigured(
-            "REDIS_URL must begin with redis://, rediss:// or unix://: the queue is on one server, "
-            "neither behind Sentinel nor in a cluster."
-        )
-    try:
-        parts = urlsplit(url)
-        readable = parts.port != 0 and not parts.fragment and "@" not in parts.query
-    except ValueError:
-        readable = False
-    if not readable or (parts.scheme != "unix" and "@" in parts.path):
-        raise ImproperlyConfigured(
-            "REDIS_URL cannot be read: write redis://user:password@host:6379/0, and in the password %2F for /, %23 for "
-            "#, %3F for ?, %40 for @, %3A for : and %25 for %."
-        )
-    base, _, query = url.partition("?")
-    query = re.sub("ssl_cert_reqs=CERT_([A-Z]+)", lambda found: f"ssl_cert_reqs={found[1].lower()}", query)
-    dropped = {"ssl", "protocol", "decode_responses", "legacy_responses"}
-    return f"{base}?{'&'.join(pair for pair in query.split('&') if pair.partition('=')[0] not in dropped)}"
-
-
-@cache
-def client(url: str) -> Client:
-    """Connect; a process keeps its connections, and those of a fork are its own.
-
-    Raises:
-        ImproperlyConfigured: If the URL is wrong.
-    """
-    wanted = usable(url)
-    try:
-        made = Client.from_url(wanted, **connection_options(url))
-        pool = made.connection_pool
-        pool.connection_class(**pool.connection_kwargs)  # which connects nowhere, but knows all options
-    except (RedisError, TypeError, ValueError) as error:
-        raise ImproperlyConfigured(f"REDIS_URL has an option after its ? that cannot be used: {error}") from error
-    return made
+def milliseconds(delay: float) -> int:
+    """Return seconds as the scripts take them, whose clock has no smaller parts: a delay is no shorter for it."""
+    return math.ceil(delay * 1000) + 1 if delay > 0 else 0
 
 
 class Broker(Redis):  # type: ignore[misc]
@@ -112,19 +51,22 @@ class Broker(Redis):  # type: ignore[misc]
     Errors are redis-py's RedisError, and mean that the server may or may not have done what it was asked.
     """
 
-    ordered = True
+    can_peek = ordered = True
     forgets_returned = True
     away: tuple[type[Exception], ...] = (ConnectionLost, NoAnswer)
     passing: tuple[type[Exception], ...] = (OutOfMemoryError, ReadOnlyError)
     transactional = False
+    publishes = True  #: what its client announces is heard by all that listen
     looked = tidied = float("-inf")  #: when, by the monotonic clock
-    idles = False  #: nothing came for a second, so that it is not asked what is there before it waits again
+    due = float("-inf")  #: when to ask for tasks again, unless there is news; by the monotonic clock
+    seen: Sequence[bytes] = ()  #: the last entries of the stream and of the news that were there when it asked
 
     def __init__(self, list_key: str | None = None) -> None:
         """Serve the queue of this cluster."""
-        name = list_key or Conf.CLUSTER_NAME
+        name = self.cluster = list_key or Conf.CLUSTER_NAME
         super().__init__(name)
         self.list_key = ":".join(["django_q", *dict.fromkeys([Conf.PREFIX, name]), "stream"])
+        self.keys = [self.list_key, *(f"{self.list_key}:{kind}" for kind in ("later", "due", "news"))]
         self.name = f"{socket.gethostname()}-{uuid4().hex[:8]}"
 
     @staticmethod
@@ -161,17 +103,18 @@ class Broker(Redis):  # type: ignore[misc]
                 if "READONLY" in str(error):  # which redis-py does not see in what a script of Redis 6 answers
                     self.connection.connection_pool.disconnect(inuse_connections=False)
                 raise
-        try:
-            self.connection.xgroup_create(self.list_key, GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):  # another process was faster
-                raise
+        for stream, needed in zip(self.keys, (True, False), strict=False):
+            try:
+                self.connection.xgroup_create(stream, GROUP, id="0", mkstream=needed)
+            except ResponseError as error:
+                if needed and "BUSYGROUP" not in str(error):  # another process was faster
+                    raise
         return action()
 
     def run(self, script: str, *args: str | int, keys: Iterable[str] = ()) -> Any:
-        """Run a script on the stream, and further keys; the group is its first argument."""
-        run = self.connection.register_script(script)
-        return self.in_group(lambda: run([self.list_key, *keys], [GROUP, *args]))
+        """Run a script on the queue, and further keys; the group is its first argument."""
+        run = self.connection.register_script(WORDS + script)
+        return self.in_group(lambda: run([*self.keys, *keys], [GROUP, *args]))
 
     def once(self, *command: str | int) -> Any:
         """Send a command that may not be carried out twice: redis-py repeats those whose answer did not come."""
@@ -188,39 +131,65 @@ class Broker(Redis):  # type: ignore[misc]
         finally:
             pool.release(connection)
 
-    def enqueue(self, task: str) -> str:
+    def enqueue(self, task: str, after: datetime | None = None) -> str:
         """Add a task."""
+        if after:
+            return self.enqueue_later([task], after)
         receipt: bytes = self.once("XADD", self.list_key, "*", "payload", task)
         return receipt.decode()
 
-    def enqueue_all(self, payloads: list[str]) -> None:
-        """Add tasks, all or none."""
-        self.once("EVAL", ENQUEUE_ALL, 1, self.list_key, *payloads)
+    def enqueue_all(self, payloads: list[str], after: datetime | None = None) -> None:
+        """Add tasks, all or none of each hundred thousand: more would keep the server longer than is waited for it."""
+        for begin in range(0, len(payloads), AT_ONCE):
+            part = payloads[begin : begin + AT_ONCE]
+            if after:
+                self.enqueue_later(part, after)
+            else:
+                self.once("EVAL", ENQUEUE_ALL, 1, self.list_key, *part)
+
+    def enqueue_later(self, payloads: list[str], after: datetime) -> str:
+        """Add tasks that are to be taken when the server's clock shows this time; return the receipt of the last."""
+        moment = math.ceil(after.timestamp() * 1000)
+        receipt: bytes = self.once("EVAL", ENQUEUE_LATER, len(self.keys), *self.keys, moment, *payloads)
+        return receipt.decode()
 
     def claim(self, limit: int, size: int) -> list[Delivery]:
-        """Take tasks whose lease has run out, or else new ones; where there are none, wait a second for one."""
+        """Take tasks whose lease has run out, or those that are due, or new ones; if there were none, wait a second."""
         now = time.monotonic()
         if now - self.tidied > TIDY_EVERY:
             if self.tidied < 0:
                 self.warn()
-            if self.tidy() < DRAIN:
-                self.tidied = now
+            self.tidied, self.due = now, now
+            if self.tidy() == DRAIN:
+                self.tidied -= TIDY_EVERY
         if now - self.looked > LOOK_EVERY:
-            lapsed = self.run(RECLAIM, self.consumer, limit, size, self.lease)
-            if lapsed:
-                return [self.delivery(*task) for task in zip(lapsed[::3], lapsed[1::3], lapsed[2::3], strict=True)]
+            if lapsed := self.run(RECLAIM, self.consumer, limit, size, RETURNED, self.lease):
+                return self.deliveries(lapsed)
             self.looked = now
-        if not self.idles and (taken := self.run(CLAIM, self.consumer, limit, size)):
-            return [self.delivery(*task) for task in zip(taken[::2], taken[1::2], strict=True)]
-        streams = {self.list_key: ">"}
-        read = self.in_group(lambda: self.connection.xreadgroup(GROUP, self.consumer, streams, count=1, block=1000))
-        self.idles = not read
-        return [self.delivery(receipt, fields.get(b"payload", b"")) for _, tasks in read for receipt, fields in tasks]
+        if self.due > now and not self.hears():
+            return []
+        taken = self.run(CLAIM, self.consumer, limit, size, RETURNED)
+        if len(taken) % 4 == 0:
+            self.due = now
+            return self.deliveries(taken)
+        *self.seen, wait = taken
+        self.due = time.monotonic() + wait / 1000 if wait >= 0 else math.inf
+        return []
+
+    def hears(self) -> bool:
+        """Wait until a task was queued or given back, or is due; return whether there is one within a second."""
+        block = max(1, math.ceil(min(1.0, self.due - time.monotonic()) * 1000))
+        streams = dict(zip((self.keys[0], self.keys[3]), self.seen, strict=True))
+        return bool(self.connection.xread(streams, count=1, block=block)) or time.monotonic() >= self.due
 
     @staticmethod
-    def delivery(receipt: bytes, payload: bytes, count: int = 1) -> Delivery:
-        """Return a task; what is not text in it will not be readable."""
-        return Delivery(receipt.decode(), payload.decode(errors="replace"), count)
+    def deliveries(found: list[Any]) -> list[Delivery]:
+        """Return tasks that a script has taken; what is not text in one will not be readable."""
+        tasks = zip(found[::4], found[1::4], found[2::4], found[3::4], strict=True)
+        return [
+            Delivery(receipt.decode(), payload.decode(errors="replace"), count, bool(again))
+            for receipt, payload, count, again in tasks
+        ]
 
     def idle(self, timeout: float, others: list[Any]) -> None:
         """Return: claim() has waited, and hears of a task at once."""
@@ -230,10 +199,11 @@ class Broker(Redis):  # type: ignore[misc]
         receipts = list(receipts)
         return {receipt.decode() for receipt in self.run(RENEW, self.consumer, *receipts)} if receipts else set()
 
-    def release(self, receipts: Iterable[str], delay: float = 0.0) -> None:
-        """Give tasks back, to be taken after so many seconds."""
-        if receipts := list(receipts):
-            self.run(RELEASE, self.consumer, RETURNED, max(0, self.lease - int(delay * 1000)), *receipts)
+    def release(self, delays: Mapping[str, float]) -> None:
+        """Give tasks back, each to be taken after so many seconds."""
+        if delays:
+            late = [part for receipt, delay in delays.items() for part in (receipt, milliseconds(delay))]
+            self.run(RELEASE, self.consumer, RETURNED, *late)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done."""
@@ -246,7 +216,11 @@ class Broker(Redis):  # type: ignore[misc]
         A project that has moved from it, or is just being deployed, has tasks there.
         """
         stock = f"django_q:{self.list_key.split(':')[-2]}:q"
-        moved: int = self.run(TIDY, self.lease, DRAIN, keys=[stock])
+        try:
+            moved: int = self.run(TIDY, self.lease, DRAIN, RETURNED, keys=[stock])
+        except ResponseError as error:  # of a key that is no list, or may not be read: that must not keep tasks waiting
+            logger.warning("%s cannot be tidied, nor %s be moved to it: %s", self.list_key, stock, brief(error))
+            return 0
         if moved:
             logger.info("Moved %s tasks from %s to %s", moved, stock, self.list_key)
         return moved
@@ -259,6 +233,19 @@ class Broker(Redis):  # type: ignore[misc]
             return
         if policy.startswith("allkeys"):  # a volatile policy spares what does not expire
             logger.warning("Redis drops tasks when its memory is full: its maxmemory-policy is %s", policy)
+
+    @staticmethod
+    def receipt_of(receipt: str) -> str:
+        """Return what enqueue() has returned for a task that was claimed."""
+        return receipt
+
+    def peek(self, receipt: str) -> str | None:
+        """Return the payload of a task that is in the queue, whoever holds it."""
+        if not re.fullmatch(r"\d{1,15}-\d{1,15}\+?", receipt):
+            return None
+        stream, identity = self.place(receipt)
+        found = self.connection.xrange(stream, identity, identity)
+        return found[0][1][b"payload"].decode(errors="replace") if found else None
 
     # django-q2's words
 
@@ -279,20 +266,30 @@ class Broker(Redis):  # type: ignore[misc]
 
     def delete(self, task_id: str) -> None:
         """Remove a task, whoever holds it."""
-        self.connection.xdel(self.list_key, task_id)
-        self.in_group(lambda: self.connection.xack(self.list_key, GROUP, task_id))
+        stream, identity = self.place(task_id)
+        self.connection.xdel(stream, identity)
+        self.in_group(lambda: self.connection.xack(stream, GROUP, identity))
+        self.connection.zrem(self.keys[2], task_id)
+
+    def place(self, receipt: str) -> tuple[str, str]:
+        """Return the stream of a task, and its id there."""
+        return self.keys[receipt.endswith("+")], receipt.rstrip("+")
 
     def lock_size(self) -> int:
-        """Return how many tasks clusters hold."""
-        pending = self.in_group(lambda: self.connection.xpending(self.list_key, GROUP))
-        return sum(entry["pending"] for entry in pending["consumers"] if entry["name"] != RETURNED.encode())
+        """Return the number of tasks that are taken, or not due yet."""
+        return int(self.run(LOCKED, RETURNED))
+
+    def holds(self, receipt: str) -> bool:
+        """Say whether a task is in the queue, whoever has it."""
+        stream, identity = self.place(receipt)
+        return bool(self.connection.xrange(stream, identity, identity))
 
     def queue_size(self) -> int:
-        """Return how many tasks wait, those included that were given back."""
-        return max(0, int(self.connection.xlen(self.list_key)) - self.lock_size())
+        """Return the number of tasks that may be taken now."""
+        return max(0, sum(int(self.connection.xlen(stream)) for stream in self.keys[:2]) - self.lock_size())
 
     def delete_queue(self) -> int:
         """Remove the queue, with the tasks that clusters hold."""
-        return int(self.connection.delete(self.list_key))
+        return int(self.connection.delete(*self.keys))
 
     purge_queue = delete_queue

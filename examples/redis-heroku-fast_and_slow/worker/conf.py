@@ -8,6 +8,9 @@ DEFAULTS = {
     "MAX_UPLOAD_SIZE": 10_000_000,  #: bytes of the body of a request
     "PORT": 8000,  #: of the web server
     "Q_GRACE": 25,  #: seconds that a stop leaves to running tasks
+    "Q_KEEP_FAILURES": 30,  #: days for which results of tasks are kept that have failed for good
+    "Q_KEEP_RESULTS": 7,  #: days for which results of others are kept
+    "Q_MOST_RESULTS": 1_000_000,  #: results that are kept at all, about; those of groups no fewer days
     "Q_QUIET": 30,  #: seconds for which an idle worker leaves the database alone
 }
 

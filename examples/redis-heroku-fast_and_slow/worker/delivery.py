@@ -2,8 +2,9 @@
 
 import pydoc
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from django_q.signing import SignedPackage
@@ -20,6 +21,8 @@ class Delivery:
     receipt: str  #: what the broker knows it by
     payload: str
     count: int = 1  #: how often it was handed out, this time included
+    #: whether it was delayed, or may have been handed out before: there may be a result of it, and it is to be run soon
+    again: bool = False
 
 
 class Leasing(Protocol):
@@ -31,11 +34,13 @@ class Leasing(Protocol):
     Threads of one process call these methods at the same time.
     """
 
+    cluster: str  #: whose queue it is
     list_key: str
     cache: Any
     away: tuple[type[Exception], ...]  #: errors of the client when the server does not answer
     ordered: bool  #: whether tasks are handed out in the order they came
     forgets_returned: bool  #: whether a hand-out that ended with the task given back does not count as one
+    can_peek: bool  #: whether peek() can be asked
     passing: tuple[type[Exception], ...]  #: errors of a server that is there, and takes nothing more for a while
     transactional: bool  #: whether enqueue() is part of the transaction of the database that holds the schedules
 
@@ -45,32 +50,46 @@ class Leasing(Protocol):
     def ping(self) -> Any:
         """Ask the server for an answer; raises what its client raises."""
 
-    def enqueue(self, payload: str) -> Any:
-        """Add a task. It is not added twice if the connection breaks; then it raises, and may have been added."""
+    def enqueue(self, payload: str, after: datetime | None = None) -> Any:
+        """Add a task, to be taken when the server's clock shows a time, and return its receipt as a text is made of it.
 
-    def enqueue_all(self, payloads: list[str]) -> None:
+        It is not added twice if the connection breaks; then it raises, and may have been added.
+        """
+
+    def receipt_of(self, receipt: str) -> str:
+        """Return what enqueue() has returned for what claim() gives this receipt."""
+
+    def peek(self, receipt: str) -> str | None:
+        """Return the payload of a task that is in the queue, whoever holds it, by what enqueue() has returned."""
+
+    def enqueue_all(self, payloads: list[str], after: datetime | None = None) -> None:
         """Add tasks, in this order and as few requests as can be; all or none where the server knows how."""
 
     def queue_size(self) -> int:
-        """Return the number of tasks that wait."""
+        """Return the number of tasks that may be taken now; lock_size() those that are taken, or not due yet."""
+
+    def holds(self, receipt: str) -> bool | None:
+        """Say whether a task is in the queue: it waits, or somebody has it; None if the server cannot tell."""
 
     def set_stat(self, key: str, value: str, timeout: int) -> Any:
         """Show a cluster's state to django-q2's commands for so many seconds."""
 
     def claim(self, limit: int, size: int) -> list[Delivery]:
-        """Take up to so many tasks, in the order they came where the server knows it; may wait a second for one.
+        """Take up to so many tasks, first those that are due or whose lease has run out; may wait a second for one.
+
+        They come in the order of these times, and the others in that in which they were queued, where it is known.
 
         Their payloads have no more than `size` bytes together, unless the first one alone has more.
         """
 
     def idle(self, timeout: float, others: list[Any]) -> None:
-        """Wait until a task may have come, one of the others is ready to be read, or so many seconds are over."""
+        """Wait until a task may have come or be due, one of the others is ready to be read, or the time is over."""
 
     def renew(self, receipts: Iterable[str]) -> set[str]:
         """Renew leases, and return the receipts of those that were lost."""
 
-    def release(self, receipts: Iterable[str], delay: float = 0.0) -> None:
-        """Give tasks back, to be handed out after so many seconds, `retry` at most."""
+    def release(self, delays: Mapping[str, float]) -> None:
+        """Give tasks back, each to be handed out after so many seconds."""
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done."""

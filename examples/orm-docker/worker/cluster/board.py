@@ -8,10 +8,11 @@ from collections.abc import Iterator
 IDLE = 0.0  #: the limit of a worker that has no task
 NO_LIMIT = math.inf  #: the limit of a task that may run for ever
 NAME = 160  #: bytes of a task's name that are kept
+KEY = 32  #: bytes of a task's id
 NUMBER = 8  #: bytes of a number
 THREADS = ("hands tasks out", "keeps leases", "saves results", "looks at schedules")  #: what the agent's threads do
 HAND_OUT, LEASES, RESULTS, SCHEDULES = range(len(THREADS))
-LIMIT, TAKEN, SENT, TELLS, FIELDS = range(5)  #: of a worker
+LIMIT, TAKEN, SENT, TELLS, SINCE, ATTEMPT, FIELDS = range(7)  #: of a worker
 
 
 class Board:
@@ -20,9 +21,9 @@ class Board:
     def __init__(self, seats: int) -> None:
         """Begin with idle workers; each thread is expected to move within a minute."""
         numbers = (len(THREADS) + seats * FIELDS) * NUMBER
-        self._memory = mmap.mmap(-1, numbers + seats * NAME)
+        self._memory = mmap.mmap(-1, numbers + seats * (NAME + KEY))
         self._numbers = memoryview(self._memory)[:numbers].cast("d")
-        self._names = numbers
+        self._seats, self._names, self._keys = seats, numbers, numbers + seats * NAME
         for thread in range(len(THREADS)):
             self.expect(thread, 60.0)
 
@@ -51,14 +52,35 @@ class Board:
 
     def begin(self, seat: int, limit: float) -> None:
         """Note when a worker must have ended what it does, or that it is IDLE."""
-        at = self._at(seat, LIMIT)
-        self._numbers[at] = limit
-        self._numbers[at + TELLS] = 0.0
+        self._numbers[self._at(seat, LIMIT)] = limit
+        if limit == IDLE:
+            self._numbers[self._at(seat, TELLS)] = 0.0
 
     def call(self, seat: int, name: str) -> None:
         """Note the name of what a worker does."""
         begin = self._names + seat * NAME
         self._memory[begin : begin + NAME] = name.encode(errors="replace")[:NAME].ljust(NAME, b"\0")
+
+    def attempt(self, seat: int, task: str, number: int) -> None:
+        """Note the id of the task that a worker begins to run, and which attempt this is."""
+        at, begin = self._at(seat, SINCE), self._keys + seat * KEY
+        self._numbers[at] = 0.0  # nobody reads what is half written
+        self._memory[begin : begin + KEY] = task.encode(errors="replace")[:KEY].ljust(KEY, b"\0")
+        self._numbers[self._at(seat, ATTEMPT)] = number
+        self._numbers[at] = time.monotonic()
+
+    def end(self, seat: int) -> None:
+        """Note that an attempt has ended."""
+        self._numbers[self._at(seat, SINCE)] = 0.0
+
+    def attempts(self) -> Iterator[tuple[int, str, float, int]]:
+        """Yield the seats of workers that run tasks, with the task's id, since when, and which attempt it is."""
+        for seat in range(self._seats):
+            since, begin = self._numbers[self._at(seat, SINCE)], self._keys + seat * KEY
+            task = self._memory[begin : begin + KEY].rstrip(b"\0").decode(errors="replace")
+            attempt = int(self._numbers[self._at(seat, ATTEMPT)])
+            if since and since == self._numbers[self._at(seat, SINCE)]:
+                yield seat, task, since, attempt
 
     def limit(self, seat: int) -> float:
         """Return when the worker must have ended what it does: IDLE without a task, NO_LIMIT if it need not."""
@@ -70,7 +92,7 @@ class Board:
         return self._memory[begin : begin + NAME].rstrip(b"\0").decode(errors="replace")
 
     def count(self, seat: int, field: int) -> None:
-        """Count a message that the worker has TAKEN, or that was SENT to it, or that its hooks are called (TELLS)."""
+        """Count a message that the worker has TAKEN, or that was SENT to it, or that a user's code comes (TELLS)."""
         self._numbers[self._at(seat, field)] += 1
 
     def uncount(self, seat: int) -> None:
@@ -78,8 +100,12 @@ class Board:
         self._numbers[self._at(seat, SENT)] -= 1
 
     def tells(self, seat: int) -> bool:
-        """Say whether the worker has come to the hook of what it was told to do."""
+        """Say whether the worker has come to the user's code, as a task or a hook, of what it was told to do."""
         return self._numbers[self._at(seat, TELLS)] > 0
+
+    def taken(self, seat: int) -> int:
+        """Return how many messages the worker has taken."""
+        return int(self._numbers[self._at(seat, TAKEN)])
 
     def waits(self, seat: int) -> bool:
         """Say whether a message waits for an idle worker."""

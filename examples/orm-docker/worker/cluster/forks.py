@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -10,9 +11,12 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from django.core.management.base import CommandError
+
 from worker.cluster.channels import Channel
 
 PR_SET_PDEATHSIG = 1  #: from linux/prctl.h
+FILES = 64  #: that a process has open beside its channels, at most
 READ_WITHIN = 1.0  #: seconds in which somebody must read a line of the log
 MUTE = 10.0  #: seconds for which nothing is logged once nobody reads it
 
@@ -73,6 +77,27 @@ def fork(target: Callable[[], None], *closed: Channel) -> int:
         logger.critical("A process of the cluster has failed.", exc_info=True)
     finally:
         os._exit(code)  # whatever threads and exit handlers a task has left
+
+
+def how_ended(code: int) -> str:
+    """Return in words how a process has ended; the signals of real time have no name."""
+    name = next((each.name for each in signal.Signals if each == -code), f"signal {-code}")
+    return f"ended with code {code}" if code >= 0 else f"died ({name})"
+
+
+def room_for_files(workers: int) -> None:
+    """Let this process, and those that it starts, open as many files as that takes: two for each worker.
+
+    Raises:
+        CommandError: If the system forbids it.
+    """
+    most = 2 * workers + FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < most and hard != resource.RLIM_INFINITY:
+        problem = f"{workers} workers need {most} open files, and {hard} are allowed here"
+        raise CommandError(f"{problem}: raise that limit (`ulimit -n`), or lower Q_WORKERS.")
+    if soft < most and soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def die_with(parent: int) -> None:

@@ -8,21 +8,24 @@ is set aside.
 import logging
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from itertools import chain, cycle
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from django.db import close_old_connections, connections, transaction
+from django.db import close_old_connections, connections
 from django.db.models import F
-from django.db.models.expressions import RawSQL
 from django_q.conf import Conf
-from django_q.models import Task as Model
 from picklefield.fields import PickledObject
 
+from worker.cluster import failures
 from worker.cluster.board import RESULTS
-from worker.cluster.messages import AFTER, GATHER, RESULT, Held, is_done, size_of
-from worker.cluster.packages import FIELDS, PART, Row, moment, set_aside, table
+from worker.cluster.failures import Failed
+from worker.cluster.messages import AFTER, GATHER, RESULT, WAIT, Held, Outcome, size_of
+from worker.cluster.packages import Row, moment, set_aside, table
+from worker.cluster.rows import LOCKED_FOR, among, insert, may_be_taken_later, patiently, prune
 from worker.delivery import brief
 
 if TYPE_CHECKING:
@@ -34,7 +37,8 @@ LINGER = 0.02  #: seconds of that: a row of a hundred costs a third of one of tw
 PRUNE_EVERY = 5.0  #: seconds between two looks at `save_limit`
 REFUSALS = 3  #: answers of a server that is there, after which what it refuses is at fault: it may be changing places
 LONGEST_PAUSE = 5.0  #: seconds between two tries while a server is away
-LOCKED_FOR = 10  #: seconds for which somebody else's lock is waited for before that is said
+BRIEFLY = 0.1  #: seconds of that once it was waited for, to find out which row is locked
+ASIDE = 10.0  #: seconds until what the database does not take now is tried again
 ANSWER = 30.0  #: seconds in which the database's driver answers, or says that it cannot
 
 logger = logging.getLogger("django-q")
@@ -50,11 +54,14 @@ class Results:
         self.is_busy = False
         self.pruned = time.monotonic()
         self.has_saved = False  #: since it last pruned
-        self.to_prune: set[tuple[str, Any]] = set()
+        self.unsaved: dict[int, str] = {}  #: the tickets of a batch that could not be saved now, and why
+        self.aside: deque[tuple[float, tuple[Any, ...]]] = deque()  #: when to try again, and what
 
     def run(self) -> None:
         """Work for as long as the agent does."""
         while True:
+            if due := self.due():
+                self.settle(due, BRIEFLY)
             batch = self.gather()
             if batch:
                 self.settle(batch)
@@ -76,47 +83,63 @@ class Results:
         self.is_busy = len(batch) >= BUSY
         return batch
 
+    def due(self) -> list[tuple[Any, ...]]:
+        """Return the replies that were put aside a while ago."""
+        due = []
+        while self.aside and self.aside[0][0] < time.monotonic():
+            due.append(self.aside.popleft()[1])
+        return due
+
     # What becomes of what workers answer
 
-    def settle(self, batch: list[tuple[Any, ...]]) -> None:
+    def settle(self, batch: list[tuple[Any, ...]], locked_for: float = LOCKED_FOR) -> None:
         """Save results, then let happen what comes after, or tell the broker; then let go of what is done."""
-        results: dict[int, tuple[Held, Row, str, bool, int, bool, Any]] = {}
+        outcomes: dict[int, Outcome] = {}
         ended: list[Held] = []
-        failed: list[Held] = []
         for does, ticket, *reply in batch:
             if not (held := self.agent.held.get(ticket)):
                 continue
             if does == RESULT:
-                results[ticket] = (held, Row(*reply[0]), *reply[1:])
-            elif reply[2]:
-                logger.warning("%s; next try in a while", reply[2])
+                row, reason, save, next_try, follows, part, failure = reply
+                failed = failure and Failed(*failure)
+                outcomes[ticket] = Outcome(held, Row(*row), reason, save, next_try, follows, part, failed)
+            elif does == WAIT:
+                held.next_try = reply[1]
+                ended.append(held)
+            elif reply[1]:
+                logger.warning("%s; next try in a while", reply[1])
                 self.agent.try_again(held)
             else:
-                (ended if reply[1] else failed).append(held)
-        attempts = self.save([(held, row) for held, row, _, save, *_ in results.values() if save])
-        for held, row, reason, _save, most, after, part in results.values():
-            tried = attempts.get(row.id, 1)
-            if row.success:
-                logger.info("Processed '%s' (%s)", row.func, row.name)
-            else:
-                logger.error("Failed '%s' (%s) - %s", row.func, row.name, reason)
-            held.part = part
-            if after:
-                held.does, held.extra = AFTER, (tuple(row), tried, most)
+                ended.append(held)
+        self.unsaved = {}
+        self.save([outcome for outcome in outcomes.values() if outcome.save], locked_for)
+        if self.unsaved:
+            what = f"Could not save {len(self.unsaved)} results ({next(iter(self.unsaved.values()))})"
+            logger.error("%s; next try in %.0f s", what, ASIDE)
+            self.aside.extend((time.monotonic() + ASIDE, reply) for reply in batch if reply[1] in self.unsaved)
+            batch = [reply for reply in batch if reply[1] not in self.unsaved]
+            outcomes = {ticket: outcome for ticket, outcome in outcomes.items() if ticket not in self.unsaved}
+        for outcome in outcomes.values():
+            held = outcome.held
+            tell(outcome)
+            held.part, held.next_try = outcome.part, outcome.next_try
+            if outcome.follows:
+                held.does, held.extra = AFTER, (tuple(outcome.row), outcome.attempts, outcome.next_try)
                 self.agent.offer(held)
             else:
-                (ended if is_done(row, tried, most) else failed).append(held)
+                ended.append(held)
+        waiting = [held for held in ended if held.next_try]
         # One part of each iterable is kept until its results are gathered, if they are complete: its lease will tell.
-        gathering = {held.part[0]: held for held in ended if held.part}
+        gathering = {held.part[0]: held for held in ended if held.part and not held.next_try}
         for held in gathering.values():
             held.does, held.extra, held.part = GATHER, held.part or (), None
             self.agent.offer(held)
-        kept = {held.ticket for held in gathering.values()}
+        kept = {held.ticket for held in (*gathering.values(), *waiting)}
         done = [held for held in ended if held.ticket not in kept]
-        self.tell_broker("acknowledge", done, lambda receipts: self.broker.acknowledge_all(receipts))
-        self.tell_broker("give back", failed, lambda receipts: self.broker.release(receipts, delay=Conf.RETRY))
+        self.tell_broker("acknowledge", done, lambda: self.broker.acknowledge_all(receipts(done)))
+        self.tell_broker("give back", waiting, lambda: self.broker.release(delays(waiting)))
         with self.agent.lock:
-            for held in (*done, *failed):
+            for held in (*done, *waiting):
                 self.agent.held.pop(held.ticket, None)
             self.agent.unsaved_bytes -= sum(map(size_of, batch))
             self.agent.hand_out.feed()
@@ -139,6 +162,7 @@ class Results:
                 close_old_connections()
                 return action()
             except Exception as error:  # each driver and client has exceptions of its own
+                self.agent.board.expect(RESULTS, ANSWER)
                 try:
                     connections[self.alias].close()
                     ask()
@@ -146,8 +170,8 @@ class Results:
                     logger.error("Could not %s (%s); next try in %.0f s", what, brief(silence), pause)
                 else:
                     refused += 1
-                    if refused == REFUSALS:
-                        raise error from None
+                    if refused == REFUSALS or (ask == self.ask_database and may_be_taken_later(error)):
+                        raise error from error.__cause__  # which knows its code
                     time.sleep(0.2)
                     continue
             refused = 0
@@ -155,122 +179,115 @@ class Results:
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    def tell_broker(self, what: str, tasks: list[Held], action: Callable[[list[str]], None]) -> None:
-        """Tell the broker of tasks. What it refuses waits for its lease, and is found to be done then."""
-        if receipts := [held.receipt for held in tasks if held.receipt]:
+    def tell_broker(self, what: str, tasks: list[Held], action: Callable[[], None]) -> None:
+        """Tell the broker of tasks. What it refuses waits for its lease, and is found to be done, or not due, then."""
+        if number := len(receipts(tasks)):
             try:
-                self.persevere(f"{what} {len(receipts)} tasks", self.broker.ping, lambda: action(receipts))
+                self.persevere(f"{what} {number} tasks", self.broker.ping, action)
             except Exception:
-                logger.exception("The broker refuses to %s %s tasks", what, len(receipts))
+                logger.exception("The broker refuses to %s %s tasks", what, number)
 
     # What is saved
 
-    def save(self, results: list[tuple[Held, Row]]) -> dict[str, int]:
-        """Save results, and return the attempts by id; one that the database refuses is set aside, with its payload."""
-        kept: dict[str, tuple[Held, Row]] = {}
-        for held, row in results:
-            if row.id not in kept or not kept[row.id][1].success:
-                kept[row.id] = (held, row)
-        try:
-            return dict(
-                self.persevere("save results", self.ask_database, lambda: self.write([row for _, row in kept.values()]))
-            )
-        except Exception as error:
-            if len(kept) > 1:  # find out which of them it is
-                halves = list(kept.values())
-                middle = len(halves) // 2
-                return self.save(halves[:middle]) | self.save(halves[middle:])
-            ((held, row),) = kept.values()
-            logger.exception("The database refuses the result of %s", row.name)
-            reason = f"The result of {row.name} cannot be saved: {brief(error)}"
-            stub = set_aside(held.payload, reason)._replace(id=row.id, stopped=row.stopped)
-            self.insist(row, stub)
-            return {row.id: Conf.MAX_ATTEMPTS or 1}
+    def save(self, outcomes: list[Outcome], locked_for: float) -> None:
+        """Save results, and count their attempts; of one that the database refuses, its payload and the reason.
 
-    def insist(self, row: Row, stub: Row) -> None:
-        """Save what stands for a row; if the database refuses that as well it may be full, or the payload too large."""
-        for candidate in chain([stub], cycle([row, stub, stub._replace(args=None, kwargs=None)])):
-            try:
-                self.persevere("save results", self.ask_database, lambda candidate=candidate: self.write([candidate]))  # type: ignore[misc]
-            except Exception as error:
-                logger.error("Could not save results (%s); next try in %.0f s", brief(error), LONGEST_PAUSE)
-                self.agent.board.expect(RESULTS, LONGEST_PAUSE + ANSWER)
-                time.sleep(LONGEST_PAUSE)
+        What the database does not take now, or never takes, is noted as unsaved.
+        """
+        kept: dict[str, Outcome] = {}
+        for outcome in outcomes:
+            if outcome.row.id not in kept or not kept[outcome.row.id].row.success:
+                kept[outcome.row.id] = outcome
+        some = list(kept.values())
+        try:
+            self.persevere("save results", self.ask_database, lambda: self.write(some, locked_for))
+        except Exception as error:
+            if middle := len(some) // 2:  # find out which of them it is
+                self.save(some[:middle], BRIEFLY)
+                self.save(some[middle:], BRIEFLY)
+            elif may_be_taken_later(error):
+                self.unsaved[some[0].held.ticket] = brief(error)
             else:
+                self.save_stub(some[0], error)
+
+    def save_stub(self, outcome: Outcome, error: Exception) -> None:
+        """Save what stands for a row that the database refuses; perhaps without the payload, which may be too large."""
+        row, ticket = outcome.row, outcome.held.ticket
+        logger.error("The database refuses the result of %s", row.name, exc_info=error)
+        reason = f"The result of {row.name} cannot be saved: {brief(error)}"
+        stub = set_aside(outcome.held.payload, reason)._replace(id=row.id, stopped=row.stopped)
+        for candidate in (stub, stub._replace(args=None, kwargs=None)):
+            other = replace(outcome, row=candidate, next_try=None, failure=None)
+            try:
+                self.persevere("save results", self.ask_database, lambda other=other: self.write([other], BRIEFLY))  # type: ignore[misc]
+            except Exception as refusal:
+                self.unsaved[ticket] = brief(refusal)
+            else:
+                outcome.next_try = outcome.failure = None
                 return
 
-    def write(self, rows: list[Row]) -> Iterable[tuple[str, int]]:
-        """Write rows, new ones and those of tasks that were tried before, in one transaction; return their attempts."""
-        if not rows:
-            return []
-        with patiently(self.alias):
+    def write(self, outcomes: list[Outcome], locked_for: float) -> None:
+        """Write rows, new ones and those of tasks that were tried before, in one transaction."""
+        for outcome in outcomes:
+            self.unsaved.pop(outcome.held.ticket, None)
+        if not outcomes:
+            return
+        with patiently(self.alias, locked_for):
+            rows = [outcome.row for outcome in outcomes]
             known = table().filter(id__in=among([row.id for row in rows], self.alias))
             before = {
                 key: (success, tried) for key, success, tried in known.values_list("id", "success", "attempt_count")
             }
+            if before and connections[self.alias].features.has_select_for_update_skip_locked:
+                free = set(known.select_for_update(skip_locked=True).values_list("id", flat=True))
+                locked = {key for key, (success, _) in before.items() if not success} - free
+                why = "somebody has locked their rows"
+                self.unsaved |= {each.held.ticket: why for each in outcomes if each.row.id in locked}
+                outcomes = [each for each in outcomes if each.row.id not in locked]
+                rows = [outcome.row for outcome in outcomes]
             insert([row for row in rows if row.id not in before], self.alias)
-            for row in rows:
-                if row.id in before and not before[row.id][0]:
-                    change = {"stopped": moment(row.stopped), "success": row.success}
-                    result = None if row.result is None else PickledObject(row.result)
-                    table().filter(pk=row.id).update(**change, result=result, attempt_count=F("attempt_count") + 1)
+            written = [each for each in outcomes if each.row.id not in before or not before[each.row.id][0]]
+            again = [each for each in written if each.row.id in before]
+            for row in [outcome.row for outcome in again]:
+                times = {"started": moment(row.started), "stopped": moment(row.stopped)}
+                result = None if row.result is None else PickledObject(row.result)
+                change = {**times, "success": row.success, "result": result}
+                table().filter(pk=row.id).update(**change, attempt_count=F("attempt_count") + 1)
+            failures.write([each.failure for each in written if each.failure], self.alias)
+            failures.end([each.row.id for each in again if not each.failure], self.alias)
         self.has_saved = True
-        if Conf.SAVE_LIMIT_PER:
-            self.to_prune |= {(Conf.SAVE_LIMIT_PER, getattr(row, Conf.SAVE_LIMIT_PER)) for row in rows}
-        return [(row.id, before[row.id][1] + 1 if row.id in before else 1) for row in rows]
+        self.agent.schedules.ceiling.saved += len(rows) - len(again)
+        for outcome in outcomes:
+            outcome.attempts = before[outcome.row.id][1] + 1 if outcome.row.id in before else 1
 
     def prune(self) -> None:
         """Delete the oldest successes above `save_limit`."""
         self.pruned, self.has_saved = time.monotonic(), False
         if Conf.SAVE_LIMIT <= 0:
             return
-        filters = [dict([pair]) for pair in self.to_prune] if Conf.SAVE_LIMIT_PER else [{}]
-        self.to_prune.clear()
-        for criteria in filters:
-            kept = table().filter(success=True, **criteria).exclude(hook=PART).order_by("-stopped")
-
-            def prune(kept: Any = kept) -> None:
-                while surplus := list(kept.values_list("pk", flat=True)[Conf.SAVE_LIMIT :][:1000]):
-                    # As delete(), which would read the rows, and unpickle them, if somebody listens for deletions.
-                    table().filter(pk__in=surplus)._raw_delete(self.alias)  # noqa: SLF001
-
-            try:
-                self.persevere("prune results", self.ask_database, prune)
-            except Exception:
-                logger.exception("The database refuses to prune results")
+        try:
+            self.persevere("prune results", self.ask_database, partial(prune, self.alias))
+        except Exception:
+            logger.exception("The database refuses to prune results")
 
 
-@contextmanager
-def patiently(using: str) -> Iterator[None]:
-    """Begin a transaction that fails if somebody locks the table for long: so it is said, and tried again."""
-    with transaction.atomic(using):
-        if connections[using].vendor == "postgresql":
-            with connections[using].cursor() as cursor:
-                cursor.execute(f"SET LOCAL lock_timeout = '{LOCKED_FOR}s'")
-        yield
+def receipts(tasks: list[Held]) -> list[str]:
+    """Return what the broker knows tasks by."""
+    return [held.receipt for held in tasks if held.receipt]
 
 
-def among(ids: list[str], using: str) -> Any:
-    """Return what an id may be: on PostgreSQL as one parameter, of hundreds it takes longer than the query."""
-    return RawSQL("SELECT unnest(%s::text[])", [ids]) if connections[using].vendor == "postgresql" else ids
+def delays(tasks: list[Held]) -> dict[str, float]:
+    """Return in how many seconds from now tasks are to be handed out again, by what the broker knows them by."""
+    return {held.receipt: held.delay for held in tasks if held.receipt}
 
 
-def insert(rows: list[Row], using: str) -> None:
-    """Write new rows: by COPY on PostgreSQL, which takes half the time. No model is made: there may be listeners."""
-    connection = connections[using]
-    if not rows:
+def tell(outcome: Outcome) -> None:
+    """Write into the log what has become of an attempt."""
+    row, failure = outcome.row, outcome.failure
+    if row.success:
+        logger.info("Processed '%s' (%s)", row.func, row.name)
         return
-    quote, fields = connection.ops.quote_name, [FIELDS[name] for name in (*Row._fields, "attempt_count")]
-    table, columns = quote(Model._meta.db_table), ", ".join(quote(field.column) for field in fields)  # noqa: SLF001
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            with connection.wrap_database_errors, cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as lines:
-                for row in rows:
-                    lines.write_row((*row, 1))
-            return
-        adapt, marks = connection.ops.adapt_datetimefield_value, ", ".join(["%s"] * len(fields))
-        times: list[dict[str, Any]] = [
-            {name: adapt(moment(getattr(row, name))) for name in ("started", "stopped")} for row in rows
-        ]
-        values = [(*row._replace(**time), 1) for row, time in zip(rows, times, strict=True)]
-        cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", values)  # noqa: S608 (names of Django's)
+    reason, _, details = outcome.reason.partition("\n")
+    if failure:
+        reason += f"; {failures.stage(failure.attempts, failure.max_attempts, failure.next_try)}"
+    logger.error("Failed '%s' (%s) - %s%s", row.func, row.name, reason, details and f"\n{details}")

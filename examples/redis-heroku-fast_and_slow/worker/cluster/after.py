@@ -23,8 +23,7 @@ from django_q.signing import SignedPackage
 from django_q.tasks import async_chain
 from django_q.timeout import TimeoutHandler
 
-from worker.cluster import packages
-from worker.cluster.messages import is_done
+from worker.cluster import failures, packages
 from worker.cluster.packages import PART, Row
 from worker.delivery import Task, brief
 from worker.enqueue import Collector
@@ -38,7 +37,7 @@ LOCKED_FOR = 5  #: seconds for which a list of cached results is locked at most,
 logger = logging.getLogger("django-q")
 
 
-def after(task: Task, tells: Callable[[], None], texts: tuple[Any, ...], attempts: int, most: int) -> None:
+def after(task: Task, tells: Callable[[], None], texts: tuple[Any, ...], attempts: int, next_try: float | None) -> None:
     """Do all of it for an attempt, and note when hooks come.
 
     Raises:
@@ -53,7 +52,7 @@ def after(task: Task, tells: Callable[[], None], texts: tuple[Any, ...], attempt
             if may_pass(error):
                 raise
             logger.error("The result of %s cannot be cached: %s", row.name, brief(error), exc_info=True)
-    if task.get("chain") and is_done(texts, attempts, most):
+    if task.get("chain") and next_try is None:
         queue_next(task, row)
     tells()
     limit = task.get("timeout", Conf.TIMEOUT)
@@ -97,10 +96,12 @@ def without_hooks() -> "Iterator[None]":
 
 
 @contextmanager
-def whatever_it_raises(who: str) -> "Iterator[None]":
+def whatever_it_raises(who: str, *others: type[BaseException]) -> "Iterator[None]":
     """Log what somebody raises that is no Exception, which Django's and django-q2's own calls catch and log."""
     try:
         yield
+    except others:
+        raise
     except BaseException as error:
         logger.error("%s has failed: %s", who, brief(error), exc_info=True)
 
@@ -114,15 +115,15 @@ def queue_next(task: Task, row: Row) -> None:
     Its id follows from this one's, so that it runs once though it may be queued twice.
     """
     identity = hashlib.blake2b(row.id.encode(), digest_size=16).hexdigest()
-    collector = Collector(Conf.CLUSTER_NAME)
+    collector, queued = Collector(Conf.CLUSTER_NAME), []
     try:
         link = task["chain"][0]
         async_chain(list(task["chain"]), task.get("group"), task.get("cached"), task.get("sync"), collector)
-        queued = [packages.opened(payload) | {"id": identity, "once": True} for payload in collector.payloads]
+        queued += [packages.opened(payload) | {"id": identity, "once": True} for payload in collector.payloads]
         for package in queued:
             get_broker(package.get("cluster")).enqueue(SignedPackage.dumps(package))
     except Exception as error:  # of a link that is none, or whatever receivers of pre_enqueue raise
-        if may_pass(error):
+        if queued and may_pass(error):  # of the broker: no other server was asked
             raise
         reason = f"The link after {row.name} cannot be queued: {brief(error)}"
         logger.error("%s", reason)
@@ -156,7 +157,9 @@ def save_in_cache(task: Task) -> None:
             if key not in keys:
                 broker.cache.set(listed, [*keys, key], timeout)
     if task["success"]:
-        packages.table().filter(pk=packages.label("id", task["id"]), success=False).delete()
+        identity = packages.label("id", task["id"])
+        packages.table().filter(pk=identity, success=False).delete()
+        failures.delete([identity], packages.table().db)
 
 
 @contextmanager
@@ -174,13 +177,21 @@ def locked(cache: Any, key: str) -> "Iterator[None]":
 # Iterables
 
 
-def gather(group: str, number: int, most: int, cached: int | None) -> None:
+def part_of(task: Task) -> tuple[str, int, int | None] | None:
+    """Return what gathers an iterable that a task is part of, None if it is not: its last is None without a cache."""
+    number, cached = task.get("iter_count"), task.get("iter_cached")
+    if not isinstance(number, int) or number < 1 or not task.get("group"):
+        return None
+    seconds = None if not cached else 0 if cached is True or not isinstance(cached, int) else int(cached)
+    return packages.label("group", task["group"]), int(number), seconds
+
+
+def gather(group: str, number: int, cached: int | None) -> None:
     """Put the results of an iterable together, once all its parts have ended: in the order in which they were queued.
 
     django-q2 1.11.1 keeps the parts in the cache, which may drop them, and in a list that two clusters change at once.
     """
-    ended = Q(success=True) | Q(attempt_count__gte=most) if most else Q(success=True)
-    rows = packages.table().filter(ended, group=group, hook=PART)
+    rows = packages.table().filter(Q(success=True) | ~failures.is_waiting(), group=group, hook=PART)
     if rows.count() < number:  # others are still under way, or another cluster was faster
         return
     parts = list(rows.order_by("started"))
@@ -199,4 +210,5 @@ def gather(group: str, number: int, most: int, cached: int | None) -> None:
     else:
         broker.cache.set(f"{broker.list_key}:{group}", SignedPackage.dumps(task), cached or None)
     packages.table().filter(pk__in=[part.pk for part in parts]).delete()
+    failures.delete([part.pk for part in parts], packages.table().db)
     broker.cache.delete(arguments)

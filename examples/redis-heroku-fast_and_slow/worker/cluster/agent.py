@@ -14,10 +14,13 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.db.backends.signals import connection_created
 from django_q.brokers import get_broker
 
 from worker.cluster.board import THREADS, Board
@@ -27,10 +30,13 @@ from worker.cluster.leases import Leases
 from worker.cluster.messages import FAIL, RESULT, RUN, Held, size_of
 from worker.cluster.packages import set_aside
 from worker.cluster.results import Results
+from worker.cluster.rows import LOCKED_FOR
 from worker.cluster.schedules import Schedules
 from worker.delivery import Leasing, brief
 
-AGAIN = 5.0  #: seconds until the next try of what could not be done for want of a server
+AGAIN = 5.0  #: seconds until the next try of what could not be done for want of a server, and twice as many each time
+LONGEST = 80.0  #: seconds of that
+CUT_AFTER = 22.0  #: seconds for which a thread is late when its connections are cut: a frozen server answers nothing
 
 logger = logging.getLogger("django-q")
 
@@ -52,6 +58,7 @@ class Agent:
         self.unsaved_bytes = 0  #: of those
         self.begun = 0  #: tasks that a worker was sent, since the start
         self.tickets = 0
+        self.databases: dict[str, Sequence[Any]] = {}  #: by what a thread does
         self.draining = False  #: told to stop: nothing begins any more
         self.returned = False  #: what was not begun is given back
         self.wake_up, self.woken = socket.socketpair()
@@ -63,19 +70,36 @@ class Agent:
     def run(self) -> None:
         """Work until told to stop, and all is settled."""
         sys.setswitchinterval(0.001)  # a worker idles while the thread that saves does not let go
-        for thread in (self.results.run, self.leases.run, self.schedules.run):
-            threading.Thread(target=self.guarded, args=(thread,), daemon=True).start()
+        threads = (self.leases.run, self.results.run, self.schedules.run)
+        for does, thread in (*zip(THREADS[1:], threads, strict=True), ("watches", self.watch)):
+            threading.Thread(target=self.guarded, args=(does, thread), daemon=True).start()
         self.hand_out.run()
         self.schedules.withdraw()
 
-    @staticmethod
-    def guarded(thread: Callable[[], None]) -> None:
+    def guarded(self, does: str, thread: Callable[[], None]) -> None:
         """Run a thread without which the others must not go on."""
         try:
+            self.databases[does] = connections.all()  # each thread has its own
             thread()
         except BaseException:
             logger.critical("A thread of the agent has failed.", exc_info=True)
             os._exit(1)
+
+    def watch(self) -> None:
+        """Cut the connections on which a thread waits for a database that is frozen: so it is away, and asked anew."""
+        looked = since = time.monotonic()
+        while True:
+            time.sleep(1)
+            now = time.monotonic()
+            since = now if now - looked > 5.0 else since  # it was this process that was frozen
+            looked = now
+            for does, seconds in self.board.late(since):
+                for database in self.databases.get(does, ()) if seconds > CUT_AFTER else ():
+                    with (
+                        suppress(Exception),  # it is a file, or not connected, or just closed
+                        socket.fromfd(database.connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as end,
+                    ):
+                        end.shutdown(socket.SHUT_RDWR)
 
     def hold(self, does: str, **fields: Any) -> Held:
         """Hold something new."""
@@ -88,10 +112,17 @@ class Agent:
         """Let a worker do what is to be done next with something that is held."""
         with self.lock:
             if held.does == RUN:
-                self.waiting.append(held)
-                self.waiting_bytes += len(held.payload)
+                self.line_up(held)
             else:
                 self.urgent.append(held)
+
+    def line_up(self, held: Held) -> None:
+        """Let a task wait for its turn: what was due comes before all that was only fetched ahead."""
+        place = len(self.waiting)
+        if place and self.waiting[-1].turn > held.turn:
+            place = next(at for at, other in enumerate(self.waiting) if other.turn > held.turn)
+        self.waiting.insert(place, held)
+        self.waiting_bytes += len(held.payload)
 
     def try_again(self, held: Held) -> None:
         """Offer something after a while; at a stop others are to do it."""
@@ -99,13 +130,15 @@ class Agent:
             if self.draining:
                 self.forget(held)
             else:
-                heapq.heappush(self.later, (time.monotonic() + AGAIN, held.ticket))
+                pause = min(AGAIN * 2**held.tries, LONGEST)
+                held.tries += 1
+                heapq.heappush(self.later, (time.monotonic() + pause, held.ticket))
 
     def forget(self, held: Held) -> None:
         """Hold something no more; a task is given back, unless it has ended: its lease runs out, and counts that."""
         with self.lock:
             held.suspect = False
-            if held.receipt and held.does in {RUN, FAIL}:
+            if held.receipt and (held.does in {RUN, FAIL} or held.next_try):
                 self.returning.append(held)
                 self.wake()
             else:
@@ -113,7 +146,7 @@ class Agent:
 
     def set_aside(self, held: Held, reason: str) -> None:
         """Let a row stand for a task that no worker can open."""
-        self.answer((RESULT, held.ticket, set_aside(held.payload, reason), reason, True, 1, False, None))
+        self.answer((RESULT, held.ticket, set_aside(held.payload, reason), reason, True, None, False, None, None))
 
     def answer(self, reply: tuple[Any, ...]) -> None:
         """Let the thread that saves results settle something."""
@@ -134,8 +167,17 @@ class Agent:
             return
 
 
+def be_patient(connection: Any, **signal: Any) -> None:
+    """Let a lock that somebody else holds be an error like others; a pooler would hand the setting to others."""
+    if connection.vendor == "postgresql":
+        setting = f"SELECT set_config('lock_timeout', '{LOCKED_FOR:.0f}s', false) WHERE pg_backend_pid() = %s"
+        with connection.cursor() as cursor:
+            cursor.execute(setting, [connection.connection.info.backend_pid])
+
+
 def run(control: Channel, board: Board) -> None:
     """Run an agent, as a process of the cluster, once its broker can be asked: some ask their server at once."""
+    connection_created.connect(be_patient)
     while True:
         for thread in range(len(THREADS)):
             board.expect(thread, 60.0)

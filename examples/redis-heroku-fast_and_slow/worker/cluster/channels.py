@@ -18,7 +18,7 @@ from typing import Any
 
 INLINE = 65_536  #: bytes; the buffers of a socket hold a few messages of this size on every system
 KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM  # macOS has no other
-PIECE = 1 << 30  #: bytes; a write of more than 2 GiB is cut short
+PIECE = 1 << 30  #: bytes that are written at once
 BY_FILE = b"f"  #: in the place of a message that follows as a file; marshalled tuples begin otherwise
 ROOM = socket.CMSG_SPACE(4 * array("i").itemsize)
 FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # what a task starts must not inherit a channel
@@ -51,14 +51,15 @@ class Channel:
         """Send a message, and descriptors along; say whether it was sent, which it is not if it had to wait.
 
         Raises:
-            OSError: If the other end is closed.
+            OSError: If the other end is closed, or there is no room for the message.
         """
         data = marshal.dumps(message)
         if len(data) <= INLINE:
             return self._send(data, descriptors, wait)
         with _file() as file:
-            for begin in range(0, len(data), PIECE):
-                file.write(memoryview(data)[begin : begin + PIECE])
+            left = memoryview(data)
+            while left:  # a write may be cut short, at 2 GiB or a limit of the process, before the next one fails
+                left = left[file.write(left[:PIECE]) :]
             return self._send(BY_FILE, [file.fileno()], wait)
 
     def _send(self, data: bytes, descriptors: Sequence[int], wait: bool) -> bool:

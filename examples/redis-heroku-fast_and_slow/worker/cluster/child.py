@@ -7,17 +7,17 @@ waits for what it may have taken along.
 import logging
 import math
 import os
-import pydoc
 import signal
 import sys
 import time
 import traceback
 from contextlib import nullcontext, suppress
-from functools import cache, partial
+from functools import partial
 from multiprocessing.process import current_process
 from types import SimpleNamespace
 from typing import Any
 
+from django.core.signing import BadSignature
 from django.db import DatabaseError, close_old_connections, connections
 from django.db.models.signals import post_save
 from django.utils import timezone
@@ -27,15 +27,18 @@ from django_q.models import Task as Model
 from django_q.signals import post_execute
 
 from worker.cluster import after, due, packages
+from worker.cluster.attempts import Attempt, Earlier, earlier, options_of
 from worker.cluster.board import IDLE, NO_LIMIT, TAKEN, TELLS, Board
 from worker.cluster.channels import Channel
-from worker.cluster.messages import AFTER, FAIL, LEAVE, RESULT, RUN, SCHEDULE, is_done
+from worker.cluster.functions import Call, located, prepare
+from worker.cluster.messages import FAIL, LEAVE, RESULT, RUN, SCHEDULE, WAIT
 from worker.delivery import Task, brief
 from worker.health import may_pass
 
 MARGIN = 3.0  #: seconds beyond its limit after which a task's worker is killed: it may notice by itself
 
 logger = logging.getLogger("django-q")
+current: "Child | None" = None  #: the worker that this process is
 
 
 def run(seat: int, channel: Channel, board: Board) -> None:
@@ -43,15 +46,25 @@ def run(seat: int, channel: Channel, board: Board) -> None:
     os.register_at_fork(after_in_child=partial(_leave_cluster, channel))
     current_process().name = f"Worker-{seat + 1}"
     # What follows is for django-q2 1.11.1. Its worker goes through the import system for each task, here once for each
-    # function; and what a receiver of these two signals raises would end it, or fail a task that has succeeded.
-    upstream.pydoc = SimpleNamespace(locate=locate)
+    # function; what a receiver of these two signals raises would end it, or fail a task that has succeeded; and of
+    # an exception it keeps the text, which Child.format_exc takes the place of.
+    upstream.pydoc = SimpleNamespace(locate=located)
     for name in ("post_spawn", "post_execute_in_worker"):
         setattr(upstream, name, SimpleNamespace(send=getattr(upstream, name).send_robust))
     if Conf.CPU_AFFINITY and hasattr(os, "sched_setaffinity"):
         processors = sorted(os.sched_getaffinity(0))
         mine = range(seat * Conf.CPU_AFFINITY, (seat + 1) * Conf.CPU_AFFINITY)
         os.sched_setaffinity(0, {processors[number % len(processors)] for number in mine})
-    Child(seat, channel, board).work()
+    global current
+    current = Child(seat, channel, board)
+    upstream.traceback = SimpleNamespace(format_exc=current.format_exc)
+    current.work()
+
+
+def without_limit() -> None:
+    """Let what runs in this process take as long as it likes, if this is a worker: for debuggers."""
+    if current:
+        current.begin(-1)
 
 
 def _leave_cluster(channel: Channel) -> None:
@@ -62,33 +75,15 @@ def _leave_cluster(channel: Channel) -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-@cache
-def found(path: str) -> Any:
-    """Return what a task names as its function.
-
-    Raises:
-        LookupError: If there is none.
-    """
-    if not path or (function := pydoc.locate(path)) is None:
-        raise LookupError(path)
-    return function
-
-
-def locate(path: Any) -> Any:
-    """Return what a task names as its function, None if there is none."""
-    try:
-        return found(path) if isinstance(path, str) else None
-    except LookupError:
-        return None
-
-
 def limit_of(task: Task) -> int:
     """Return the whole seconds that a task may take, -1 for no limit; upstream's worker dies of None, and fails 1.5.
 
     Raises:
         ValueError: If its limit is no number.
     """
-    limit = task.get("timeout", Conf.TIMEOUT)
+    limit = task.get("timeout")
+    if limit is None:
+        limit = Conf.TIMEOUT
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or math.isnan(limit)):
         raise ValueError(f"its timeout {limit!r} is no number of seconds")
     return min(math.ceil(limit), 10**8) if limit and 0 < limit < math.inf else -1
@@ -103,6 +98,7 @@ class Child:
         """Take messages from a channel."""
         self.seat, self.channel, self.board, self.listeners = seat, channel, board, listeners()
         self.task: Task | None = None  #: what runs
+        self.attempt = Attempt()
         self.message: tuple[Any, ...] = ()
         self.leaving = False
 
@@ -115,6 +111,7 @@ class Child:
                 if self.task is None:
                     raise
                 self.fail(self.task, error)
+                self.leaving = isinstance(error, OSError | MemoryError)  # what has left no room for this result
             else:
                 return
 
@@ -143,14 +140,19 @@ class Child:
             self.board.count(self.seat, TAKEN)
             self.message = message
             if task := self.take(*message):
+                self.board.count(self.seat, TELLS)
                 return task
+            if self.leaving:
+                return "STOP"
 
-    def take(self, does: str, ticket: int, payload: str, count: int, extra: tuple[Any, ...]) -> Task | None:
+    def take(
+        self, does: str, ticket: int, payload: str, count: int, again: bool, queued_as: str, extra: tuple[Any, ...]
+    ) -> Task | None:
         """Do what a message says, but for running a task, which is returned."""
         self.begin(-1 if does == SCHEDULE else Conf.TIMEOUT or -1)
         if does in {RUN, FAIL}:
-            return self.open(payload, count, extra)
-        done, again = does != AFTER or is_done(*extra), ""
+            return self.open(payload, count, again, queued_as, extra)
+        problem = ""
         self.board.call(self.seat, " ".join(map(str, (does, *extra[:1]))) if not payload else "")
         try:
             close_old_connections()
@@ -167,14 +169,14 @@ class Child:
                     due.queue(self.tells, *extra)
         except BaseException as error:  # whatever receivers and classes of a user raise
             if may_pass(error):
-                again = f"What a worker was told to do ({does}) has to wait: {brief(error)}"
+                problem = f"What a worker was told to do ({does}) has to wait: {brief(error)}"
             else:
                 logger.error("What a worker was told to do (%s) has failed: %s", does, brief(error), exc_info=True)
-        self.channel.send((does, ticket, None, done, again))
+        self.channel.send((does, ticket, None, problem))
         return None
 
     def tells(self) -> None:
-        """Note that a user's hooks and receivers come."""
+        """Note that a user's hooks and receivers come; get() notes the same of tasks."""
         if self.message[0] == SCHEDULE:  # which may have waited for servers as long as they needed
             self.begin(Conf.TIMEOUT or -1)
         self.board.count(self.seat, TELLS)
@@ -183,42 +185,53 @@ class Child:
         """Note when this must have ended."""
         self.board.begin(self.seat, time.monotonic() + limit + MARGIN if limit > 0 else NO_LIMIT)
 
-    def open(self, payload: str, count: int, extra: tuple[Any, ...]) -> Task | None:
+    def open(self, payload: str, count: int, again: bool, queued_as: str, extra: tuple[Any, ...]) -> Task | None:
         """Open a package; return its task if it is to be run, and answer otherwise."""
+        self.attempt, Call.current = Attempt(), None
         try:
             task = packages.opened(payload)
             task["name"] = packages.label("name", task["name"])  # django-q2 writes them into its log
             if task.get("group") is not None:
                 task["group"] = packages.label("group", task["group"])
-            self.task = task
+            self.task, self.attempt.options = task, options_of(task)
             self.board.call(self.seat, task["name"])
-            if extra:  # an attempt has failed with its worker
-                reason, for_good = extra
+            if again or task.get("once"):
+                self.attempt.earlier = self.saved(task)
+            before = self.attempt.earlier
+            if not extra or extra[3]:  # otherwise a worker may have died of this
+                Call.current = prepare(task, queued_as, before)
+            if before.is_over:  # though its cluster could not tell the broker any more
+                self.put(task | {"success": before.success, "result": before.result})
+            elif extra:  # an attempt has failed with its worker
+                reason, for_good, *self.attempt.died = extra
                 self.put(task | {"success": False, "result": reason} | ({"ack_failure": True} if for_good else {}))
-                return None
-            task["timeout"] = limit_of(task)
-            if (count > 1 or task.get("once")) and (row := self.saved(task)):
-                self.put(task | {"success": True, "result": row.result, "save": False})
-                return None
-            self.begin(task["timeout"])
+            elif count > 1 and (before.next_try or 0) > time.time():  # nor when it is to be tried again
+                self.channel.send((WAIT, self.message[1], None, before.next_try))
+                self.task = None
+            else:
+                task["timeout"] = limit_of(task)
+                self.begin(task["timeout"])
+                self.board.attempt(self.seat, task["id"], before.attempts + 1)
+                return task
         except BaseException as error:  # whatever unpickling raises
             if self.task:
                 self.fail(self.task, error)
+            elif self.board.taken(self.seat) > 1 and not isinstance(error, BadSignature):
+                logger.warning("A task cannot be read (%s): a fresh worker is to try it", brief(error))
+                self.leaving = True  # an earlier task may have spoilt this process
             else:
                 reason = f"The task cannot be read: {brief(error)}"
                 row = packages.set_aside(payload, reason)
-                self.channel.send((RESULT, self.message[1], tuple(row), reason, True, 1, False, None))
-            return None
-        return task
+                self.channel.send((RESULT, self.message[1], tuple(row), reason, True, None, False, None, None))
+        return None
 
-    def saved(self, task: Task) -> Any:
-        """Return the row of a task that succeeded before, though its cluster could not tell the broker any more."""
-        self.begin(-1)  # the database may be away for long, which is no fault of the task's
+    def saved(self, task: Task) -> Earlier:
+        """Return what is saved of a task, once the database answers."""
+        self.begin(-1)  # it may be away for long, which is no fault of the task's
         while True:
             try:
                 close_old_connections()
-                ids = [task["id"], *([task.get("group")] if task.get("iter_count") else [])]  # or what it was part of
-                return packages.table().filter(pk__in=map(str, ids), success=True).first()
+                return earlier(task)
             except DatabaseError as error:
                 connections.close_all()
                 logger.error("%s waits for the database (%s)", task["name"], brief(error))
@@ -229,22 +242,38 @@ class Child:
     def put(self, task: Task) -> None:
         """Hand on a task with its result; what has ended is not lost if this process is killed afterwards."""
         task.setdefault("stopped", timezone.now())
-        self.begin(Conf.TIMEOUT or -1)  # for what packing calls of a user's
-        most = 1 if task.get("ack_failure") else Conf.MAX_ATTEMPTS
-        part = part_of(task, most)
+        self.begin(Conf.TIMEOUT or -1)  # for what packing and its backoff call of a user's
+        part = after.part_of(task)
         if part:
             task["hook"] = packages.PART
-        row = packages.pack(task, self.message[2])
+        call, Call.current = Call.current, None
+        began = {"started": self.attempt.started} if call and call.has_begun and not part else {}
+        row = packages.pack(task | began, self.message[2])
         is_cached = bool(task.get("cached")) and not part
         save = bool(part or not row.success or (task.get("save", Conf.SAVE_LIMIT >= 0) and not is_cached))
+        before = self.attempt.earlier
+        save = not before.is_over and (save or bool(before.attempts and not is_cached))  # or it stays a failure there
         follows = is_cached or bool(task.get("chain") or (task.get("hook") and not part)) or self.listeners
-        reason = "" if row.success else packages.unpickled(row.result)
-        self.channel.send((RESULT, self.message[1], tuple(row), reason, save, most, follows, part))
+        failed: Any = None
+        reason, next_try = "", None
+        self.board.end(self.seat)
+        if not row.success and not before.is_over:
+            failed = tuple(failure := self.attempt.failed(task, packages.unpickled(row.result)))
+            reason, next_try = f"{failure.reason}\n{self.attempt.traceback}".strip(), failure.next_try
+        self.channel.send((RESULT, self.message[1], tuple(row), reason, save, next_try, follows, part, failed))
         self.task = None
+        if call and not next_try and not before.is_over:
+            call.end(task, failed and failed[6], self.attempt.error)
+
+    def format_exc(self) -> str:
+        """Return the traceback of the exception that a task has raised, which is kept."""
+        self.attempt.error, self.attempt.traceback = sys.exc_info()[1], traceback.format_exc()
+        return self.attempt.traceback
 
     def fail(self, task: Task, error: BaseException) -> None:
         """Hand on a task as failed by something that upstream's worker does not expect."""
         text = "".join(traceback.format_exception(error))
+        self.attempt.error, self.attempt.traceback = error, text
         reason = f"It ended with code {error.code}, by sys.exit()" if isinstance(error, SystemExit) else brief(error)
         self.put(task | {"success": False, "result": f"{reason} : {text}", "stopped": timezone.now()})
 
@@ -254,15 +283,6 @@ def is_in_transaction(connection: Any) -> bool:
     driver = connection.connection  # of psycopg, sqlite3, or another
     status = getattr(getattr(driver, "info", None), "transaction_status", 0)  # PostgreSQL's: 0 is none, 4 unknown
     return connection.in_atomic_block or getattr(driver, "in_transaction", False) or 0 < status < 4
-
-
-def part_of(task: Task, most: int) -> tuple[str, int, int, int | None] | None:
-    """Return what gathers an iterable that a task is part of, None if it is not: its last is None without a cache."""
-    number, cached = task.get("iter_count"), task.get("iter_cached")
-    if not isinstance(number, int) or number < 1 or not task.get("group"):
-        return None
-    seconds = None if not cached else 0 if cached is True or not isinstance(cached, int) else int(cached)
-    return packages.label("group", task["group"]), int(number), int(most), seconds
 
 
 def listeners() -> bool:

@@ -6,11 +6,13 @@ is in the same database. One that cannot be queued becomes a failed task that sa
 
 import ast
 import logging
+import re
 from calendar import monthrange
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from croniter import croniter
 from django.conf import settings
@@ -23,10 +25,13 @@ from django_q.models import Schedule
 from django_q.tasks import async_task
 
 from worker import allowed
+from worker.cluster.overlap import Noting, goes_on, note
 from worker.cluster.packages import instance, pack, table
+from worker.cluster.rows import patiently
 from worker.cluster.schedules import due
 from worker.delivery import Leasing, brief
 from worker.health import may_pass
+from worker.processes import unknown_cluster
 
 MINUTES = {Schedule.MINUTES: 1, Schedule.HOURLY: 60}
 DAYS = {Schedule.DAILY: 1, Schedule.WEEKLY: 7, Schedule.BIWEEKLY: 14}
@@ -36,8 +41,10 @@ LATER = timedelta(hours=1)  #: until a schedule is tried again whose next time c
 logger = logging.getLogger("django-q")
 
 
-def queue(tells: Callable[[], None], key: int, problem: str) -> None:
-    """Queue the task of a schedule, unless there is a problem, and note when a user's receivers come.
+def queue(tells: Callable[[], None], key: int, problem: str, again: bool = True) -> None:
+    """Queue the task of a schedule, and note when a user's receivers come.
+
+    A worker may have had a problem with it, and died: then only if it is to be tried again.
 
     Raises:
         Exception: If it is to be done again, for a server is away.
@@ -48,17 +55,19 @@ def queue(tells: Callable[[], None], key: int, problem: str) -> None:
     rows = Schedule.objects.using(alias).filter(pk=key)
     skip = connections[alias].features.has_select_for_update_skip_locked
     together = broker.transactional and alias == Conf.ORM
-    with transaction.atomic(alias):
+    with patiently(alias):
         schedule = due().select_for_update(skip_locked=skip).filter(pk=key).first()
         if schedule is None:  # another cluster was faster, or a worker that then died: perhaps before it queued this
-            for schedule in rows if problem else ():
+            for schedule in rows if problem and not together else ():
                 record(schedule, problem)
             return
+        problem = "" if again else problem
         before = times(schedule)
         problem = move_on(schedule) or problem
         if together and not problem:
             problem = attempt(schedule, before["next_run"], broker, tells)
         rows.update(**times(schedule), task=schedule.task)  # no receiver of save() can keep it from moving on
+        note(schedule)
     if not together and not problem:
         try:
             problem = attempt(schedule, before["next_run"], broker, tells)
@@ -66,6 +75,7 @@ def queue(tells: Callable[[], None], key: int, problem: str) -> None:
             rows.filter(next_run=schedule.next_run).update(**before)
             raise
         rows.update(task=schedule.task)
+        note(schedule)
     if schedule.schedule_type == Schedule.ONCE and before["repeats"] < 0:
         rows.delete()
     if problem:
@@ -87,17 +97,24 @@ def attempt(schedule: Schedule, intended: datetime, broker: Leasing, tells: Call
     try:
         args, kwargs = arguments(schedule)
         options = kwargs.pop("q_options", {})
+        options.pop("time_zone", None)
+        overlap = options.pop("overlap", True)
         if schedule.intended_date_kwarg:
             kwargs[schedule.intended_date_kwarg] = intended.isoformat()
         if schedule.hook:
             options["hook"] = schedule.hook
-        options["cluster"] = schedule.cluster or options.get("cluster", options.pop("broker_name", None))
-        if options["cluster"] in {None, Conf.CLUSTER_NAME}:
-            options["broker"] = broker
+        options["cluster"] = schedule.cluster or options.get("cluster")
         options["group"] = options.get("group", schedule.name or schedule.pk)
         checked = (allowed.refusal(schedule.func), *map(allowed.refusal_of_options, (kwargs, options)))
-        if refused := next(filter(None, checked), ""):
+        if refused := next(filter(None, (*checked, unknown_cluster(options["cluster"]))), ""):
             return refused
+        if options["cluster"] not in {None, Conf.CLUSTER_NAME}:
+            broker = get_broker(options["cluster"])
+        options["broker"] = broker if overlap else Noting(broker, schedule)
+        if not overlap and goes_on(schedule, options, broker):
+            name = schedule.name or schedule.pk
+            logger.warning("Skipped the schedule %s: its task %s still goes on", name, schedule.task)
+            return ""
         with transaction.atomic(
             router.db_for_write(Schedule)
         ):  # what the database refuses here spoils no more than this
@@ -130,6 +147,9 @@ def arguments(schedule: Schedule) -> tuple[tuple[Any, ...], dict[str, Any]]:
                 call: Any = ast.parse(f"f({schedule.kwargs})", mode="eval").body
                 kwargs = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
             kwargs = {str(name): value for name, value in kwargs.items()}
+            options = kwargs.get("q_options")
+            if isinstance(options, dict) and "broker_name" in options:  # django-q2's former name for it
+                options.setdefault("cluster", options.pop("broker_name"))
         except Exception as error:
             text = f"its keyword arguments {schedule.kwargs!r} are not written as one=1, two='2'"
             raise ValueError(f"{text}; put text in quotes") from error
@@ -174,25 +194,29 @@ def following(schedule: Schedule, now: datetime) -> datetime:
     Raises:
         Exception: If its cron expression is none.
     """
+    zone = time_zone_of(schedule)
     due: datetime = schedule.next_run
     after = due if Conf.CATCH_UP else max(now, due)
     kind = schedule.schedule_type
     if kind == Schedule.CRON:
-        found: datetime = croniter(schedule.cron, wall_clock(now, keep_zone=True)).get_next(datetime)
+        coming: Any = croniter(schedule.cron, now.astimezone(zone) if settings.USE_TZ else now)
+        found: datetime = coming.get_next(datetime)
+        if found.fold and re.fullmatch(r"[\d,]+", schedule.cron.split()[1]):  # at an hour that has been, an hour ago
+            found = coming.get_next(datetime)
         return found
     if kind in MINUTES:
         step = timedelta(minutes=MINUTES[kind] * (schedule.minutes or 1 if kind == Schedule.MINUTES else 1))
         return due + ((after - due) // step + 1) * step
-    local, kept = wall_clock(due), schedule.minutes
+    local, kept = wall_clock(due, zone), schedule.minutes
     schedule.minutes = None
-    passed = wall_clock(after) - local
+    passed = wall_clock(after, zone) - local
     if kind in DAYS:
-        if kept is not None and instant(datetime.combine(local, time(*divmod(kept % 1440, 60)))) == due:
+        if kept is not None and instant(datetime.combine(local, time(*divmod(kept % 1440, 60))), zone) == due:
             local = datetime.combine(local, time(*divmod(kept % 1440, 60)))
         number = max(1, passed.days // DAYS[kind])
-        while (wanted := local + timedelta(days=number * DAYS[kind]), found := instant(wanted))[1] <= after:
+        while (wanted := local + timedelta(days=number * DAYS[kind]), found := instant(wanted, zone))[1] <= after:
             number += 1
-        if wall_clock(found) != wanted:
+        if wall_clock(found, zone) != wanted:
             schedule.minutes = wanted.hour * 60 + wanted.minute
         return found
     last = monthrange(local.year, local.month)[1]
@@ -201,21 +225,33 @@ def following(schedule: Schedule, now: datetime) -> datetime:
     while True:
         year, month = divmod(local.year * 12 + local.month - 1 + number * MONTHS[kind], 12)
         last = monthrange(year, month + 1)[1]
-        found = instant(local.replace(year=year, month=month + 1, day=min(day, last)))
+        found = instant(local.replace(year=year, month=month + 1, day=min(day, last)), zone)
         if found > after:
             schedule.minutes = day if day > last else None
             return found
         number += 1
 
 
-def wall_clock(moment: datetime, *, keep_zone: bool = False) -> datetime:
-    """Return what clocks show at a moment, in the time zone of the setting `time_zone`."""
-    if not settings.USE_TZ:
-        return moment
-    local = moment.astimezone(ZoneInfo(Conf.TIME_ZONE))
-    return local if keep_zone else local.replace(tzinfo=None)
+def time_zone_of(schedule: Schedule) -> ZoneInfo:
+    """Return the time zone of a schedule: by default the one of the setting `time_zone`.
+
+    Raises:
+        ValueError: If there is none of its name.
+    """
+    name = Conf.TIME_ZONE or settings.TIME_ZONE  # django-q2 has none without USE_TZ, where none is asked for
+    with suppress(AttributeError, ValueError):  # what cannot be read is named where its task is queued
+        name = arguments(schedule)[1].get("q_options", {}).get("time_zone") or name
+    try:
+        return ZoneInfo(name)
+    except (OSError, TypeError, ValueError, ZoneInfoNotFoundError) as error:
+        raise ValueError(f"there is no time zone {name!r}") from error
 
 
-def instant(shown: datetime) -> datetime:
+def wall_clock(moment: datetime, zone: ZoneInfo) -> datetime:
+    """Return what clocks show at a moment."""
+    return moment.astimezone(zone).replace(tzinfo=None) if settings.USE_TZ else moment
+
+
+def instant(shown: datetime, zone: ZoneInfo) -> datetime:
     """Return the moment at which clocks show this; if they never do, the one at which they would."""
-    return shown.replace(tzinfo=ZoneInfo(Conf.TIME_ZONE)).astimezone(UTC) if settings.USE_TZ else shown
+    return shown.replace(tzinfo=zone).astimezone(UTC) if settings.USE_TZ else shown

@@ -4,7 +4,9 @@ import heapq
 import logging
 import os
 import select
+import signal
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 from worker.cluster.board import HAND_OUT, SENT, Board
 from worker.cluster.channels import Channel
 from worker.cluster.leases import MOST_BYTES
-from worker.cluster.messages import AFTER, FAIL, LEAVE, RUN, SCHEDULE, Held, is_done
+from worker.cluster.messages import AFTER, FAIL, GATHER, LEAVE, RESULT, RUN, SCHEDULE, Held, worker_id
 from worker.conf import setting
 from worker.delivery import brief
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from worker.cluster.agent import Agent
 
 CUT_OFF = "cut off"  #: why a worker was killed that a stop has left no more time
+OUT_OF_TIME = "Task exceeded maximum timeout value, and its worker was killed"
 DEPTH = 10  #: messages with a worker that is quick at them, as many as Linux lets lie there: it need not wait for each
 QUICK = 0.01  #: seconds in which a quick worker is done with one
 PAUSE = 0.0005  #: seconds in which answers of workers that have enough to do gather, so that not each wakes this thread
@@ -40,6 +43,8 @@ class Seat:
     out: list[int] = field(default_factory=list)  #: the tickets of what it was sent and has not answered
     since: float = 0.0  #: when it answered last, or was sent the first of these
     quick: bool = False
+    fresh: bool = True  #: it was sent nothing yet
+    broken: bool = False  #: it has said what cannot be read, and was killed
 
 
 class HandOut:
@@ -50,6 +55,7 @@ class HandOut:
         self.agent, self.control, self.board, self.lock = agent, control, board, agent.lock
         self.seats: dict[int, Seat] = {}
         self.by_descriptor: dict[int, Seat] = {}
+        self.unread: deque[Held] = deque()  #: tasks that did not begin: the first ones of workers that come
         self.poll = select.poll()
         self.poll.register(control, select.POLLIN)
 
@@ -104,6 +110,7 @@ class HandOut:
 
     def bury(self, seat: Seat, reason: str, name: str, tells: bool) -> None:
         """Find out what a worker that has ended had: what it was sent, less what it answered and did not take."""
+        seat.broken = True  # at least it cannot be killed any more
         self.hear(seat)
         self.take_back(seat)
         self.poll.unregister(seat.channel)
@@ -111,40 +118,64 @@ class HandOut:
         seat.channel.close()
         seat.theirs.close()
         for ticket in seat.out:
-            self.died(self.agent.held[ticket], reason, name, tells)
+            self.died(self.agent.held[ticket], seat, reason, name, tells)
 
-    def died(self, held: Held, reason: str, name: str, tells: bool) -> None:
-        """Decide what becomes of what a worker had when it ended: it has a name, and may have come to its hooks."""
+    def died(self, held: Held, seat: Seat, reason: str, name: str, tells: bool) -> None:
+        """Decide what becomes of what a worker had when it ended: it has a name, and may have come to a user's code."""
         if held.does == AFTER and tells:
             logger.error("The hook of %s has failed: %s", name, reason)
-            self.agent.answer((AFTER, held.ticket, None, is_done(*held.extra), ""))
+            self.agent.answer((AFTER, held.ticket, None, ""))
         elif reason == CUT_OFF:
             if held.does == RUN:
                 logger.warning("%s was cut off after %s s; it is given back, and run again", name, setting("Q_GRACE"))
             self.agent.forget(held)
-        elif held.does == RUN:  # another worker opens it, and says of whom an attempt has failed
-            held.does, held.extra = FAIL, (reason, False)
+        elif held.does == RUN and tells:  # another worker opens it, and says of whom an attempt has failed
+            held.does, held.extra = FAIL, (reason, False, worker_id(seat.pid), True)
             self.agent.offer(held)
-        elif held.does == SCHEDULE and tells:  # a receiver of pre_enqueue, say
-            held.extra = (held.extra[0], reason)
+        elif held.does == SCHEDULE and tells:  # perhaps of a receiver of pre_enqueue, perhaps of no fault of its own
+            held.deaths += 1
+            held.extra = (held.extra[0], reason, held.deaths < TRIES)
             self.agent.offer(held)
+        elif held.does in {AFTER, GATHER} and reason == OUT_OF_TIME:  # it has waited for a server
+            self.agent.try_again(held)
         elif held.deaths + 1 < TRIES:
             held.deaths += 1
-            self.agent.offer(held)
-        elif held.does == FAIL:
-            self.agent.set_aside(held, f"The task cannot be read: {TRIES} workers died of it. {held.extra[0]}.")
+            if held.does == FAIL:  # perhaps of the backoff, which is not asked again
+                held.extra = (*held.extra[:3], False)
+            if held.does != RUN:
+                self.agent.offer(held)
+            elif self.agent.draining:
+                self.agent.forget(held)
+            else:
+                self.unread.append(held)
+        elif held.does in {RUN, FAIL}:
+            reason = held.extra[0] if held.extra else reason
+            self.agent.set_aside(held, f"The task cannot be read: {TRIES} workers died of it. {reason}.")
         else:
             logger.error("What a worker had to do (%s) is given up: %s of them died. %s", name, TRIES, reason)
-            done = held.does != AFTER or is_done(*held.extra)
-            self.agent.answer((held.does, held.ticket, None, done, ""))
+            if held.does == AFTER and held.extra[0][-1]:  # a success, perhaps for the cache, goes into the table
+                self.agent.answer((RESULT, held.ticket, held.extra[0], "", True, None, False, held.part, None))
+            else:
+                self.agent.answer((held.does, held.ticket, None, ""))
 
     # What workers say and are told
 
     def hear(self, seat: Seat) -> None:
         """Take what a worker has answered, and send it more."""
-        while seat.out and (reply := seat.channel.receive(wait=False)) is not None:
+        while seat.out:
+            try:
+                if (reply := seat.channel.receive(wait=False)) is None:
+                    return
+                known = reply[1] in seat.out
+            except (EOFError, IndexError, OSError, TypeError, ValueError) as error:  # a task has written there
+                logger.error("A worker has said what cannot be read (%s): it is killed", brief(error))
+                if not seat.broken:
+                    with suppress(ProcessLookupError):
+                        os.kill(seat.pid, signal.SIGKILL)
+                seat.broken = True
+                continue
             with self.lock:
-                if reply[1] not in seat.out:  # it has answered already: what a task has left there may interfere
+                if not known:  # it has answered already: what a task has left there may interfere
                     continue
                 now = time.monotonic()
                 seat.quick = now - seat.since < QUICK
@@ -162,7 +193,7 @@ class HandOut:
 
     def feed_one(self, seat: Seat) -> None:
         """Send a worker as much as it is to have."""
-        while len(seat.out) < (DEPTH if seat.quick else 1) and (held := self.next()):
+        while len(seat.out) < (DEPTH if seat.quick else 1) and (held := self.next(seat)):
             try:
                 if not seat.channel.send(held.message, wait=False):
                     self.put_back(held)
@@ -173,13 +204,20 @@ class HandOut:
                 return
             if not seat.out:
                 seat.since = time.monotonic()
+            seat.fresh = False
             seat.out.append(held.ticket)
             self.board.count(seat.number, SENT)
 
-    def next(self) -> Held | None:
-        """Take what is to be done next."""
-        if self.agent.urgent:
-            return self.agent.urgent.popleft()
+    def next(self, seat: Seat) -> Held | None:
+        """Take what a worker is to do next."""
+        if seat.fresh and self.unread:
+            return self.unread.popleft()
+        urgent = self.agent.urgent
+        skips = bool(urgent) and urgent[0].does == SCHEDULE and not self.may_queue(seat)
+        for held in urgent:
+            if held.does != SCHEDULE or not skips:
+                urgent.remove(held)
+                return held
         if not self.agent.waiting or self.agent.draining or self.agent.unsaved_bytes > MOST_BYTES:
             return None
         held = self.agent.waiting.popleft()
@@ -187,17 +225,19 @@ class HandOut:
         self.agent.begun += 1
         return held
 
+    def may_queue(self, seat: Seat) -> bool:
+        """Say whether a worker may have a schedule: half of them are kept for tasks, if schedules are locked, say."""
+        held = self.agent.held
+        others = [each for each in self.seats.values() if each is not seat]
+        return 2 * sum(any(held[it].does == SCHEDULE for it in each.out) for each in others) < len(others) or not others
+
     def put_back(self, held: Held) -> None:
         """Put something back to where it was."""
         if held.does != RUN:
             self.agent.urgent.appendleft(held)
             return
         self.agent.begun -= 1
-        place = next(
-            (at for at, other in enumerate(self.agent.waiting) if other.ticket > held.ticket), len(self.agent.waiting)
-        )
-        self.agent.waiting.insert(place, held)
-        self.agent.waiting_bytes += len(held.payload)
+        self.agent.line_up(held)
 
     def take_back(self, seat: Seat) -> None:
         """Take back what a worker was sent and has not taken."""
@@ -218,7 +258,8 @@ class HandOut:
         with self.lock:
             for seat in self.seats.values():
                 self.take_back(seat)
-            found = [*self.agent.waiting, *self.agent.suspects()]
+            found = [*self.unread, *self.agent.waiting, *self.agent.suspects()]
+            self.unread.clear()
             self.agent.waiting.clear()
             self.agent.waiting_bytes = 0
             return found

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 AHEAD = 1.0  #: seconds of the workers' work to fetch ahead: if the cluster is killed, this much waits for its leases
 LEAST_AHEAD = 5  #: tasks for each worker to fetch ahead, however long it is at one
 MOST = 500  #: tasks that may run or be done, and not be reported as saved: what a `kill -9` may have run twice
+MOST_LATER = 5000  #: that wait for a server, and beside which others run
 #: of what waits here, and of results that are not saved yet: a hundred of 300 kB, half of what an idle cluster takes
 MOST_BYTES = 32 << 20
 IDLE = 30.0  #: seconds after which an empty queue is looked at even if nothing has announced a task
@@ -81,8 +82,11 @@ class Leases:
             self.wait_for_room()
             return
         deliveries = self.broker.claim(limit, size)
+        if self.pause:
+            self.pause = 0.0
+            logger.info("The broker answers again")
         if self.agent.draining:  # it was told so during the claim, which may have waited
-            self.broker.release([delivery.receipt for delivery in deliveries])
+            self.broker.release(dict.fromkeys((delivery.receipt for delivery in deliveries), 0.0))
             return
         for delivery in deliveries:
             self.take(delivery)
@@ -109,7 +113,8 @@ class Leases:
             ahead, waiting = self.ahead(), len(agent.waiting)
             if ahead - waiting < min(Conf.BULK, ahead // 2):  # too few to be worth a request
                 return 0, 0
-            limit = min(Conf.BULK, ahead - waiting, MOST + Conf.QUEUE_LIMIT - len(agent.held))
+            pausing = min(len(agent.later), MOST_LATER)
+            limit = min(Conf.BULK, ahead - waiting, MOST + Conf.QUEUE_LIMIT - len(agent.held) + pausing)
             return limit, MOST_BYTES - agent.waiting_bytes - agent.unsaved_bytes
 
     def ahead(self) -> int:
@@ -133,12 +138,14 @@ class Leases:
 
     def take(self, delivery: Delivery) -> None:
         """Hold a task, and offer it to the workers if it can be run."""
-        held = self.agent.hold(RUN, payload=delivery.payload, receipt=delivery.receipt, count=delivery.count)
+        known = {"receipt": delivery.receipt, "queued_as": self.broker.receipt_of(delivery.receipt)}
+        again = delivery.again or delivery.count > 1
+        held = self.agent.hold(RUN, payload=delivery.payload, count=delivery.count, again=again, **known)
         died = f"The task was handed out {delivery.count - 1} times, and each time its cluster died."
         if delivery.count > 2 * MAX_DELIVERIES:
             self.agent.set_aside(held, died)
         elif delivery.count > MAX_DELIVERIES:
-            held.does, held.extra = FAIL, (died, True)
+            held.does, held.extra = FAIL, (died, True, "", False)
             self.agent.offer(held)
         elif delivery.count > SUSPECT_AFTER:
             held.suspect = True
@@ -199,7 +206,7 @@ class Leases:
             returning = list(self.agent.returning)
         if not returning:
             return
-        self.broker.release([held.receipt for held in returning])
+        self.broker.release({held.receipt: held.delay for held in returning})
         with self.agent.lock:
             for held in returning:
                 self.agent.returning.remove(held)
@@ -221,5 +228,4 @@ class Leases:
         if time.monotonic() - self.cut_off > Conf.RETRY / 2:
             self.claim_from = time.monotonic() + LONGEST_PAUSE + 1
         self.renew()
-        self.cut_off, self.pause = 0.0, 0.0
-        logger.info("The broker answers again")
+        self.cut_off = 0.0

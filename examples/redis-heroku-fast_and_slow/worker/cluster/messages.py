@@ -1,23 +1,33 @@
 """What the agent tells a worker, and what it answers.
 
-A worker is told (what to do, ticket, payload, hand-outs, what else it must know):
+A worker is told (what to do, ticket, payload, hand-outs, whether something may be saved of it, its receipt when it was
+queued, what else it must know):
 
     RUN       the task of a payload
-    FAIL      nothing but who has failed: (the reason, whether for good)
-    AFTER     what comes after an attempt is saved, as the hook: (the row, the attempts, how many there may be)
-    GATHER    the results of an iterable: (its group, how many, attempts of each, seconds that it is cached for)
-    SCHEDULE  a schedule that is due: (its id, why it cannot be queued, or "")
+    FAIL      nothing but who has failed: (the reason, whether for good, the worker's id, whether its backoff is asked)
+    AFTER     what comes after an attempt is saved, as the hook: (the row, the attempts, when the next one is)
+    GATHER    the results of an iterable: (its group, how many, seconds that it is cached for)
+    SCHEDULE  a schedule that is due: (its id, what a worker died of that had it, or "", whether to try again)
     LEAVE
 
-To RUN and FAIL it answers (RESULT, ticket, row, why it has failed, whether to save it, how many attempts there may
-be, whether there is something to do AFTER, what to GATHER or None); to the others (what it was told, ticket, None,
-whether the task is done with, why it is to be told again, or "").
+To RUN and FAIL it answers (RESULT, ticket, row, why it has failed, whether to save it, when the next attempt is or
+None, whether there is something to do AFTER, what to GATHER or None, what is kept of a failure or None), or (WAIT,
+ticket, None, when the next attempt is) if that is not due yet; to the others (what it was told, ticket, None, why it is
+to be told again, or "").
 """
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from socket import gethostname
+from time import time
+from typing import TYPE_CHECKING, Any
 
-RUN, FAIL, AFTER, GATHER, SCHEDULE, LEAVE, RESULT = "run", "fail", "after", "gather", "schedule", "leave", "result"
+if TYPE_CHECKING:
+    from worker.cluster.failures import Failed
+    from worker.cluster.packages import Row
+
+RUN, FAIL, AFTER, GATHER, SCHEDULE, LEAVE = "run", "fail", "after", "gather", "schedule", "leave"
+RESULT, WAIT = "result", "wait"
 
 
 @dataclass(slots=True)
@@ -28,24 +38,57 @@ class Held:
     does: str  #: what a worker is to do with it next
     payload: str = ""
     receipt: str = ""  #: what the broker knows a task by
+    queued_as: str = ""  #: what it called the task when that was queued
     count: int = 1  #: how often the broker has handed it out
+    again: bool = False  #: whether something may be saved of it
     extra: tuple[Any, ...] = ()  #: what else a worker must know
     deaths: int = 0  #: of workers that had it, but for those in its own run
+    tries: int = 0  #: that failed for want of a server
     part: tuple[Any, ...] | None = None  #: what is to GATHER once all that comes after it is done
     suspect: bool = False  #: clusters died while they held it, so it is run when nothing else is
+    next_try: float | None = None  #: when its next attempt is, once one has failed
+
+    @property
+    def turn(self) -> tuple[bool, int]:
+        """When it is handed out, among others of its kind."""
+        return (not self.again, self.ticket)
 
     @property
     def message(self) -> tuple[Any, ...]:
         """What a worker is told."""
-        return (self.does, self.ticket, self.payload, self.count, self.extra)
+        return (self.does, self.ticket, self.payload, self.count, self.again, self.queued_as, self.extra)
+
+    @property
+    def delay(self) -> float:
+        """The seconds from now after which it may be handed out again."""
+        return max(0.0, self.next_try - time()) if self.next_try else 0.0
 
 
-def is_done(row: tuple[Any, ...], attempts: int, most: int) -> bool:
-    """Say whether a task needs no further attempt."""
-    return bool(row[-1]) or 0 < most <= attempts
+@dataclass(slots=True)
+class Outcome:
+    """What has become of an attempt."""
+
+    held: Held
+    row: "Row"
+    reason: str  #: why it has failed
+    save: bool
+    next_try: float | None
+    follows: bool  #: whether there is something to do AFTER
+    part: tuple[Any, ...] | None
+    failure: "Failed | None"
+    attempts: int = 1
+
+
+@cache
+def worker_id(pid: int) -> str:
+    """Return what a worker is called in what is kept of a failure."""
+    return f"{gethostname()}:{pid}"
 
 
 def size_of(reply: tuple[Any, ...]) -> int:
     """Return the bytes of what is large in a worker's answer."""
     row = reply[2]
-    return sum(len(text) for text in (row[4], row[5], row[6]) if text) if row else 0
+    if not row:
+        return 0
+    large = (row[4], row[5], row[6], *(reply[8][6:] if reply[8] else ()))
+    return sum(len(text) for text in large if text)

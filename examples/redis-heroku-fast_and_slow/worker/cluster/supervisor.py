@@ -28,18 +28,18 @@ from django_q.conf import Conf
 
 from worker import health
 from worker.cluster import agent, child
-from worker.cluster.board import IDLE, LIMIT, TAKEN, TELLS, Board
+from worker.cluster.board import IDLE, LIMIT, SCHEDULES, SINCE, TAKEN, TELLS, THREADS, Board
 from worker.cluster.channels import Channel, pair
-from worker.cluster.forks import fork, say
-from worker.cluster.hand_out import CUT_OFF
+from worker.cluster.forks import fork, how_ended, say
+from worker.cluster.hand_out import CUT_OFF, OUT_OF_TIME
 from worker.conf import setting
 from worker.heartbeat import Heartbeat
 
 STUCK_AFTER = 30.0  #: seconds without a move that was promised, after which the cluster ends, or a worker is replaced
 LATE_AFTER = 10.0  #: seconds of that after which probes are told
+UNFIT = 10  #: workers in a row that end without a task, after which probes are told
 HAND_BACK = 5.0  #: seconds beyond Q_GRACE that the agent gets to save and to give back; platforms grant five
 LOOK_EVERY = 1.0  #: seconds
-OUT_OF_TIME = "Task exceeded maximum timeout value, and its worker was killed"
 NOT_TAKEN = "The worker did not take its task, and was killed"
 
 
@@ -67,13 +67,16 @@ class Supervisor:
         self.workers: dict[int, Worker] = {}  #: by pid
         self.orders: deque[tuple[tuple[Any, ...], list[Channel]]] = deque()  #: what the agent has not taken yet
         self.told = False  #: to stop
+        self.hurried = False  #: to stop at once
         self.deadline = 0.0  #: of a stop, for running tasks
         self.code = 0
         self.looked = self.resumed = time.monotonic()  #: the last look, and since when looks follow each other
         self.problem = ""  #: why the heartbeat's file could not be written, as it was last said
+        self.unfit: list[float] = []  #: when workers ended that had taken nothing, since one was well
 
     def run(self) -> NoReturn:
         """Run the cluster until it is told to stop, or cannot go on; end this process with 0 or 1."""
+        logging.raiseExceptions = False  # a log that nobody reads any more would answer each line with a traceback
         try:
             self.take_signals()
             connections.close_all()  # a connection that both sides of a fork use serves neither
@@ -101,13 +104,14 @@ class Supervisor:
         os.set_blocking(writer, False)
         os.set_blocking(self.woken, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self.take_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler it would wake nobody
 
     def take_stop(self, number: int, frame: FrameType | None) -> None:
-        """Remember that this process was told to stop."""
+        """Remember that this process was told to stop; by SIGQUIT, to leave no time to running tasks."""
         self.told = True
+        self.hurried = self.hurried or number == signal.SIGQUIT
 
     def wait(self, seconds: float) -> None:
         """Wait for a signal, the agent to take an order, or so many seconds."""
@@ -153,7 +157,7 @@ class Supervisor:
     def fill_seats(self) -> None:
         """Start a worker for each seat without one; those that end at once are replaced once a second."""
         for seat in set(range(self.seats)) - {worker.seat for worker in self.workers.values()}:
-            self.board.clear(seat, LIMIT, TAKEN, TELLS)
+            self.board.clear(seat, LIMIT, TAKEN, TELLS, SINCE)
             others = [channel for _, channels in self.orders for channel in channels]
             try:
                 ours, theirs = pair()
@@ -193,17 +197,23 @@ class Supervisor:
             return self.ended()
         if self.told and not self.deadline:
             self.stop(0)
+        if self.hurried:
+            self.deadline = min(self.deadline, now)
         late = dict(self.board.late(self.resumed))
         self.kill_late_workers(now)
         if self.deadline:
             if now > self.deadline + HAND_BACK:
                 return False
-        elif stuck := [does for does, seconds in late.items() if seconds > STUCK_AFTER]:
+        elif stuck := [it for it, seconds in late.items() if seconds > STUCK_AFTER and it != THREADS[SCHEDULES]]:
             say(logging.CRITICAL, "Q Cluster %s cannot go on: nothing %s any more.", self.name, stuck[0])
             self.stop(1)
         elif not young & gone:
             self.fill_seats()
         self.hand_orders()
+        if any(now - each.started > LATE_AFTER or self.board.taken(each.seat) for each in self.workers.values()):
+            self.unfit.clear()
+        if len(self.unfit) >= UNFIT:
+            late["starts workers"] = now - self.unfit[0] + LATE_AFTER
         told = {does: round(seconds, 1) for does, seconds in late.items() if seconds > LATE_AFTER}
         problem = self.heartbeat.beat(self.agent, list(self.workers), told)
         if problem != self.problem:
@@ -213,7 +223,7 @@ class Supervisor:
         return True
 
     def reap(self) -> set[int]:
-        """Take note of processes that have ended, also of those that tasks have left; return seats of failed ones."""
+        """Take note of processes that have ended, also of those that tasks have left; return seats of unfit ones."""
         gone: set[int] = set()
         while True:
             try:
@@ -229,9 +239,13 @@ class Supervisor:
                     self.code = 1
                     say(logging.CRITICAL, "Q Cluster %s cannot go on: its agent has ended (%s).", self.name, code)
             elif worker := self.workers.pop(pid, None):
-                if code:
+                how = how_ended(code)
+                if code or worker.reason:
+                    say(logging.WARNING, "Worker-%s at %s %s. %s", worker.seat + 1, pid, how, worker.reason)
+                if code or not self.board.taken(worker.seat):
                     gone.add(worker.seat)
-                how = f"ended with code {code}" if code >= 0 else f"died ({signal_name(-code)})"
+                if not self.deadline and not self.board.taken(worker.seat):
+                    self.unfit.append(time.monotonic())
                 reason = worker.reason or f"The worker {how} while it ran this task"
                 # With what the board says of it, before another worker writes there.
                 order = ("gone", worker.seat, reason, self.board.name(worker.seat), self.board.tells(worker.seat))
@@ -270,14 +284,6 @@ class Supervisor:
             self.wait(0.1)
             self.reap()
         return False
-
-
-def signal_name(number: int) -> str:
-    """Return the name of a signal; those of real time have none."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def wait_for_servers() -> None:

@@ -4,6 +4,7 @@ django-prodserver 3.0.0 has a command of this name, which refuses workers and is
 `server` and `worker` work beside this one, but run no system checks.
 """
 
+import os
 from argparse import ArgumentParser
 from typing import Any
 
@@ -38,15 +39,19 @@ class Command(BaseProcessCommand):
             CommandError: If a check fails, the name is missing or unknown, or the backend lacks something.
         """
         require_database("worker.E020")
-        self.check()
         found = {process.name: process for process in processes()}
         if process_name not in found:
             problem = f"There is no process {process_name!r}" if process_name else "The name of a process is missing"
             raise CommandError(f"{problem}: PRODUCTION_PROCESSES has {', '.join(found)}.")
+        begin_as(found[process_name].cluster)
+        if settings.DEBUG and "MAKE_RUN" in os.environ:
+            from worker import reloader
+
+            reloader.begin(process_name)
+        self.check()
         if not found[process_name].is_worker and (problem := missing_tables()):  # for which a worker waits
             raise CommandError(problem)
         connections.close_all()
-        begin_as(found[process_name].cluster)
         try:
             super().start_process(process_name, *args, **options)
         except ImproperlyConfigured as error:

@@ -1,7 +1,6 @@
 """`qcluster` is what `prodserver worker` starts, in the place of django-q2's (1.11.1), which hangs at SIGTERM."""
 
 import os
-import signal
 import sys
 from argparse import ArgumentParser
 from typing import Any
@@ -36,15 +35,16 @@ class Command(BaseCommand):
         """Become the supervisor.
 
         Raises:
-            CommandError: On a system without fork(), or if DATABASE_URL is missing.
+            CommandError: On a system without fork(), or with too few files, or if DATABASE_URL is missing.
         """
         if not hasattr(os, "fork"):
             raise CommandError("The worker runs on Linux and macOS: on Windows, start it in WSL or a container.")
         require_database("worker.E020")
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until the cluster takes it; PID 1 would ignore it
         begin_as(name)
+        from worker.cluster.forks import room_for_files
         from worker.cluster.supervisor import Supervisor
 
+        room_for_files(Conf.WORKERS)
         if sys.stdout:
             sys.stdout.flush()  # or each process would write what is in it
         Supervisor().run()

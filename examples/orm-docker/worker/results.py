@@ -1,0 +1,258 @@
+"""What is known of a task by its id: a row of results once an attempt has ended, before that what the broker has."""
+
+import hashlib
+import re
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db.models import OuterRef, Subquery
+from django.utils import timezone
+from django.utils.module_loading import import_string
+from django_q.brokers import get_broker
+
+from worker import running
+from worker.cluster import packages
+from worker.conf import setting
+from worker.delivery import Leasing, Task
+from worker.django_tasks import TaskResultDoesNotExist, base
+from worker.models import Failure
+from worker.processes import clusters, queue_of, queues
+
+ID = re.compile(r"([0-9a-f]{32})(?:\.([0-9a-z-]{1,31}))?")
+LONGEST = 64  #: characters of an id
+COLUMNS = ("func", "args", "kwargs", "result", "cluster", "started", "stopped", "success", "attempt_count")
+LONG_AGO = timedelta(days=3650)  #: older than this is no task's time
+Status = base.TaskResultStatus
+
+
+class ResultNoLongerKept(TaskResultDoesNotExist):
+    """There was such a task, and its result is kept no longer."""
+
+
+class Result(base.TaskResult):  # type: ignore[type-arg]
+    """Django's, with what there is to know of a task that has failed and will be tried again."""
+
+    max_attempts: int | None = None  #: once it has failed: how many there may be, 0 for no limit
+    next_attempt_at: datetime | None = None
+    MORE = ("_return_value", "max_attempts", "next_attempt_at")  #: what its constructor does not take
+
+    @classmethod
+    def of(cls, task: Any, backend: str, key: str, status: Any, **known: Any) -> "Result":
+        """Return the result of a task of which this is known."""
+        nothing: dict[str, Any] = dict.fromkeys(("enqueued_at", "started_at", "last_attempted_at", "finished_at"))
+        lists: dict[str, Any] = {"args": [], "kwargs": {}, "errors": [], "worker_ids": []}
+        more = {name: known.pop(name) for name in cls.MORE if name in known}
+        return cls(task=task, id=key, status=status, backend=backend, **nothing | lists | known).note(**more)
+
+    def note(self, **known: Any) -> "Result":
+        """Note what has come to be known, and return this."""
+        for name, value in known.items():
+            object.__setattr__(self, name, value)
+        return self
+
+    def refresh(self) -> None:
+        """Look again."""
+        self._take(self.task.get_backend().get_result(self.id))
+
+    async def arefresh(self) -> None:
+        """Look again."""
+        self._take(await self.task.get_backend().aget_result(self.id))
+
+    def _take(self, newer: Any) -> None:
+        self.note(**{name: getattr(newer, name) for name in {*base.TASK_REFRESH_ATTRS, *self.MORE}})
+
+
+def in_words(result: Any) -> str:
+    """Return what a page may say of a result."""
+    why = result.errors[-1].traceback.strip().rpartition("\n")[2] if result.errors else ""
+    if result.status == Status.SUCCESSFUL:
+        return f"Result: {result.return_value}"
+    if result.status == Status.FAILED:
+        return f"Failed: {why}"
+    if result.status == Status.RUNNING:
+        return "Running …"
+    if not result.errors:
+        return "Waiting for a worker …"
+    most = f" of {result.max_attempts}" if result.max_attempts else ""
+    then = timezone.localtime(result.next_attempt_at).strftime("%H:%M:%S")
+    return f"Attempt {result.attempts}{most} has failed, next at {then}: {why}"
+
+
+# Ids
+
+
+def id_of(key: str, receipt: str, path: str) -> str:
+    """Return the id of a result: the row's, and what the broker knows it by, or a mark of the task if it knows none."""
+    return f"{key}.{receipt or mark_of(path)}"
+
+
+def mark_of(path: str) -> str:
+    """Return what tells a task from others where nobody can be asked which one an id is of."""
+    return hashlib.blake2b(path.encode(), digest_size=8).hexdigest()
+
+
+def enqueued_at(key: str) -> datetime | None:
+    """Return the time in an id, None if it has none."""
+    now, found = time.time(), int(key[:12], 16) / 1000
+    if not now - LONG_AGO.total_seconds() < found < now + 60:
+        return None
+    return moment(found)
+
+
+def moment(seconds: float) -> datetime:
+    """Return a time as Django has it."""
+    return datetime.fromtimestamp(seconds, UTC if settings.USE_TZ else None)
+
+
+# Tasks
+
+
+def unknown(*args: Any, **kwargs: Any) -> None:
+    """Stand for a function that is not known, since the broker does not tell which one it is.
+
+    Raises:
+        LookupError: Always.
+    """
+    raise LookupError("The function of this task is not known here.")
+
+
+def missing(path: str) -> Any:
+    """Return what stands for a function that is not there any more."""
+
+    def function(*args: Any, **kwargs: Any) -> None:
+        unknown()
+
+    function.__module__, _, function.__qualname__ = path.rpartition(".")
+    function.__name__ = function.__qualname__
+    return function
+
+
+def task_of(path: str, backend: str, cluster: str | None, **options: Any) -> Any:
+    """Return the task of a path, as it was queued with these options; or what stands for one that is gone.
+
+    Raises:
+        TaskResultDoesNotExist: If the path leads to something else.
+    """
+    try:
+        found = import_string(path)
+    except ImportError:
+        found = base.Task(func=missing(path), backend=backend)
+    if not isinstance(found, base.Task):
+        raise TaskResultDoesNotExist(f"{path} is no task; django_q.tasks.fetch() finds its result.")
+    options["queue_name"] = queue if (queue := queue_of(cluster)) in queues() else None
+    changes = {name: value for name, value in options.items() if value is not None and hasattr(found, name)}
+    return replace(found, **changes)
+
+
+def json_of(value: Any) -> Any:
+    """Return a value as JSON knows it; async_task() takes others too."""
+    try:
+        return base.normalize_json(value)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        return repr(value)
+
+
+# Results
+
+
+def find(backend: str, result_id: str) -> Result:
+    """Return what is known of a task.
+
+    Raises:
+        TaskResultDoesNotExist: If nothing is; a ResultNoLongerKept if there was one.
+    """
+    given = ID.fullmatch(result_id) if isinstance(result_id, str) and len(result_id) <= LONGEST else None
+    if given is None:
+        raise TaskResultDoesNotExist("This is no id of a result.")
+    key, receipt = given.groups()
+    for look in (saved, waiting, saved):  # it may have ended between the first two
+        if known := look(key, receipt, backend):
+            return Result.of(key=result_id, backend=backend, **known)
+    if enqueued_at(key):
+        raise ResultNoLongerKept("The result of this task is no longer kept.")
+    raise TaskResultDoesNotExist("There is no task of this id.")
+
+
+def saved(key: str, receipt: str | None, backend: str) -> dict[str, Any] | None:
+    """Return what is saved of a task, None if nothing is: no attempt has ended, or too long ago."""
+    failures = Failure.objects.filter(task=OuterRef("pk"))
+    more = {name: Subquery(failures.values(name)) for name in ("errors", "max_attempts", "next_try")}
+    row = packages.table().filter(pk=key).annotate(**more).values(*COLUMNS, *more).first()
+    if row is None:
+        return None
+    errors = row["errors"] or ([] if row["success"] else [{"traceback": str(row["result"])}])
+    begun = [each.get("started") for each in errors]
+    by = [each.get("worker", "") for each in errors]
+    if row["success"]:
+        begun.append(row["started"])
+        by.append(row["cluster"] or "")
+    status = Status.SUCCESSFUL if row["success"] else Status.READY if row["next_try"] else Status.FAILED
+    by[:0] = [""] * (row["attempt_count"] - len(by))  # of many attempts only the newest are kept
+    if status == Status.READY and (run := running.entry(key)) and run.attempt > len(by):
+        status = Status.RUNNING
+        begun.append(moment(run.since))
+        by.append(run.worker)
+    times = [datetime.fromisoformat(time) if isinstance(time, str) else time for time in begun if time]
+    return {
+        "task": task_of(row["func"], backend, row["cluster"]),
+        "status": status,
+        "args": [json_of(value) for value in row["args"] or ()],
+        "kwargs": {name: json_of(value) for name, value in (row["kwargs"] or {}).items()},
+        "enqueued_at": enqueued_at(key) or row["started"],
+        "started_at": times[0] if times else None,
+        "last_attempted_at": times[-1] if times else None,
+        "finished_at": row["stopped"] if status in {Status.SUCCESSFUL, Status.FAILED} else None,
+        "worker_ids": by,
+        "errors": errors_of(errors),
+        "_return_value": json_of(row["result"]) if row["success"] else None,
+        "max_attempts": row["max_attempts"],
+        "next_attempt_at": row["next_try"],
+    }
+
+
+def errors_of(errors: list[dict[str, Any]]) -> list[Any]:
+    """Return what is kept of attempts that have failed; of those before there was the table of failures, less."""
+    unnamed = "builtins.Exception"
+    return [
+        base.TaskError(exception_class_path=error.get("exception_class_path", unnamed), traceback=error["traceback"])
+        for error in errors
+    ]
+
+
+def waiting(key: str, receipt: str | None, backend: str) -> dict[str, Any] | None:
+    """Return what the broker has of a task of which no attempt has ended, None if it has nothing."""
+    queued = enqueued_at(key)
+    for cluster in clusters():
+        broker: Leasing = get_broker(cluster)
+        if not broker.can_peek:
+            if queued is None or timezone.now() - queued > timedelta(days=setting("Q_KEEP_RESULTS")):
+                return None
+            known: dict[str, Any] = {"task": base.Task(func=unknown, backend=backend)}
+        elif package := opened(broker.peek(receipt) if receipt else None, key):
+            func, policy = packages.function_label(package["func"]), ("run_after", "max_attempts", "timeout", "backoff")
+            options = {name: package.get(name) for name in policy}
+            known = {"task": task_of(func, backend, package.get("cluster"), **options)}
+            known["args"] = [json_of(value) for value in package["args"]]
+            known["kwargs"] = {name: json_of(value) for name, value in package["kwargs"].items()}
+            queued = queued or package["started"]
+        else:
+            continue
+        known |= {"status": Status.READY, "enqueued_at": queued}
+        if run := running.entry(key):
+            begun = moment(run.since)
+            known |= {"status": Status.RUNNING, "started_at": begun, "last_attempted_at": begun}
+            known["worker_ids"] = [""] * (run.attempt - 1) + [run.worker]
+        return known
+    return None
+
+
+def opened(payload: str | None, key: str) -> Task | None:
+    """Return the package of a payload, if it is that of the task."""
+    try:
+        package = packages.opened(payload) if payload else None
+    except Exception:  # whatever unpickling raises
+        return None
+    return package if package and package["id"] == key else None

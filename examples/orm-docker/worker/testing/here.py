@@ -1,0 +1,108 @@
+"""Running what waits in the test's own process: by the agent and the worker of a cluster, without their processes."""
+
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+from unittest.mock import patch
+
+from django_q import worker as upstream
+from django_q.brokers import get_broker
+from django_q.exceptions import TimeoutException
+
+from worker.cluster import child
+from worker.cluster.agent import Agent
+from worker.cluster.attempts import Earlier, earlier
+from worker.cluster.board import Board
+from worker.cluster.channels import Channel, pair
+from worker.cluster.functions import located
+from worker.cluster.messages import RESULT, RUN
+from worker.cluster.packages import Row, unpickled
+from worker.cluster.results import Results
+from worker.delivery import Task
+
+if TYPE_CHECKING:
+    from worker.testing.memory import Queue
+
+MOST = 1000  #: attempts that one run() makes, in case a task queues itself
+
+
+def run(queue: "Queue", *, raises: bool) -> list[Any]:
+    """Run what waits; see Queue.run().
+
+    Raises:
+        AssertionError: If there is no end to it.
+        Exception: What a task raises.
+    """
+    results: list[Any] = []
+    control, others = pair()
+    agent = Agent(get_broker(), control, Board(1))  # of which no thread runs
+    agent.results = AtOnce(agent)
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(child, "close_old_connections"))  # else the test's own, with its transaction
+        stack.enter_context(patch.object(upstream, "pydoc", SimpleNamespace(locate=located)))  # as in a worker
+        for end in (control, others, agent.wake_up, agent.woken):
+            stack.enter_context(closing(end))
+        while queue:
+            if len(results) >= MOST:
+                raise AssertionError(f"{MOST} attempts were made, and still there wait: {queue!r}")
+            task = min(queue, key=lambda task: task.run_after.timestamp() if task.run_after else 0.0)
+            place, here = queue.index(task), Here(agent)
+            agent.urgent.append(agent.hold(RUN, payload=task.payload, receipt=str(place), again=bool(task.attempts)))
+            while agent.urgent:
+                here.work_on(agent.urgent.popleft().message)
+            results += here.results
+            if here.error and raises:
+                raise here.error
+    return results
+
+
+class AtOnce(Results):
+    """Saves, and tries nothing twice: in a transaction that cannot succeed."""
+
+    def persevere(self, what: str, ask: Callable[[], Any], action: Callable[[], Any]) -> Any:
+        """Do it."""
+        return action()
+
+    def insist(self, *_: Any) -> NoReturn:
+        """Raise what the database says: this is called where that is handled."""
+        raise
+
+
+class Here(child.Child):
+    """A worker in the test's own process."""
+
+    def __init__(self, agent: Agent) -> None:
+        """Answer this agent."""
+        super().__init__(0, cast(Channel, self), agent.board)
+        self.agent = agent
+        self.results: list[Any] = []
+        self.error: Exception | None = None  #: what a task has raised
+
+    def work_on(self, message: tuple[Any, ...]) -> None:
+        """Do what a message says."""
+        self.message, self.told = message, False
+        try:
+            upstream.worker(self, self, self, -1)
+        except (Exception, TimeoutException) as error:
+            if self.task is None:
+                raise
+            self.error = error
+            text = f"{error} : {self.format_exc()}"
+            self.put(self.task | {"success": False, "result": text})
+
+    def get(self) -> Task | str:
+        """Return the task to run, if the message has one, and then STOP."""
+        told, self.told = self.told, True
+        task = None if told else self.take(*self.message)
+        return task | {"sync": True} if task else "STOP"  # then what it raises comes here
+
+    def saved(self, task: Task) -> Earlier:
+        """Return what is saved of a task."""
+        return earlier(task)
+
+    def send(self, reply: tuple[Any, ...]) -> None:
+        """Let the agent settle what has ended."""
+        if reply[0] == RESULT:
+            self.results.append(unpickled(Row(*reply[2]).result))
+        self.agent.results.settle([reply])

@@ -1,0 +1,188 @@
+"""What was queued: a broker in memory, and a list to look at and to run."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Self, overload
+from unittest.mock import patch
+
+from django.core.cache import caches
+from django.test import TestCase
+from django_q.conf import Conf
+from django_q.signing import SignedPackage
+from django_q.utils import get_func_repr
+
+from worker.testing.here import run
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A task that was queued."""
+
+    function: str  #: its dotted path
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    cluster: str  #: whose queue it waits in
+    run_after: datetime | None  #: before which no worker begins it
+    options: dict[str, Any]  #: what else it was queued with: name, group, hook, timeout, max_attempts, …
+    payload: str  #: as the broker gets it
+    attempts: int = 0  #: that have failed
+
+    @classmethod
+    def of(cls, payload: str, cluster: str, after: datetime | None) -> Self:
+        """Open a package."""
+        task = SignedPackage.loads(payload)
+        args, kwargs, function = task.pop("args"), task.pop("kwargs"), path(task.pop("func"))
+        return cls(function, tuple(args), kwargs, cluster, after, task, payload)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an option: None if the task was queued without it."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self.options.get(name)
+
+    def __str__(self) -> str:
+        """Return the call, and what differs from the usual."""
+        call = ", ".join([*map(repr, self.args), *(f"{name}={value!r}" for name, value in self.kwargs.items())])
+        notes = [f"cluster {self.cluster}"] * (self.cluster != Conf.CLUSTER_NAME)
+        notes += [f"not before {self.run_after}"] * bool(self.run_after)
+        return f"{self.function}({call})" + f" ({', '.join(notes)})" * bool(notes)
+
+
+def path(function: object) -> str:
+    """Return the dotted path of a function, or of a task."""
+    found = getattr(function, "module_path", None) or get_func_repr(function)
+    return str(found or function)
+
+
+class Queue(Sequence[Queued]):
+    """What was queued, in this order: a list to look at, and to run."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._tasks: list[Queued] = []
+
+    def __len__(self) -> int:
+        """Return how many tasks wait."""
+        return len(self._tasks)
+
+    @overload
+    def __getitem__(self, index: int) -> Queued: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Queued]: ...
+    def __getitem__(self, index: int | slice) -> Queued | Sequence[Queued]:
+        """Return a task that waits."""
+        return self._tasks[index]
+
+    def __repr__(self) -> str:
+        """Return a line for each task."""
+        return "\n".join(["", *(f"    {task}" for task in self._tasks)]) if self._tasks else "nothing"
+
+    def assert_queued(self, function: object, *args: Any, **kwargs: Any) -> Queued:
+        """Return the first task of a function, with these arguments if there are any.
+
+        A keyword is an argument of the function, or an option such as `cluster`, `run_after` or `max_attempts`.
+
+        Raises:
+            AssertionError: If there is none; it lists what was queued.
+        """
+        for task in self._tasks:
+            found = [task.kwargs[name] if name in task.kwargs else getattr(task, name) for name in kwargs]
+            if task.function == path(function) and args in {(), task.args} and found == list(kwargs.values()):
+                return task
+        wanted = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
+        raise AssertionError(f"{path(function)}({wanted}) was not queued. Queued was: {self!r}")
+
+    # Running
+
+    def run(self, *, raises: bool = True) -> list[Any]:
+        """Run what waits, and what that queues in turn, until nothing waits; return the result of each attempt.
+
+        It runs in this process, in the order of queuing but for delayed tasks, which come last and in the order of
+        their times: nothing is waited for. Results are saved, hooks called, chains and iterables go on as in a worker.
+        What a task raises is recorded as its failure, and raised: the next run() makes its next attempt. With
+        `raises=False` that follows at once, for as many attempts as the task may have.
+
+        Raises:
+            AssertionError: If there is no end to it.
+            Exception: What a task raises.
+        """
+        with kept(self):
+            return run(self, raises=raises)
+
+    def keep(self, payload: str, cluster: str, after: datetime | None) -> None:
+        """Keep a task."""
+        self._tasks.append(Queued.of(payload, cluster, after))
+
+    def end(self, number: int, *, again: bool = False) -> None:
+        """End an attempt of the task at a place; keep the task only for another one."""
+        task = self._tasks.pop(number)
+        if again:
+            self._tasks.insert(number, replace(task, attempts=task.attempts + 1))
+
+
+class Broker:
+    """Takes the broker's place, and keeps what is queued in the innermost block of queued()."""
+
+    queues: list[Queue] = []
+    away = passing = ()
+    ordered, forgets_returned, transactional, can_peek = True, True, False, False
+
+    def __init__(self, list_key: str) -> None:
+        """Serve a cluster."""
+        self.list_key, self.cache = list_key, caches[Conf.CACHE]
+
+    def check_settings(self) -> None:
+        """Find nothing wrong."""
+
+    def ping(self) -> bool:
+        """Answer a probe."""
+        return True
+
+    def enqueue(self, payload: str, after: datetime | None = None) -> str:
+        """Keep a task."""
+        self.queues[-1].keep(payload, self.list_key, after)
+        return str(len(self.queues[-1]))
+
+    def enqueue_all(self, payloads: list[str], after: datetime | None = None) -> None:
+        """Keep tasks."""
+        for payload in payloads:
+            self.enqueue(payload, after)
+
+    def queue_size(self) -> int:
+        """Return how many tasks wait."""
+        return len(self.queues[-1])
+
+    def set_stat(self, key: str, value: str, timeout: int) -> None:
+        """Show nothing."""
+
+    # What a run() tells it
+
+    def acknowledge_all(self, receipts: Iterable[str]) -> None:
+        """Keep no task that has had its last attempt; a receipt is where it stands."""
+        for receipt in receipts:
+            self.queues[-1].end(int(receipt))
+
+    def release(self, delays: Mapping[str, float]) -> None:
+        """Keep tasks for another attempt, which comes at the place of the first."""
+        for receipt in delays:
+            self.queues[-1].end(int(receipt), again=True)
+
+
+@contextmanager
+def queued() -> Iterator[Queue]:
+    """Keep what is queued in a block, by transaction.on_commit() too, whose callbacks run at the end of the block."""
+    with kept(Queue()) as queue, TestCase.captureOnCommitCallbacks(execute=True):
+        yield queue
+
+
+@contextmanager
+def kept(queue: Queue) -> Iterator[Queue]:
+    """Keep there what is queued in a block."""
+    with patch.object(Conf, "BROKER_CLASS", f"{__name__}.{Broker.__name__}"):
+        Broker.queues.append(queue)
+        try:
+            yield queue
+        finally:
+            Broker.queues.pop()

@@ -1,0 +1,164 @@
+"""Attempts of a task: what is saved of earlier ones, and what becomes of one that has failed. It runs in a worker."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from time import time
+from typing import Any
+
+from django.db.models import OuterRef, Subquery
+from django.utils import timezone
+from django_q.conf import Conf
+from django_q.timeout import TimeoutHandler
+
+from worker import policy
+from worker.cluster import packages
+from worker.cluster.failures import Failed
+from worker.cluster.messages import worker_id
+from worker.delivery import Task, brief
+from worker.models import Failure
+
+ASK_WITHIN = 5  #: seconds that a backoff may take
+TRACEBACK = 100_000  #: characters that are kept of a traceback: its beginning and its end
+TRACEBACKS = 10  #: the newest attempts whose traceback is kept
+ERRORS = 100  #: the newest attempts of which anything is kept
+MOST = 2**31 - 1  #: what an integer of a database holds
+#: of a package, what is not an option of the task
+NO_OPTIONS = {*packages.NEEDED, "sync", "once", "run_after", "result", "success", "stopped"}
+
+logger = logging.getLogger("django-q")
+
+
+@dataclass(slots=True)
+class Earlier:
+    """What is saved of a task."""
+
+    attempts: int = 0
+    success: bool = False
+    result: Any = None
+    next_try: float | None = None
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    is_over: bool = False  #: whether there is to be no further attempt
+
+
+def earlier(task: Task) -> Earlier:
+    """Return what is saved of a task, or of the iterable that it was part of, by one query."""
+    identity = packages.label("id", task["id"])
+    ids = [identity, *([packages.label("id", task["group"])] if task.get("iter_count") and task.get("group") else [])]
+    failures = Failure.objects.filter(task=OuterRef("pk"))
+    columns = {name: Subquery(failures.values(name)) for name in ("next_try", "errors")}
+    rows = packages.table().annotate(**columns).filter(pk__in=ids)
+    names = ("pk", "success", "result", "attempt_count", "next_try", "errors")
+    found = Earlier()
+    for key, success, result, attempts, next_try, errors in rows.values_list(*names):
+        if success:
+            return Earlier(attempts, True, result, None, errors or [], is_over=True)
+        if key == identity:
+            # Of one that failed before there was the table of failures, nobody knows whether it was for good.
+            is_over = errors is not None and next_try is None
+            found = Earlier(attempts, False, result, next_try and next_try.timestamp(), errors or [], is_over)
+    return found
+
+
+def options_of(task: Task) -> dict[str, Any]:
+    """Return what a task was queued with beside its function and arguments."""
+    return {name: value for name, value in task.items() if name not in NO_OPTIONS}
+
+
+def most_of(task: Task) -> int:
+    """Return how many attempts a task may have, 0 for no limit."""
+    if task.get("ack_failure"):
+        return 1
+    most = task.get("max_attempts")
+    if not isinstance(most, int) or isinstance(most, bool) or most < 0:
+        most = int(Conf.MAX_ATTEMPTS)
+    return min(most, MOST)
+
+
+def seconds(backoff: Any, error: BaseException, result: policy.Result, *, ask: bool) -> float | None:
+    """Ask a task's backoff how long to wait, None for no further attempt; the default one if that fails."""
+    if backoff is not None and ask:
+        try:
+            with TimeoutHandler(min(ASK_WITHIN, Conf.TIMEOUT or ASK_WITHIN)):
+                return policy.seconds(backoff, error, result)
+        except BaseException as problem:  # whatever a user's function raises
+            what = f"The backoff {packages.function_label(backoff)} of '{result.task}' ({result.name}) cannot be used"
+            logger.error("%s: %s; the task waits as long as by default", what, brief(problem), exc_info=True)
+    elif backoff is not None:
+        logger.error("A worker died while it asked the backoff of '%s' (%s)", result.task, result.name)
+    return policy.DEFAULT(error, result)
+
+
+def pickled(options: Mapping[str, Any]) -> str | None:
+    """Return options as a text, None if they could be pickled once, and cannot again."""
+    try:
+        return packages.pickled("result", dict(options))
+    except BaseException:  # whatever a class's own __reduce__ raises
+        return None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """The attempt that runs, or that a worker has died of."""
+
+    options: dict[str, Any] = field(default_factory=dict)  #: what the task was queued with
+    earlier: Earlier = field(default_factory=Earlier)
+    started: datetime = field(default_factory=timezone.now)
+    died: list[Any] = field(default_factory=list)  #: the id of the worker that did, and whether the backoff is asked
+    error: BaseException | None = None  #: why it has failed
+    traceback: str = ""  #: of that
+
+    def failed(self, task: Task, text: str) -> Failed:
+        """Return what is kept of it, and when the next one is."""
+        worker, ask = self.died or (worker_id(os.getpid()), True)
+        if self.died:
+            self.error = policy.WorkerDied(text)
+        elif self.error is None or task["success"]:  # the result cannot be kept
+            self.error, self.traceback = TypeError(text), ""
+        if len(self.traceback) > TRACEBACK:
+            self.traceback = f"{self.traceback[: TRACEBACK // 2]}\n…\n{self.traceback[-TRACEBACK // 2 :]}"
+        self.traceback = packages.text_of(self.traceback)
+        errors = [*self.earlier.errors, self.described(self.error, worker, task["stopped"])][-ERRORS:]
+        for old in errors[:-TRACEBACKS]:
+            old["traceback"] = ""
+        attempts, most = self.earlier.attempts + 1, most_of(task)
+        next_try = None
+        if most == 0 or attempts < most:
+            result = policy.Result(
+                id=packages.label("id", task["id"]),
+                task=packages.function_label(task["func"]),
+                name=task["name"],
+                args=task["args"],
+                kwargs=task["kwargs"],
+                attempts=attempts,
+                max_attempts=most,
+                errors=[policy.AttemptError(each["exception_class_path"], each["traceback"]) for each in errors],
+                worker_ids=[each["worker"] for each in errors],
+                enqueued_at=task["started"],
+                last_attempted_at=None if self.died else self.started,
+            )
+            delay = seconds(task.get("backoff"), self.error, result, ask=ask)
+            next_try = None if delay is None else time() + delay
+        return Failed(
+            task=packages.label("id", task["id"]),
+            attempts=attempts,
+            max_attempts=most,
+            next_try=next_try,
+            exception=errors[-1]["exception_class_path"],
+            reason=packages.text_of(brief(self.error), 256),
+            errors=json.dumps(errors, ensure_ascii=False),
+            options=None if next_try else pickled(self.options),
+        )
+
+    def described(self, error: BaseException, worker: str, stopped: datetime) -> dict[str, Any]:
+        """Return what is kept of why it has failed."""
+        return {
+            "exception_class_path": packages.text_of(f"{type(error).__module__}.{type(error).__qualname__}", 256),
+            "traceback": self.traceback or packages.text_of(brief(error)),
+            "worker": worker,
+            "started": None if self.died else self.started.isoformat(),
+            "stopped": stopped.isoformat(),
+        }

@@ -1,0 +1,73 @@
+"""Statements on django-q2's table of results that Django has no words for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from sqlite3 import SQLITE_BUSY, SQLITE_FULL, SQLITE_IOERR
+from typing import Any
+
+from django.db import connections, transaction
+from django.db.models import Window
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import RowNumber
+from django_q.conf import Conf
+from django_q.models import Task as Model
+
+from worker.cluster.packages import FIELDS, PART, Row, moment, table
+
+LOCKED_FOR = 10.0  #: seconds for which somebody else's lock is waited for before that is said
+
+
+@contextmanager
+def patiently(using: str, seconds: float = LOCKED_FOR) -> Iterator[None]:
+    """Begin a transaction that fails if somebody locks the table for long: so it is said, and tried again."""
+    with transaction.atomic(using):
+        if connections[using].vendor == "postgresql":
+            with connections[using].cursor() as cursor:
+                cursor.execute(f"SET LOCAL lock_timeout = '{seconds * 1000:.0f}ms'")
+        yield
+
+
+def may_be_taken_later(error: BaseException) -> bool:
+    """Say whether an error is no row's fault: the database is full, or about to end, or somebody has locked the row."""
+    state = getattr(error.__cause__, "sqlstate", None) or ""
+    code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
+    return state[:2] in {"40", "53", "55", "57", "58"} or code in {SQLITE_BUSY, SQLITE_FULL, SQLITE_IOERR}
+
+
+def among(ids: list[str], using: str) -> Any:
+    """Return what an id may be: on PostgreSQL as one parameter, of hundreds it takes longer than the query."""
+    return RawSQL("SELECT unnest(%s::text[])", [ids]) if connections[using].vendor == "postgresql" else ids
+
+
+def insert(rows: list[Row], using: str) -> None:
+    """Write new rows: by COPY on PostgreSQL, which takes half the time. No model is made: there may be listeners."""
+    connection = connections[using]
+    if not rows:
+        return
+    quote, fields = connection.ops.quote_name, [FIELDS[name] for name in (*Row._fields, "attempt_count")]
+    table, columns = quote(Model._meta.db_table), ", ".join(quote(field.column) for field in fields)  # noqa: SLF001
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            with connection.wrap_database_errors, cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as lines:
+                for row in rows:
+                    lines.write_row((*row, 1))
+            return
+        adapt, marks = connection.ops.adapt_datetimefield_value, ", ".join(["%s"] * len(fields))
+        times: list[dict[str, Any]] = [
+            {name: adapt(moment(getattr(row, name))) for name in ("started", "stopped")} for row in rows
+        ]
+        values = [(*row._replace(**time), 1) for row, time in zip(rows, times, strict=True)]
+        cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", values)  # noqa: S608 (names of Django's)
+
+
+def prune(using: str) -> None:
+    """Delete the oldest successes above `save_limit`."""
+    kept = table().filter(success=True).exclude(hook=PART).values_list("pk", flat=True)
+    if Conf.SAVE_LIMIT_PER:
+        place = Window(RowNumber(), partition_by=Conf.SAVE_LIMIT_PER, order_by="-stopped")
+        surplus = kept.alias(place=place).filter(place__gt=Conf.SAVE_LIMIT)
+    else:
+        surplus = kept.order_by("-stopped")[Conf.SAVE_LIMIT :]
+    while some := list(surplus[:1000]):
+        # As delete(), which would read the rows, and unpickle them, if somebody listens for deletions.
+        table().filter(pk__in=some)._raw_delete(using)  # noqa: SLF001

@@ -1,0 +1,226 @@
+"""What becomes of a task of which an attempt has failed: how many it may have, and how long it waits for the next one.
+
+A backoff is called in a worker with the exception and the Result of the attempt. It returns seconds, a timedelta, or
+None for no further attempt.
+"""
+
+import inspect
+import pickle
+import pydoc
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+
+Backoff = Callable[[BaseException, Any], float | timedelta | None]
+LONGEST = 315_360_000.0  #: seconds of a delay: ten years
+
+
+class WorkerDied(Exception):  # noqa: N818 (it says what has happened)
+    """The worker has ended while it ran the task: somebody has killed it, or it was out of time or of memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptError:
+    """Why an attempt has failed."""
+
+    exception_class_path: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An attempt that has failed, as a backoff sees it; its fields are named as those of Django's TaskResult."""
+
+    id: str  #: django-q2's
+    task: str  #: the dotted path of the function
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    attempts: int  #: this one included
+    max_attempts: int  #: 0 for no limit
+    errors: list[AttemptError]  #: of all attempts, this one the last
+    worker_ids: list[str]
+    enqueued_at: datetime
+    last_attempted_at: datetime | None  #: None if the worker has died
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """A backoff: each delay is a factor longer than the one before, up to a limit, and changed by chance by a share.
+
+    With `retry_on`, only what is one of these exceptions is tried again; what is one of `discard_on` never is. They may
+    be dotted paths. Where a worker died, the exception is WorkerDied.
+    """
+
+    first: float = 5
+    most: float = 3600
+    factor: float = 2
+    jitter: float = 0.2
+    retry_on: tuple[type[BaseException] | str, ...] = field(default=(), kw_only=True)
+    discard_on: tuple[type[BaseException] | str, ...] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Refuse what can be no backoff.
+
+        Raises:
+            TypeError: If something is of a wrong type.
+            ValueError: If a number is out of range.
+        """
+        ranges = {"first": (0, LONGEST), "most": (0, LONGEST), "factor": (1, 1000), "jitter": (0, 1)}
+        for name, (least, most) in ranges.items():
+            number(f"exponential(): {name}", getattr(self, name), least, most)
+        for name in ("retry_on", "discard_on"):
+            given = getattr(self, name)
+            listed = (given,) if isinstance(given, type | str) else given
+            if not isinstance(listed, Iterable) or not all(map(names_exception, listed := tuple(listed))):
+                what = "is no exception class, dotted path of one, or tuple of these"
+                raise TypeError(f"exponential(): {name} {shown(given)} {what}.")
+            object.__setattr__(self, name, listed)
+
+    def __call__(self, exception: BaseException, result: Any) -> float | None:
+        """Return the seconds to wait, None for no further attempt."""
+        if is_one_of(exception, self.discard_on) or (self.retry_on and not is_one_of(exception, self.retry_on)):
+            return None
+        try:
+            delay: float = min(self.most, self.first * self.factor ** (result.attempts - 1))
+        except OverflowError:
+            delay = self.most
+        return min(self.most, delay * random.uniform(1 - self.jitter, 1 + self.jitter))  # noqa: S311 (no secret)
+
+
+exponential = Exponential
+
+
+def names_exception(given: object) -> bool:
+    """Say whether this is an exception class, or a dotted path of something."""
+    if isinstance(given, str):
+        return all(part.isidentifier() for part in given.split("."))
+    return isinstance(given, type) and issubclass(given, BaseException)
+
+
+def is_one_of(exception: BaseException, classes: Iterable[type[BaseException] | str]) -> bool:
+    """Say whether an exception is one of these classes.
+
+    Raises:
+        LookupError: If a dotted path leads to no exception class.
+    """
+    for listed in classes:
+        found = pydoc.locate(listed) if isinstance(listed, str) else listed
+        if not isinstance(found, type) or not issubclass(found, BaseException):
+            raise LookupError(f"{listed!r} leads to no exception class")
+        if isinstance(exception, found):
+            return True
+    return False
+
+
+def seconds(backoff: Backoff, exception: BaseException, result: Result) -> float | None:
+    """Ask a backoff how long to wait, None for no further attempt.
+
+    Raises:
+        ValueError: If its answer is none.
+        BaseException: What it raises.
+    """
+    answer: Any = backoff(exception, result)
+    if answer is None:
+        return None
+    delay = answer.total_seconds() if isinstance(answer, timedelta) else answer
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= LONGEST:
+        raise ValueError(f"it returned {shown(answer)}, which is no number of seconds, no timedelta and not None")
+    return float(delay)
+
+
+# What is refused where a task is declared or queued, each in a sentence
+
+
+def check(options: dict[str, Any], *, travels: bool = False) -> None:
+    """Refuse a wrong max_attempts, backoff, timeout or run_after; a backoff that `travels` must be picklable.
+
+    Raises:
+        TypeError: If something is of a wrong type.
+        ValueError: If something is out of range.
+    """
+    for name, refuse in CHECKS.items():
+        if options.get(name) is not None:
+            refuse(name, options[name])
+    if travels and options.get("backoff") is not None:
+        check_picklable("backoff", options["backoff"])
+
+
+def number(name: str, value: Any, least: float, most: float = LONGEST) -> None:
+    """Refuse what is no number within a range."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} {shown(value)} is no number, such as 30.")
+    if not least <= value <= most:
+        raise ValueError(f"{name} {shown(value)} is not between {least:g} and {most:,.0f}.")
+
+
+def check_max_attempts(name: str, value: Any) -> None:
+    """Refuse what is no number of attempts."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} {shown(value)} is no whole number, such as 3.")
+    if value < 0:
+        raise ValueError(f"{name} {value} is negative; write 1 or more, or 0 for no limit.")
+
+
+def check_timeout(name: str, value: Any) -> None:
+    """Refuse what is no time limit."""
+    number(name, value, 0)
+    if value == 0:
+        raise ValueError(f"{name} 0 leaves no time; write a number of seconds, or None for the cluster's own.")
+
+
+def check_run_after(name: str, value: Any) -> None:
+    """Refuse what is no moment."""
+    if not isinstance(value, datetime):
+        raise TypeError(f"{name} {shown(value)} is no datetime, such as timezone.now() + timedelta(minutes=5).")
+    if timezone.is_naive(value):
+        raise ValueError(f"{name} {value} has no time zone; write one such as timezone.now() + timedelta(minutes=5).")
+
+
+def check_backoff(name: str, value: Any) -> None:
+    """Refuse what cannot be asked."""
+    if not callable(value) or isinstance(value, type):
+        raise TypeError(f"{name} {shown(value)} cannot be called; write one such as exponential(first=5).")
+    if inspect.iscoroutinefunction(value):
+        raise TypeError(f"{name} {shown(value)} is asynchronous; write `def`, and return seconds.")
+    try:
+        inspect.signature(value).bind(None, None)
+    except TypeError:
+        raise TypeError(f"{name} {shown(value)} does not take two arguments: the exception and the result.") from None
+    except ValueError:  # of what is written in C, which does not tell
+        return
+
+
+def check_picklable(name: str, value: Any) -> None:
+    """Refuse what does not arrive at a worker."""
+    try:
+        pickle.dumps(value)
+    except Exception as error:
+        advice = "write a function at the top of a module, or exponential()"
+        raise ValueError(f"{name} {shown(value)} cannot be pickled, so no worker would get it; {advice}.") from error
+    if getattr(value, "__module__", "") == "__main__":
+        raise ValueError(f"{name} {shown(value)} is of __main__, where no worker finds it; move it into a module.")
+
+
+CHECKS: dict[str, Callable[[str, Any], None]] = {
+    "max_attempts": check_max_attempts,
+    "backoff": check_backoff,
+    "timeout": check_timeout,
+    "run_after": check_run_after,
+}
+
+
+def shown(value: object) -> str:
+    """Return a value as a sentence can hold it."""
+    try:
+        text = repr(value)
+    except Exception:  # whatever a class's own __repr__ raises
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+DEFAULT = Exponential(first=10, factor=4)  #: for tasks without a backoff of their own: 10 s, 40 s, …

@@ -1,0 +1,48 @@
+"""A task that is queued again by hand: with its name, group, limits and policy, under a new id."""
+
+from typing import Any
+
+from django.db import transaction
+from django_q.tasks import async_task
+
+from worker.cluster import failures, packages
+from worker.delivery import brief
+from worker.models import Failure
+
+
+def resubmit(task: Any) -> str:
+    """Queue a task again, and delete its result if it has failed; return why that is not done, or "".
+
+    Raises:
+        TypeError: If the task is refused, as by async_task().
+        ValueError: Likewise, or if its options cannot be read.
+    """
+    using = packages.table().db
+    with transaction.atomic(using):  # whoever is second waits for the first, and finds nothing
+        failure = Failure.objects.using(using).select_for_update().filter(pk=task.pk).first()
+        if failure and failure.next_try:
+            at = failures.clock(failure.next_try.timestamp())
+            return f"{task.name} will be tried again by itself at {at}: no second copy of it was queued."
+        if not task.success:
+            if not packages.table().filter(pk=task.pk, success=False).delete()[0]:
+                return f"{task.name} is there no more: it was resubmitted or deleted."
+            failures.delete([task.pk], using)
+        known = {"task_name": task.name, "kwargs": task.kwargs or {}}
+        options = {"cluster": task.cluster, **options_of(task, failure), **known}
+        async_task(task.func, *task.args or (), q_options=options)
+    return ""
+
+
+def options_of(task: Any, failure: Failure | None) -> dict[str, Any]:
+    """Return what a task was queued with; of one that has never failed, its row tells.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    if failure is None or failure.options is None:
+        return {"group": task.group, **({"hook": task.hook} if task.hook != packages.PART else {})}
+    try:
+        options: dict[str, Any] = packages.unpickled(failure.options)
+    except Exception as error:  # whatever unpickling raises
+        raise ValueError(f"its options cannot be read ({brief(error)}).") from error
+    return options

@@ -1,0 +1,125 @@
+"""How long results are kept: by their age, and no more than there is room for.
+
+`prune` is for a schedule of the project. The agent looks at the number of rows, in case a busy queue leaves more in a
+week than the database can bear.
+"""
+
+import logging
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import chain
+from typing import Any
+
+from django.db import connections, router, transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+from django_q.models import Task
+
+from worker.conf import setting
+from worker.models import Failure
+
+BATCH = 1000  #: rows that are deleted in one transaction
+LOOK_AFTER = 20  #: the number of rows is looked at when a cluster has saved this part of those that there may be
+
+logger = logging.getLogger("django-q")
+
+
+def prune() -> int:
+    """Delete the results that are older than Q_KEEP_RESULTS and Q_KEEP_FAILURES say, and return how many those were.
+
+    A task that is about to be tried again is kept. It may be stopped at any time, and goes on with the next call.
+    """
+    done = 0
+    for success in (True, False):
+        for number, _ in delete(Q(success=success, stopped__lt=until(success=success))):
+            done += number
+    logger.info("Deleted %s old results", done)
+    return done
+
+
+def until(*, success: bool) -> datetime:
+    """Return the time before which results are no longer kept."""
+    return timezone.now() - timedelta(days=setting("Q_KEEP_RESULTS" if success else "Q_KEEP_FAILURES"))
+
+
+def delete(criteria: Q) -> Iterator[tuple[int, datetime]]:
+    """Delete results, the oldest first; yield how many each batch had, and of when the last one was.
+
+    Rows that somebody has locked are left out, so nobody waits for anybody. Each batch goes on where the last one
+    ended in the index, which may be full of rows that are kept.
+    """
+    alias = router.db_for_write(Task)
+    waiting = Failure.objects.using(alias).filter(next_try__isnull=False).values("task")
+    rows: QuerySet[Any] = Task.objects.using(alias).filter(criteria).exclude(pk__in=waiting).order_by("stopped")
+    skip = connections[alias].features.has_select_for_update_skip_locked
+    since = None
+    while True:
+        with transaction.atomic(alias):
+            batch = rows.filter(stopped__gte=since) if since else rows
+            found = list(batch.select_for_update(skip_locked=skip, of=()).values_list("pk", "stopped")[:BATCH])
+            keys = [key for key, _ in found]
+            # As delete(), which would read the rows, and unpickle them, if somebody listens for deletions.
+            Failure.objects.using(alias).filter(pk__in=keys)._raw_delete(alias)  # noqa: SLF001
+            Task.objects.using(alias).filter(pk__in=keys)._raw_delete(alias)  # noqa: SLF001
+        if found:
+            since = found[-1][1]
+            yield len(found), since
+        if len(found) < BATCH:
+            return
+
+
+class Ceiling:
+    """Keeps the number of rows below Q_MOST_RESULTS, for an agent."""
+
+    def __init__(self) -> None:
+        """Look once, before long."""
+        self.most: int = setting("Q_MOST_RESULTS")
+        self.saved = self.most  #: results that this cluster has saved since the last look
+        self.cutting: Iterator[tuple[int, datetime]] = iter(())
+        self.surplus = self.cut = 0
+
+    def turn(self) -> bool:
+        """Do a part of what is to be done, a batch at most, and say whether there is more."""
+        if not self.surplus and (self.saved < self.most // LOOK_AFTER or not self.look()):
+            return False
+        number, of = next(self.cutting, (0, None))
+        self.surplus, self.cut = max(0, self.surplus - number), self.cut + number
+        if self.surplus and number:
+            return True
+        self.surplus = 0
+        what = "there are more results than Q_MOST_RESULTS = %s, and Q_KEEP_RESULTS is not over: deleted %s"
+        if self.cut:
+            logger.warning(f"{what}, up to those of %s", self.most, self.cut, of)
+        return False
+
+    def look(self) -> bool:
+        """Estimate the number of rows, count them if they may be too many, and say whether they are."""
+        self.saved = self.cut = 0
+        alias = router.db_for_write(Task)
+        if estimate(alias) <= self.most:
+            return False
+        self.surplus = Task.objects.using(alias).count() - self.most
+        if self.surplus <= 0:
+            self.surplus = 0
+            return False
+        self.surplus += self.most // LOOK_AFTER  # or it would be too many again at once
+        # Of groups and iterables only what is older than others are kept: somebody may wait for the rest of them.
+        self.cutting = chain.from_iterable(
+            delete(Q(Q(group=None) | Q(stopped__lt=until(success=success)), success=success))
+            for success in (True, False)
+        )
+        return True
+
+
+def estimate(alias: str) -> int:
+    """Return about how many results there are: on PostgreSQL as its planner does, which reads none of them."""
+    if connections[alias].vendor != "postgresql":
+        return int(Task.objects.using(alias).count())
+    with connections[alias].cursor() as cursor:
+        cursor.execute(
+            "SELECT reltuples / greatest(relpages, 1) * pg_relation_size(oid) / current_setting('block_size')::int "
+            "FROM pg_class WHERE oid = %s::regclass AND reltuples >= 0 AND relpages > 0",
+            [Task._meta.db_table],  # noqa: SLF001 (a documented part of models)
+        )
+        found = cursor.fetchone()
+    return int(found[0] if found else Task.objects.using(alias).count())  # it was never analyzed
