@@ -229,7 +229,7 @@ class Router:
     db_for_write = db_for_read
 
     def allow_migrate(self, db, app_label, **hints):
-        return (db == "results") if app_label == "django_q" else db == "default"
+        return (db == "results") if app_label == "django_q" else {1}
 """
 TRY = """
 import json, time
@@ -257,10 +257,57 @@ print(json.dumps([earlier({"id": "a"}).next_try is not None, found, tables]))
 
 
 def test_it_is_kept_where_a_router_puts_results(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere.py").write_text(SETTINGS.format(tmp_path))
+    (tmp_path / "elsewhere.py").write_text(SETTINGS.format(tmp_path, 'db == "default"'))
     env = {"DJANGO_SETTINGS_MODULE": "elsewhere", "PYTHONPATH": str(tmp_path)}
     migrations = [["migrate", "--database", name] for name in ("default", "results")]
     for command in (*migrations, ["makemigrations", "--check"], ["shell", "--no-imports", "-c", TRY]):
         done = manage(*command, env=env)
         assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [True, [[False, True], [True, False]], [False, True]]
+
+
+LATER = """
+from django.db import migrations, models
+from worker.migrations._beside import beside
+
+class Migration(migrations.Migration):
+    dependencies = [("worker", "0005_index_queue")]
+    operations = [beside("Task", migrations.AddField("failure", "more", models.IntegerField(null=True)))]
+"""
+MIGRATE = """
+import json
+from django.core.management import call_command
+from django.db import connections
+
+def there(alias):
+    found = connections[alias].introspection
+    with connections[alias].cursor() as cursor:
+        tables = found.table_names(cursor)
+        queue = [name for table in ("ormq", "task") if f"django_q_{table}" in tables
+                 for name in found.get_constraints(cursor, f"django_q_{table}")]
+        own = [name for name in tables if name.startswith("worker_")]
+        more = [column.name for name in own for column in found.get_table_description(cursor, name)]
+    return sorted(own), sorted(name for name in queue if name.startswith("worker_")), "more" in more
+
+answers = []
+for to in [], ["worker", "zero"], []:
+    for alias in "default", "results":
+        call_command("migrate", *to, database=alias, verbosity=0)
+    answers.append([there(alias) for alias in ("default", "results")])
+print(json.dumps(answers))
+"""
+
+
+def test_migrations_of_today_and_later_follow_a_router_that_knows_django_q_only(tmp_path: Path) -> None:
+    later = tmp_path / "later"
+    later.mkdir()
+    (later / "__init__.py").write_text("from worker import migrations\n\n__path__ += migrations.__path__\n")
+    (later / "0006_more.py").write_text(LATER)
+    settings = SETTINGS.format(tmp_path, None) + '\nMIGRATION_MODULES = {"worker": "later"}\n'
+    (tmp_path / "elsewhere.py").write_text(settings)
+    env = {"DJANGO_SETTINGS_MODULE": "elsewhere", "PYTHONPATH": str(tmp_path)}
+    done = manage("shell", "--no-imports", "-c", MIGRATE, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tables = ["worker_failure", "worker_lapse", "worker_schedulestate"]
+    up = [[[], [], False], [tables, ["worker_newest_results", "worker_queue"], True]]
+    assert json.loads(done.stdout.splitlines()[-1]) == [up, [[[], [], False]] * 2, up]
