@@ -10,7 +10,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from botocore.awsrequest import AWSRequest, AWSResponse
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django_q.brokers import get_broker
@@ -23,6 +22,7 @@ from .contract import PLENTY, broker_name, receipts, sizes, take, texts
 if broker_name() != "sqs":
     pytest.skip("the broker is another", allow_module_level=True)
 
+from botocore.awsrequest import AWSRequest, AWSResponse
 from worker import broker as module
 from worker import messages
 from worker.broker import clients
