@@ -1,12 +1,16 @@
 """The supervisor: what it tells the probe of, and what it ends for."""
 
+import os
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 from unittest.mock import Mock
 
 import pytest
+from django.core.management import CommandError
 from worker.cluster.board import LEASES, SCHEDULES, THREADS
 from worker.cluster.channels import pair
+from worker.cluster.forks import fork
 from worker.cluster.supervisor import Supervisor
 
 
@@ -33,3 +37,12 @@ def test_a_thread_that_no_task_waits_for_does_not_end_the_cluster(
     assert supervisor.look()
     assert bool(supervisor.deadline) is ends
     assert beat.call_args.args[2].keys() == {THREADS[thread]}
+
+
+def test_a_process_that_gives_up_says_why_in_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+    def give_up() -> NoReturn:
+        raise CommandError("The broker does not answer.")
+
+    _, status = os.waitpid(fork(give_up), 0)
+    assert os.waitstatus_to_exitcode(status) == 1
+    assert capfd.readouterr().err == "CommandError: The broker does not answer.\n"
