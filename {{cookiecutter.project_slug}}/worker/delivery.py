@@ -38,7 +38,6 @@ class Leasing(Protocol):
     list_key: str
     cache: Any
     away: tuple[type[Exception], ...]  #: errors of the client when the server does not answer
-    ordered: bool  #: whether tasks are handed out in the order they came
     forgets_returned: bool  #: whether a hand-out that ended with the task given back does not count as one
     can_peek: bool  #: whether peek() can be asked
     passing: tuple[type[Exception], ...]  #: errors of a server that is there, and takes nothing more for a while
@@ -67,9 +66,6 @@ class Leasing(Protocol):
 
     def queue_size(self) -> int:
         """Return the number of tasks that may be taken now; lock_size() those that are taken, or not due yet."""
-
-    def holds(self, receipt: str) -> bool | None:
-        """Say whether a task is in the queue: it waits, or somebody has it; None if the server cannot tell."""
 
     def set_stat(self, key: str, value: str, timeout: int) -> Any:
         """Show a cluster's state to django-q2's commands for so many seconds."""

@@ -34,16 +34,18 @@ logger = logging.getLogger("django-q")
 logger.addFilter(lambda record: not collecting.get())
 
 
-class Delayed:
-    """Takes the broker's place in async_task(), and queues what is to wait."""
+class Noting:
+    """Takes the broker's place in async_task(): queues by it, perhaps for later, and keeps the receipt."""
 
-    def __init__(self, broker: Leasing, after: datetime) -> None:
+    def __init__(self, broker: Any, after: datetime | None = None) -> None:
         """Queue by this broker, to be taken from then on."""
         self.broker, self.list_key, self.after = broker, broker.list_key, after
+        self.receipt: Any = ""  #: of what was queued last
 
-    def enqueue(self, payload: str) -> Any:
+    def enqueue(self, payload: str, after: datetime | None = None) -> Any:
         """Add a task."""
-        return self.broker.enqueue(payload, self.after)
+        self.receipt = self.broker.enqueue(payload, after or self.after)
+        return self.receipt
 
 
 def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str:
@@ -68,7 +70,7 @@ def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str
     if after := wanted.get("run_after"):
         broker = options.pop("broker", None) or kwargs.pop("broker", None)
         broker = broker or get_broker(options.get("cluster") or kwargs.get("cluster"))
-        kwargs["broker"] = Delayed(broker, after)
+        kwargs["broker"] = Noting(broker, after)
     token = policy.set(wanted)
     try:
         identity: str = original(func, *args, q_options=options, **kwargs)

@@ -8,7 +8,6 @@ row's id begins with the time, and by the receipt the broker finds what waits.
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from django.core.checks import CheckMessage, Error
@@ -25,7 +24,7 @@ from worker.django_tasks import (
     exceptions,
     signals,
 )
-from worker.enqueue import async_task
+from worker.enqueue import Noting, async_task
 from worker.policy import Backoff, exponential
 from worker.processes import cluster_of, did_you_mean, queues
 from worker.results import ResultNoLongerKept, in_words
@@ -145,20 +144,6 @@ if TYPE_CHECKING:  # Django's own does not say what keywords go on to task_class
     def task(*_: Any, **__: Any) -> Any: ...
 
 
-class Noting:
-    """Takes the broker's place in async_task(), and keeps the receipt of what is queued."""
-
-    def __init__(self, broker: Any) -> None:
-        """Queue by this broker."""
-        self.broker, self.list_key, self.receipt = broker, broker.list_key, ""
-
-    def enqueue(self, payload: str, *after: datetime) -> Any:
-        """Add a task."""
-        receipt = self.broker.enqueue(payload, *after)
-        self.receipt = str(receipt) if self.broker.can_peek else ""
-        return receipt
-
-
 class Backend(BaseTaskBackend):
     """Queues tasks where django-q2 does. A queue is a cluster of Q_CLUSTER: `default` is the first."""
 
@@ -208,7 +193,8 @@ class Backend(BaseTaskBackend):
             raise TypeError(f"An argument of {task.name}() is no JSON: {error}") from error
         broker = Noting(get_broker(cluster_of(task.queue_name)))
         key = async_task(task, *result.args, q_options={"broker": broker, "kwargs": result.kwargs})
-        result.note(id=results.id_of(key, broker.receipt, str(task)), enqueued_at=results.enqueued_at(key))
+        receipt = str(broker.receipt) if broker.broker.can_peek else ""
+        result.note(id=results.id_of(key, receipt, str(task)), enqueued_at=results.enqueued_at(key))
         signals.task_enqueued.send_robust(type(self), task_result=result)
         return result
 

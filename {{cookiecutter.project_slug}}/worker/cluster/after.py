@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import Q
 from django.db.models.signals import post_save
-from django.utils import timezone
 from django_q.brokers import get_broker
 from django_q.conf import Conf
 from django_q.models import Task as Model
@@ -129,17 +128,10 @@ def queue_next(task: Task, row: Row) -> None:
         logger.error("%s", reason)
         func, *given = link if isinstance(link, tuple) and link else (link,)
         args = given[0] if given and isinstance(given[0], tuple) else ()
-        now = timezone.now()
-        failed = {
-            "id": identity,
-            "name": f"after {row.name}",
-            "func": func,
-            "args": args,
-            "kwargs": {},
-            "success": False,
-        }
-        failed |= {"group": task.get("group"), "started": now, "stopped": now, "result": reason}
-        packages.table().bulk_create([packages.instance(packages.pack(failed, ""), 1)], ignore_conflicts=True)
+        failed = packages.failed(
+            "", reason, id=identity, name=f"after {row.name}", func=func, args=args, group=task.get("group")
+        )
+        packages.table().bulk_create([packages.instance(failed, 1)], ignore_conflicts=True)
 
 
 # Results in the cache

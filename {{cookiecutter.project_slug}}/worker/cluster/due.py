@@ -25,11 +25,12 @@ from django_q.models import Schedule
 from django_q.tasks import async_task
 
 from worker import allowed
-from worker.cluster.overlap import Noting, goes_on, note
-from worker.cluster.packages import instance, pack, table
+from worker.cluster.overlap import goes_on, note
+from worker.cluster.packages import failed, instance, table
 from worker.cluster.rows import patiently
 from worker.cluster.schedules import due
 from worker.delivery import Leasing, brief
+from worker.enqueue import Noting
 from worker.health import may_pass
 from worker.processes import unknown_cluster
 
@@ -110,15 +111,15 @@ def attempt(schedule: Schedule, intended: datetime, broker: Leasing, tells: Call
             return refused
         if options["cluster"] not in {None, Conf.CLUSTER_NAME}:
             broker = get_broker(options["cluster"])
-        options["broker"] = broker if overlap else Noting(broker, schedule)
+        options["broker"] = noting = Noting(broker)
         if not overlap and goes_on(schedule, options, broker):
             name = schedule.name or schedule.pk
             logger.warning("Skipped the schedule %s: its task %s still goes on", name, schedule.task)
             return ""
-        with transaction.atomic(
-            router.db_for_write(Schedule)
-        ):  # what the database refuses here spoils no more than this
+        with transaction.atomic(router.db_for_write(Schedule)):  # what is refused here spoils no more than this
             schedule.task = async_task(schedule.func, *args, q_options=options, **kwargs)
+        if not overlap:
+            schedule.receipt = noting.receipt
     except Exception as error:  # whatever receivers of django-q2's pre_enqueue raise
         if may_pass(error):
             raise
@@ -161,11 +162,9 @@ def record(schedule: Schedule, problem: str) -> None:
     name = schedule.name or f"schedule {schedule.pk}"
     reason = f"The schedule {name} cannot be queued: {problem}"
     logger.error("%s; its next time is %s", reason, schedule.next_run)
-    now = timezone.now()
     func = f"not queued: {schedule.func}"  # which the admin's "resubmit" does not find, since it may be refused
-    task = {"id": uuid()[1], "name": name, "func": func, "args": (), "kwargs": {}}
-    task |= {"group": name, "started": now, "stopped": now, "success": False, "result": reason}
-    table().bulk_create([instance(pack(task, ""), 1)])
+    row = failed("", reason, id=uuid()[1], name=name, func=func, group=name)
+    table().bulk_create([instance(row, 1)])
 
 
 # The next time

@@ -127,7 +127,7 @@ class Broker:
 
     queues: list[Queue] = []
     away = passing = ()
-    ordered, forgets_returned, transactional, can_peek = True, True, False, False
+    forgets_returned, transactional, can_peek = True, False, False
 
     def __init__(self, list_key: str) -> None:
         """Serve a cluster."""

@@ -89,8 +89,7 @@ class Broker(Mongo):  # type: ignore[misc]
     Upstream, 1.11.1, takes them in no order, one at a time, and goes by the clock of each client.
     """
 
-    can_peek = ordered = True
-    forgets_returned = True
+    can_peek = forgets_returned = True
     away: tuple[type[Exception], ...] = (ConnectionFailure, ExecutionTimeout, WTimeoutError)
     passing: tuple[type[Exception], ...] = ()
     transactional = False
@@ -243,10 +242,6 @@ class Broker(Mongo):  # type: ignore[misc]
     def delete(self, task_id: str) -> None:
         """Remove a task, whoever holds it, by its receipt or by what enqueue() has returned."""
         self.collection.delete_one({"_id": ObjectId(task_id.partition(".")[0])})
-
-    def holds(self, receipt: str) -> bool:
-        """Say whether a task is in the queue, whoever has it."""
-        return bool(self.collection.count_documents({"_id": ObjectId(receipt.partition(".")[0])}, limit=1))
 
     def queue_size(self) -> int:
         """Return the number of tasks that may be taken now."""

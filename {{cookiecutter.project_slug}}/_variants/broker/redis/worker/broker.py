@@ -51,8 +51,7 @@ class Broker(Redis):  # type: ignore[misc]
     Errors are redis-py's RedisError, and mean that the server may or may not have done what it was asked.
     """
 
-    can_peek = ordered = True
-    forgets_returned = True
+    can_peek = forgets_returned = True
     away: tuple[type[Exception], ...] = (ConnectionLost, NoAnswer)
     passing: tuple[type[Exception], ...] = (OutOfMemoryError, ReadOnlyError)
     transactional = False
@@ -278,11 +277,6 @@ class Broker(Redis):  # type: ignore[misc]
     def lock_size(self) -> int:
         """Return the number of tasks that are taken, or not due yet."""
         return int(self.run(LOCKED, RETURNED))
-
-    def holds(self, receipt: str) -> bool:
-        """Say whether a task is in the queue, whoever has it."""
-        stream, identity = self.place(receipt)
-        return bool(self.connection.xrange(stream, identity, identity))
 
     def queue_size(self) -> int:
         """Return the number of tasks that may be taken now."""

@@ -51,7 +51,7 @@ class Broker(Sqs):  # type: ignore[misc]
     keeps the first answer about the queue's size for ever.
     """
 
-    can_peek = ordered = forgets_returned = transactional = False
+    can_peek = forgets_returned = transactional = False
     away: tuple[type[Exception], ...] = (exceptions.ConnectionError, exceptions.HTTPClientError)
     passing: tuple[type[Exception], ...] = ()
     check_settings = staticmethod(check_settings)
@@ -272,9 +272,6 @@ class Broker(Sqs):  # type: ignore[misc]
     def attributes(self) -> Any:
         """Ask the server what it knows of the queue."""
         return self.client.get_queue_attributes(QueueUrl=self.queue, AttributeNames=["All"])["Attributes"]
-
-    def holds(self, receipt: str) -> None:
-        """Say nothing: SQS cannot be asked about a message."""
 
     def queue_size(self) -> int:
         """Return the number of waiting tasks, about."""
