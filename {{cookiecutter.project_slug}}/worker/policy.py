@@ -15,20 +15,14 @@ from typing import Any
 
 from django.utils import timezone
 
+from worker.django_tasks import base
+
 Backoff = Callable[[BaseException, Any], float | timedelta | None]
 LONGEST = 315_360_000.0  #: seconds of a delay: ten years
 
 
 class WorkerDied(Exception):  # noqa: N818 (it says what has happened)
     """The worker has ended while it ran the task: somebody has killed it, or it was out of time or of memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptError:
-    """Why an attempt has failed."""
-
-    exception_class_path: str
-    traceback: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +36,7 @@ class Result:
     kwargs: dict[str, Any]
     attempts: int  #: this one included
     max_attempts: int  #: 0 for no limit
-    errors: list[AttemptError]  #: of all attempts, this one the last
+    errors: list[base.TaskError]  #: of all attempts, this one the last
     worker_ids: list[str]
     enqueued_at: datetime
     last_attempted_at: datetime | None  #: None if the worker has died

@@ -4,10 +4,9 @@ import hashlib
 import re
 import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.conf import settings
 from django.db.models import OuterRef, Subquery
 from django.utils import timezone
 from django.utils.module_loading import import_string
@@ -15,6 +14,7 @@ from django_q.brokers import get_broker
 
 from worker import running
 from worker.cluster import packages
+from worker.cluster.failures import moment
 from worker.conf import setting
 from worker.delivery import Leasing, Task
 from worker.django_tasks import TaskResultDoesNotExist, base
@@ -100,11 +100,6 @@ def enqueued_at(key: str) -> datetime | None:
     if not now - LONG_AGO.total_seconds() < found < now + 60:
         return None
     return moment(found)
-
-
-def moment(seconds: float) -> datetime:
-    """Return a time as Django has it."""
-    return datetime.fromtimestamp(seconds, UTC if settings.USE_TZ else None)
 
 
 # Tasks

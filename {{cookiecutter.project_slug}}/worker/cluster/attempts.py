@@ -20,6 +20,7 @@ from worker.cluster.failures import Failed
 from worker.cluster.messages import worker_id
 from worker.delivery import Task, brief
 from worker.models import Failure
+from worker.results import errors_of
 
 ASK_WITHIN = 5  #: seconds that a backoff may take
 TRACEBACK = 100_000  #: characters that are kept of a traceback: its beginning and its end
@@ -135,7 +136,7 @@ class Attempt:
                 kwargs=task["kwargs"],
                 attempts=attempts,
                 max_attempts=most,
-                errors=[policy.AttemptError(each["exception_class_path"], each["traceback"]) for each in errors],
+                errors=errors_of(errors),
                 worker_ids=[each["worker"] for each in errors],
                 enqueued_at=task["started"],
                 last_attempted_at=None if self.died else self.started,
