@@ -21,7 +21,7 @@ from worker.django_tasks import TaskResultDoesNotExist, base
 from worker.models import Failure
 from worker.processes import clusters, queue_of, queues
 
-ID = re.compile(r"([0-9a-f]{32})(?:\.([0-9a-z-]{1,31}))?")
+ID = re.compile(r"([0-9a-f]{32})(?:\.([0-9a-z+-]{1,31}))?")
 LONGEST = 64  #: characters of an id
 COLUMNS = ("func", "args", "kwargs", "result", "cluster", "started", "stopped", "success", "attempt_count")
 LONG_AGO = timedelta(days=3650)  #: older than this is no task's time
