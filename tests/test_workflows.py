@@ -94,6 +94,9 @@ def test_dependabot_sees_every_image_and_mends_what_is_pinned(bake: Callable[[Co
         folders = {path.parent.relative_to(project).as_posix() for path in project.rglob("*.yaml") if images(path)}
         kinds = {"." if kind == "docker-compose" else folder.strip("/") for kind, folder in looks if "docker" in kind}
         assert kinds - {""} == folders, combination
+        pinned = set(re.findall(r'"([\w-]+)(?:\[\w+\])?==', (project / "pyproject.toml").read_text()))
+        (packages,) = (entry for entry in config["updates"] if entry["package-ecosystem"] == "uv")
+        assert pinned == {rule["dependency-name"] for rule in packages["ignore"]}, combination
         for rule in (rule for entry in config["updates"] for rule in entry.get("ignore", [])):
             # Without them a rule would hold for updates that mend a vulnerability as well.
             assert all(it.startswith("version-update:") for it in rule["update-types"]), combination

@@ -15,13 +15,14 @@ from django.utils import timezone
 from django_q import signals
 from django_q.conf import Conf
 from django_q.models import Task as Model
-from worker.cluster import after, packages, rows
+from worker.cluster import after, failures, packages, rows
 from worker.cluster.agent import AGAIN, CUT_AFTER, LONGEST, Agent
 from worker.cluster.board import RESULTS, THREADS, Board
 from worker.cluster.channels import Channel, pair
 from worker.cluster.hand_out import OUT_OF_TIME, TRIES, Seat
 from worker.cluster.messages import AFTER, RESULT, RUN, Outcome
 from worker.cluster.results import Results
+from worker.models import Failure
 
 pytestmark = pytest.mark.django_db
 Reply = tuple[Any, ...]
@@ -138,12 +139,16 @@ def test_old_successes_are_pruned_by_one_query_whatever_they_are_counted_by(
     group = uuid4().hex[:8]
     kept = [row(name, group=f"{group}-{name}") for name in ("one", "two") for _ in range(4)]
     rows.insert(kept, packages.table().db)
+    failed = failures.Failed(kept[0].id, 1, 3, None, "E", "", "[]", None)
+    failures.write([failed, failed._replace(task=kept[2].id)], packages.table().db)  # of two that succeeded later
     monkeypatch.setattr(Conf, "SAVE_LIMIT", 2)
     monkeypatch.setattr(Conf, "SAVE_LIMIT_PER", "group")
-    with django_assert_max_num_queries(3):
+    with django_assert_max_num_queries(4):
         rows.prune(packages.table().db)
     left = Model.objects.filter(group__startswith=group).order_by("started").values_list("id", flat=True)
     assert list(left) == [kept[at].id for at in (2, 3, 6, 7)]
+    ids = {each.id for each in kept}
+    assert list(Failure.objects.filter(pk__in=ids).values_list("pk", flat=True)) == [kept[2].id]
 
 
 # What workers had

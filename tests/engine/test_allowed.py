@@ -156,7 +156,7 @@ def test_a_refusal_says_what_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.parametrize("wrong", ["core", [1], None, [""]])
+@pytest.mark.parametrize("wrong", ["core", [1], {}, [""]])
 def test_a_setting_that_is_no_list_of_modules_is_named(settings: Settings, wrong: object) -> None:
     settings.Q_SCHEDULE_MODULES = wrong
     (message,) = run_checks()

@@ -1,13 +1,15 @@
 """What worker.testing promises to tests: what was queued, running it, and messages that help."""
 
 import re
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, OperationalError, transaction
 from django.test import TestCase
 from django_q.models import Task
 from django_q.tasks import async_chain, async_iter, async_task, result
@@ -121,6 +123,23 @@ def test_what_never_ends_is_ended(queue: Queue) -> None:
 def forever() -> None:
     """Queue itself."""
     async_task(forever)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(IntegrityError("refused by a trigger"), 0), (OperationalError("full"), sqlite3.SQLITE_FULL)]
+)
+@pytest.mark.parametrize("raises", [True, False])
+@pytest.mark.django_db
+def test_a_result_that_the_database_does_not_take_is_no_secret(
+    error: Exception, code: int, raises: bool, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error.__cause__ = sqlite3.Error()
+    error.__cause__.sqlite_errorcode = code
+    monkeypatch.setattr("worker.cluster.results.insert", Mock(side_effect=error))
+    async_task(call, 1)
+    with pytest.raises(type(error), match=str(error)):
+        queue.run(raises=raises)
+    assert calls == [1]
 
 
 def test_an_assertion_that_fails_lists_what_was_queued(queue: Queue) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from django.apps import AppConfig, apps
-from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import ValidationError
 from django_q.models import Schedule
 
+from worker.conf import setting
 from worker.delivery import brief
 from worker.enqueue import refuse
 from worker.processes import unknown_cluster
@@ -25,10 +25,8 @@ OWN = {"overlap", "time_zone"}  #: options in q_options that are the schedule's,
 
 def modules() -> Sequence[str]:
     """Return the modules, packages or single functions that Q_SCHEDULE_MODULES names; by default the project's apps."""
-    named: Sequence[str] = getattr(
-        settings, "Q_SCHEDULE_MODULES", [app.name for app in apps.get_app_configs() if is_own(app)]
-    )
-    return named
+    named: Sequence[str] | None = setting("Q_SCHEDULE_MODULES")
+    return [app.name for app in apps.get_app_configs() if is_own(app)] if named is None else named
 
 
 def is_own(app: AppConfig) -> bool:

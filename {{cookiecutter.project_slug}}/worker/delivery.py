@@ -41,10 +41,15 @@ class Leasing(Protocol):
     forgets_returned: bool  #: whether a hand-out that ended with the task given back does not count as one
     can_peek: bool  #: whether peek() can be asked
     passing: tuple[type[Exception], ...]  #: errors of a server that is there, and takes nothing more for a while
+    publishes: bool  #: whether its client, redis-py's, announces changes to all who listen; may be left out if not
     transactional: bool  #: whether enqueue() is part of the transaction of the database that holds the schedules
 
     def check_settings(self) -> Any:
         """Raise an ImproperlyConfigured for what can never work; asks no server, and needs no instance."""
+
+    @staticmethod
+    def get_connection(list_key: str | None = None) -> Any:
+        """Return the client, which has asked no server yet."""
 
     def ping(self) -> Any:
         """Ask the server for an answer; raises what its client raises."""

@@ -50,7 +50,7 @@ class Exponential:
     be dotted paths. Where a worker died, the exception is WorkerDied.
     """
 
-    first: float = 5
+    first: float = 5  #: seconds, as the next
     most: float = 3600
     factor: float = 2
     jitter: float = 0.2

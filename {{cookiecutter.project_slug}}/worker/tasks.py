@@ -25,7 +25,7 @@ from worker.django_tasks import (
     signals,
 )
 from worker.enqueue import Noting, async_task
-from worker.policy import Backoff, exponential
+from worker.policy import Backoff, WorkerDied, exponential
 from worker.processes import cluster_of, did_you_mean, queues
 from worker.results import ResultNoLongerKept, in_words
 
@@ -37,6 +37,7 @@ __all__ = [
     "ResultNoLongerKept",
     "Task",
     "TaskResultDoesNotExist",
+    "WorkerDied",
     "default_task_backend",
     "exponential",
     "in_words",
@@ -56,7 +57,7 @@ class Task(base.Task[P, R]):
 
     max_attempts: int | None = None  #: None stands for the default, here and in the next two
     backoff: Backoff | None = None
-    timeout: float | None = None
+    timeout: float | None = None  #: seconds of an attempt
 
     def __post_init__(self) -> None:
         """Refuse what is wrong, where it is written."""

@@ -103,12 +103,12 @@ class HandOut:
                     self.by_descriptor[seat.channel.fileno()] = seat
                     self.poll.register(seat.channel, select.POLLIN)
                 case ("gone", number, reason, name, tells):
-                    self.bury(self.seats.pop(number), reason, name, tells)
+                    self.remove(self.seats.pop(number), reason, name, tells)
                 case ("stop",):
                     self.agent.draining = True
                     self.agent.wake()
 
-    def bury(self, seat: Seat, reason: str, name: str, tells: bool) -> None:
+    def remove(self, seat: Seat, reason: str, name: str, tells: bool) -> None:
         """Find out what a worker that has ended had: what it was sent, less what it answered and did not take."""
         seat.broken = True  # at least it cannot be killed any more
         self.hear(seat)

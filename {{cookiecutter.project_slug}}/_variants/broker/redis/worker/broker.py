@@ -58,14 +58,14 @@ class Broker(Redis):  # type: ignore[misc]
     publishes = True  #: what its client announces is heard by all that listen
     looked = tidied = float("-inf")  #: when, by the monotonic clock
     due = float("-inf")  #: when to ask for tasks again, unless there is news; by the monotonic clock
-    seen: Sequence[bytes] = ()  #: the last entries of the stream and of the news that were there when it asked
+    seen: Sequence[bytes] = ()  #: the last entries of the stream and of `wake` that were there when it asked
 
     def __init__(self, list_key: str | None = None) -> None:
         """Serve the queue of this cluster."""
         name = self.cluster = list_key or Conf.CLUSTER_NAME
         super().__init__(name)
         self.list_key = ":".join(["django_q", *dict.fromkeys([Conf.PREFIX, name]), "stream"])
-        self.keys = [self.list_key, *(f"{self.list_key}:{kind}" for kind in ("later", "due", "news"))]
+        self.keys = [self.list_key, *(f"{self.list_key}:{kind}" for kind in ("later", "due", "wake"))]
         self.name = f"{socket.gethostname()}-{uuid4().hex[:8]}"
 
     @staticmethod
