@@ -87,6 +87,26 @@ def return_iterator() -> Iterator[int]:
 
 
 @task(max_attempts=1)
+def return_itself() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+@task(max_attempts=1)
+def return_half() -> list[str]:
+    return ["half \ud800"]
+
+
+@task(takes_context=True)
+def look_up(context: Any) -> list[Any]:
+    result = context.task_result
+    result.refresh()
+    found = [result, *map(result.task.get_result, (result.id, result.id[:32]))]
+    return [[str(each.status), each.attempts] for each in found]
+
+
+@task(max_attempts=1)
 def nest() -> None:
     raise ValueError(ValueError("deep"))
 

@@ -1,5 +1,6 @@
 """Many tasks at once: one request to the broker, and for the rest what async_task() does for each."""
 
+import functools
 import inspect
 import json
 import logging
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import jobs
 import pytest
 from django.core.cache import caches
 from django.core.exceptions import ValidationError
@@ -17,6 +19,8 @@ from django_q.tasks import AsyncTask, async_chain, async_iter, async_task, sched
 from project import manage
 from pytest_django import Settings
 from worker.broker import Broker
+from worker.cluster.after import queue_next
+from worker.cluster.packages import pack
 from worker.enqueue import enqueue_many
 
 
@@ -98,7 +102,11 @@ injected.__signature__ = inspect.signature(takes)  # type: ignore[attr-defined]
     ("word", "sentence"),
     [
         ("time_out", "'time_out' is no option of async_task(), and no argument of takes(). Did you mean 'timeout'?"),
-        ("max_attempts", "'max_attempts' is no option of async_task(), and no argument of takes(). Known are: ack_"),
+        (
+            "max_attempts",
+            "'max_attempts' is no option of async_task(), and no argument of takes(). "
+            "Write it in q_options: q_options={'max_attempts': …}.",
+        ),
         ("countdown", "'countdown' is no option of async_task(), and no argument of takes(). Known are: ack_"),
     ],
 )
@@ -200,6 +208,22 @@ def test_a_later_link_of_a_chain_is_refused_with_the_first(link: Any, sentence: 
     assert not broker.enqueue.called
 
 
+def test_a_function_that_no_worker_finds_is_refused(broker: Counting) -> None:
+    def inside() -> None:
+        pass
+
+    for function in (lambda: 1, inside, functools.partial(inside)):
+        sentence = r"^async_task\(\) cannot queue .+, which no worker finds; write a function at the top of a module\.$"
+        with pytest.raises(ValueError, match=sentence):
+            async_task(function, broker=broker)
+        with pytest.raises(ValueError, match=sentence):
+            enqueue_many(function, [()], broker=broker)
+        for link in (function, (function,), (function, ())):
+            with pytest.raises(ValueError, match=sentence):
+                async_chain([(takes, ("a",)), link], broker=broker)
+    assert not broker.requests
+
+
 @pytest.mark.django_db
 def test_a_schedule_for_a_cluster_that_nobody_serves_is_refused(settings: Settings) -> None:
     settings.Q_CLUSTER = {**settings.Q_CLUSTER, "ALT_CLUSTERS": {"fast": {}}}
@@ -239,6 +263,19 @@ def test_max_attempts_backoff_and_run_after_are_options_however_a_task_is_queued
     async_task(takes, "a", broker=broker)
     assert "max_attempts" not in broker.tasks[-1][0]
     assert broker.tasks[-1][1] is None
+
+
+def test_each_link_of_a_chain_waits_for_its_own_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Remembering()
+    monkeypatch.setattr("worker.cluster.after.get_broker", lambda name=None: broker)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    links = [(jobs.add.using(run_after=later), ()), (takes, ("a",), {"q_options": {"run_after": later}}), (takes, ())]
+    while links:
+        task = {"id": "0" * 32, "name": "a task", "func": "math.floor", "args": (), "kwargs": {}, "chain": links}
+        task |= {"started": later, "stopped": later, "success": True, "result": 1}
+        queue_next(task, pack(task, ""))
+        links = broker.tasks[-1][0].get("chain")
+    assert [after for _, after in broker.tasks] == [later, later, None]
 
 
 OTHERS = """

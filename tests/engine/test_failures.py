@@ -109,6 +109,16 @@ def test_one_query_tells_what_is_saved_of_a_task(
 
 
 @pytest.mark.django_db
+def test_attempts_are_counted_though_the_row_of_the_result_is_deleted() -> None:
+    save(a_task(), 1)
+    failures.write([failed(next_try=NOW.timestamp(), attempts=2, errors=json.dumps([an_error()]))], ALIAS)
+    assert earlier(a_task()).attempts == 2  # a row that was made anew
+    Model.objects.all().delete()
+    found = earlier(a_task())
+    assert (found.attempts, found.is_over, found.errors, found.next_try) == (2, False, [an_error()], NOW.timestamp())
+
+
+@pytest.mark.django_db
 def test_a_part_whose_iterable_is_gathered_is_over() -> None:
     save(a_task(id="2" * 32, success=True, result=[1, 2]))
     assert earlier(a_task(id="1" * 32, group="2" * 32, iter_count=2)).is_over

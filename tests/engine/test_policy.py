@@ -147,6 +147,11 @@ WRONG = [
     ("backoff", asynchronous, "backoff <function asynchronous at"),
     ("backoff", takes_one, "backoff <function takes_one at"),
     ("run_after", 5, "run_after 5 is no datetime, such as timezone.now() + timedelta(minutes=5)."),
+    (
+        "run_after",
+        datetime(9999, 12, 31, tzinfo=UTC),
+        "run_after 9999-12-31 00:00:00+00:00 is more than ten years away; ",
+    ),
     ("run_after", datetime(2026, 1, 1), "run_after 2026-01-01 00:00:00 has no time zone; write one such as"),
 ]
 

@@ -43,6 +43,9 @@ QUEUED: dict[str, tuple[Any, ...]] = {
     "overrun": (jobs.overrun,),
     "overrun_later": (jobs.overrun_later,),
     "call_others": (jobs.call_others, 1),
+    "look_up": (jobs.look_up,),
+    "return_itself": (jobs.return_itself,),
+    "return_half": (jobs.return_half,),
     "a receiver that fails": (jobs.add, 7),
     "a receiver that leaves": (jobs.add, 8),
 }
@@ -113,6 +116,11 @@ FAILED = {
         ["builtins.TypeError"],
         "TypeError: The result of return_lock() is no JSON: Unsupported type: <class '_thread.lock'>",
     ),
+    "return_itself": (
+        ["builtins.TypeError"],
+        "TypeError: The result of return_itself() is no JSON: it holds itself, or is nested too deeply",
+    ),
+    "return_half": (["builtins.TypeError"], "it holds the half character '\\ud800', which has no UTF-8"),
     "return_iterator": (
         ["builtins.TypeError"],
         "TypeError: The result of return_iterator() is no JSON: Unsupported type: <class 'list_iterator'>",
@@ -135,6 +143,10 @@ def test_a_task_fails(ended: dict[str, Any], name: str) -> None:
         assert result.enqueued_at <= result.started_at <= result.last_attempted_at <= result.finished_at
     assert in_words(result).startswith("Failed: ")
     assert end in in_words(result)
+
+
+def test_a_task_that_looks_itself_up_is_running(ended: dict[str, Any]) -> None:
+    assert ended["look_up"].return_value == [["RUNNING", 1]] * 3
 
 
 def test_a_traceback_shows_all_of_the_exception(ended: dict[str, Any]) -> None:

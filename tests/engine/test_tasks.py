@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import jobs
 import pytest
@@ -18,11 +19,12 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django.utils.module_loading import import_string
 from django_q.brokers import get_broker
+from django_q.conf import Conf
 from django_q.models import Schedule
 from django_q.signing import SignedPackage
-from django_q.tasks import async_task, schedule
+from django_q.tasks import async_task, fetch, schedule
 from pytest_django import Settings
-from worker import results
+from worker import results, running
 from worker.checks import check_task_backends
 from worker.django_tasks import InvalidTask, base, exceptions, signals
 from worker.enqueue import enqueue_many, new_id
@@ -40,6 +42,11 @@ from worker.tasks import (
 BACKEND = {"BACKEND": "worker.tasks.Backend"}
 LATER = timezone.now() + timedelta(hours=1)
 READY = base.TaskResultStatus.READY
+HOLDS_ITSELF: dict[str, Any] = {}
+HOLDS_ITSELF["a"] = [HOLDS_ITSELF]
+DEEP: list[Any] = []
+for _ in range(50_000):
+    DEEP = [DEEP]
 
 
 def plain(*numbers: int) -> int:
@@ -163,7 +170,17 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "a priority that is none": (lambda: jobs.add.using(priority=101), "Backend does not support setting priority "),
     "a naive run_after": (
         lambda: jobs.add.using(run_after=datetime(2030, 1, 1)),
-        "run_after must be an aware datetime.",
+        "run_after 2030-01-01 00:00:00 has no time zone; ",
+    ),
+    "seconds as run_after": (lambda: jobs.add.using(run_after=5), "run_after 5 is no datetime, such as "),
+    "a timedelta as run_after": (
+        lambda: jobs.add.using(run_after=timedelta(1)),
+        "run_after datetime.timedelta(days=1) is ",
+    ),
+    "a date as run_after": (lambda: jobs.add.using(run_after=LATER.date()), "run_after datetime.date("),
+    "a run_after that no table holds": (
+        lambda: jobs.add.using(run_after=datetime(9999, 12, 31, 23, tzinfo=ZoneInfo("America/New_York"))),
+        "run_after 9999-12-31 23:00:00-05:00 is more than ten years away; ",
     ),
     "a lambda in a function": (lambda: task(lambda: 1), "Task function must be defined at a module level."),
     "a lambda": (lambda: task(nameless), "Task function must be defined at a module level."),
@@ -243,6 +260,10 @@ def test_a_task_is_queued(
         (b"\xff", "Unsupported value: <class 'bytes'>"),
         ([object()], "Unsupported type: <class 'object'>"),
         ({"a": plain}, "Unsupported type: <class 'function'>"),
+        ([HOLDS_ITSELF], "it holds itself, or is nested too deeply"),
+        (DEEP, "it holds itself, or is nested too deeply"),
+        ({"a": "half \ud800"}, "it holds the half character '\\ud800', which has no UTF-8"),
+        ({"half \ud800": 1}, "it holds the half character '\\ud800', which has no UTF-8"),
     ],
 )
 def test_an_argument_that_is_no_json_is_refused(argument: Any, sentence: str, sent: list[Any]) -> None:
@@ -250,7 +271,7 @@ def test_an_argument_that_is_no_json_is_refused(argument: Any, sentence: str, se
         for args, kwargs in (((argument,), {}), ((), {"value": argument})):
             with pytest.raises(TypeError) as refusal:
                 enqueue(*args, **kwargs)
-            assert str(refusal.value) == f"An argument of same() is no JSON: {sentence}"
+            assert str(refusal.value).startswith(f"An argument of same() is no JSON: {sentence}")
     assert not sent
 
 
@@ -398,7 +419,10 @@ def test_a_result_that_is_kept_no_longer_is_told_from_one_that_never_was(idle: A
     ages = [timedelta(minutes=1), timedelta(days=300)]
     for age in ages if idle.can_peek else ages[1:]:
         key = f"{int((time.time() - age.total_seconds()) * 1000):012x}{new_id()[12:]}"
-        for receipt in ("", ".123", ".1-0", f".{'a' * 24}"):
+        with pytest.raises(TaskResultDoesNotExist, match=r"^Nothing is known of this task yet, or any more\.$") as none:
+            default_task_backend.get_result(key)  # as async_task() returns one
+        assert none.type is TaskResultDoesNotExist
+        for receipt in (".123", ".1-0", f".{'a' * 24}"):
             with pytest.raises(ResultNoLongerKept, match=r"^The result of this task is no longer kept\.$"):
                 default_task_backend.get_result(key + receipt)
 
@@ -419,6 +443,48 @@ def test_ids_begin_with_the_time_and_are_all_different() -> None:
     at = results.enqueued_at(ids[0])
     assert at
     assert abs(datetime.now(UTC) - at) < timedelta(seconds=5)
+
+
+@pytest.mark.django_db
+def test_a_task_that_runs_is_found_by_what_async_task_returns(idle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = async_task("jobs.add", 1, cluster="idle")
+    monkeypatch.setattr(running, "entry", {key: running.Run(2, time.time(), "host:1")}.get)
+    result = default_task_backend.get_result(key)
+    assert (result.status, result.attempts, result.worker_ids) == (base.TaskResultStatus.RUNNING, 2, ["", "host:1"])
+
+
+# Run where they are queued
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_sync_runs_a_task_with_its_context_and_its_json(everywhere: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Conf, "SYNC", everywhere)
+    options = {} if everywhere else {"sync": True}
+    seen: list[Any] = []
+
+    def receiver(sender: Any, task_result: Any, **_: Any) -> None:
+        seen.append((task_result.id, str(task_result.status), task_result.attempts))
+
+    for signal in (signals.task_started, signals.task_finished):
+        signal.connect(receiver)
+    try:
+        key = async_task(jobs.tell, 4, **options)
+        with pytest.raises(jobs.OddError, match="attempt 1"):
+            async_task(jobs.third_time, **options)
+        with pytest.raises(TypeError, match=r"^The result of return_lock\(\) is no JSON: "):
+            async_task("jobs.return_lock", q_options=options)
+        paired = async_task(jobs.pair, **options)
+    finally:
+        for signal in (signals.task_started, signals.task_finished):
+            signal.disconnect(receiver)
+    told = fetch(key).result
+    assert told[1:] == [1, "RUNNING", [4], 1, 4]
+    assert told[0].startswith(key)
+    assert fetch(paired).result == [1, {"a": [2, 3]}]
+    assert [status for _, status, _ in seen] == [
+        *("RUNNING", "SUCCESSFUL", "RUNNING", "FAILED", "RUNNING", "FAILED", "RUNNING", "SUCCESSFUL"),
+    ]
 
 
 # Checked
@@ -453,3 +519,18 @@ def test_a_schedule_of_a_task_is_that_of_its_path(settings: Settings) -> None:
     assert made.func == "jobs.add"
     assert Schedule.objects.get(name="of-a-task").func == "jobs.add"
     made.delete()
+
+
+@pytest.mark.django_db
+def test_a_schedule_of_a_task_that_using_has_changed_is_refused(idle: Any) -> None:
+    keeps = "^A schedule keeps the path jobs.add, and not what using\\(\\) has changed: write "
+    changed = jobs.add.using(queue_name="idle", max_attempts=7)
+    with pytest.raises(
+        ValueError, match=keeps + r"schedule\(add, …, cluster='idle', q_options={'max_attempts': 7}\)\.$"
+    ):
+        schedule(changed, 1)
+    with pytest.raises(ValueError, match=keeps + r"schedule\(add, …, next_run=datetime.*\)\.$"):
+        schedule(jobs.add.using(run_after=LATER), 1)
+    with pytest.raises(ValueError, match=keeps + r"its backoff in @task\.$"):
+        schedule(jobs.add.using(backoff=refuses), 1)
+    assert not Schedule.objects.exists()

@@ -173,6 +173,8 @@ def check_run_after(name: str, value: Any) -> None:
         raise TypeError(f"{name} {shown(value)} is no datetime, such as timezone.now() + timedelta(minutes=5).")
     if timezone.is_naive(value):
         raise ValueError(f"{name} {value} has no time zone; write one such as timezone.now() + timedelta(minutes=5).")
+    if (value - timezone.now()).total_seconds() > LONGEST:
+        raise ValueError(f"{name} {value} is more than ten years away; write an earlier moment.")
 
 
 def check_backoff(name: str, value: Any) -> None:
@@ -208,13 +210,13 @@ CHECKS: dict[str, Callable[[str, Any], None]] = {
 }
 
 
-def shown(value: object) -> str:
+def shown(value: object, most: int = 80) -> str:
     """Return a value as a sentence can hold it."""
     try:
         text = repr(value)
-    except Exception:  # whatever a class's own __repr__ raises
+    except Exception:  # whatever a class's own __repr__ raises, or that of what is nested too deeply
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 DEFAULT = Exponential(first=10, factor=4)  #: for tasks without a backoff of their own: 10 s, 40 s, …

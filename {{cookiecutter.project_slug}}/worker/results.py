@@ -1,6 +1,7 @@
 """What is known of a task by its id: a row of results once an attempt has ended, before that what the broker has."""
 
 import hashlib
+import json
 import re
 import time
 from dataclasses import replace
@@ -19,6 +20,7 @@ from worker.conf import setting
 from worker.delivery import Leasing, Task
 from worker.django_tasks import TaskResultDoesNotExist, base
 from worker.models import Failure
+from worker.policy import shown
 from worker.processes import clusters, queue_of, queues
 
 ID = re.compile(r"([0-9a-f]{32})(?:\.([0-9a-z+-]{1,31}))?")
@@ -26,6 +28,8 @@ LONGEST = 64  #: characters of an id
 COLUMNS = ("func", "args", "kwargs", "result", "cluster", "started", "stopped", "success", "attempt_count")
 LONG_AGO = timedelta(days=3650)  #: older than this is no task's time
 Status = base.TaskResultStatus
+
+running_here: "Result | None" = None  #: of the task that this process runs
 
 
 class ResultNoLongerKept(TaskResultDoesNotExist):
@@ -142,12 +146,31 @@ def task_of(path: str, backend: str, cluster: str | None, **options: Any) -> Any
     return replace(found, **changes)
 
 
-def json_of(value: Any) -> Any:
-    """Return a value as JSON knows it; async_task() takes others too."""
+def strict_json_of(what: str, value: Any) -> Any:
+    """Return a value as JSON knows it.
+
+    Raises:
+        TypeError: If it does not; it says what that is.
+    """
     try:
-        return base.normalize_json(value)  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
-        return repr(value)
+        value = base.normalize_json(value)  # type: ignore[attr-defined]
+        json.dumps(value, ensure_ascii=False).encode()  # without it, no page shows it
+    except RecursionError as error:
+        raise TypeError(f"{what} is no JSON: it holds itself, or is nested too deeply") from error
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise TypeError(f"{what} is no JSON: it holds the half character {half!r}, which has no UTF-8") from error
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{what} is no JSON: {error}") from error
+    return value
+
+
+def json_of(value: Any) -> Any:
+    """Return a value as JSON knows it, or a text that shows it; async_task() takes others too."""
+    try:
+        return strict_json_of("It", value)
+    except TypeError:
+        return shown(value, most=100_000)
 
 
 # Results
@@ -163,9 +186,13 @@ def find(backend: str, result_id: str) -> Result:
     if given is None:
         raise TaskResultDoesNotExist("This is no id of a result.")
     key, receipt = given.groups()
+    if running_here and running_here.id.startswith(key):
+        return replace(running_here, id=result_id)
     for look in (saved, waiting, saved):  # it may have ended between the first two
         if known := look(key, receipt, backend):
             return Result.of(key=result_id, backend=backend, **known)
+    if enqueued_at(key) and receipt is None:  # async_task() returns such an id
+        raise TaskResultDoesNotExist("Nothing is known of this task yet, or any more.")
     if enqueued_at(key):
         raise ResultNoLongerKept("The result of this task is no longer kept.")
     raise TaskResultDoesNotExist("There is no task of this id.")
@@ -219,7 +246,7 @@ def errors_of(errors: list[dict[str, Any]]) -> list[Any]:
 
 def waiting(key: str, receipt: str | None, backend: str) -> dict[str, Any] | None:
     """Return what the broker has of a task of which no attempt has ended, None if it has nothing."""
-    queued = enqueued_at(key)
+    queued, run = enqueued_at(key), running.entry(key)
     for cluster in clusters():
         broker: Leasing = get_broker(cluster)
         if not broker.can_peek:
@@ -233,10 +260,12 @@ def waiting(key: str, receipt: str | None, backend: str) -> dict[str, Any] | Non
             known["args"] = [json_of(value) for value in package["args"]]
             known["kwargs"] = {name: json_of(value) for name, value in package["kwargs"].items()}
             queued = queued or package["started"]
+        elif run and receipt is None:
+            known = {"task": base.Task(func=unknown, backend=backend)}
         else:
             continue
         known |= {"status": Status.READY, "enqueued_at": queued}
-        if run := running.entry(key):
+        if run:
             begun = moment(run.since)
             known |= {"status": Status.RUNNING, "started_at": begun, "last_attempted_at": begun}
             known["worker_ids"] = [""] * (run.attempt - 1) + [run.worker]

@@ -61,7 +61,7 @@ class Task(base.Task[P, R]):
 
     def __post_init__(self) -> None:
         """Refuse what is wrong, where it is written."""
-        policy.check(self.policy)
+        policy.check({**self.policy, "run_after": self.run_after})
         base.Task.__post_init__(self)  # super() would look for the class that this was before it had slots
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -187,11 +187,9 @@ class Backend(BaseTaskBackend):
             TypeError: If an argument is no JSON.
         """
         self.validate_task(task)
+        args, kwargs = results.strict_json_of(f"An argument of {task.name}()", [list(args), kwargs])
         ready = base.TaskResultStatus.READY
-        try:
-            result = results.Result.of(task, self.alias, "", ready, args=list(args), kwargs=kwargs)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"An argument of {task.name}() is no JSON: {error}") from error
+        result = results.Result.of(task, self.alias, "", ready, args=args, kwargs=kwargs)
         broker = Noting(get_broker(cluster_of(task.queue_name)))
         key = async_task(task, *result.args, q_options={"broker": broker, "kwargs": result.kwargs})
         receipt = str(broker.receipt) if broker.broker.can_peek else ""

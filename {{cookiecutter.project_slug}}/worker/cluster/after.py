@@ -121,7 +121,7 @@ def queue_next(task: Task, row: Row) -> None:
         async_chain(list(task["chain"]), task.get("group"), task.get("cached"), task.get("sync"), collector)
         queued += [packages.opened(payload) | {"id": identity, "once": True} for payload in collector.payloads]
         for package in queued:
-            get_broker(package.get("cluster")).enqueue(SignedPackage.dumps(package))
+            get_broker(package.get("cluster")).enqueue(SignedPackage.dumps(package), package.get("run_after"))
     except Exception as error:  # of a link that is none, or whatever receivers of pre_enqueue raise
         if queued and may_pass(error):  # of the broker: no other server was asked
             raise
