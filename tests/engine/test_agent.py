@@ -20,7 +20,7 @@ from worker.cluster.agent import AGAIN, CUT_AFTER, LONGEST, Agent
 from worker.cluster.board import RESULTS, THREADS, Board
 from worker.cluster.channels import Channel, pair
 from worker.cluster.hand_out import OUT_OF_TIME, TRIES, Seat
-from worker.cluster.messages import AFTER, RESULT, RUN, Outcome
+from worker.cluster.messages import AFTER, RESULT, RUN, SCHEDULE, Outcome
 from worker.cluster.results import Results
 from worker.models import Failure
 
@@ -181,6 +181,16 @@ def test_what_waits_for_a_server_until_its_time_is_over_is_tried_again_ever_late
         pauses.append(agent.later.pop()[0] - time.monotonic())
     assert pauses[:2] == pytest.approx([AGAIN, 2 * AGAIN], abs=1)
     assert pauses[-1] == pytest.approx(LONGEST, abs=1)
+
+
+def test_schedules_and_tasks_take_turns_at_the_only_worker(agent: Agent, control: Channel) -> None:
+    seat = seat_of(agent, control)
+    for _ in range(3):
+        agent.offer(agent.hold(SCHEDULE))
+    for _ in range(2):
+        agent.offer(agent.hold(RUN, payload="some"))
+    given = [agent.hand_out.next(seat) for _ in range(6)]
+    assert [held and held.does for held in given] == [SCHEDULE, RUN, SCHEDULE, RUN, SCHEDULE, None]
 
 
 def test_a_result_is_saved_though_what_comes_after_it_is_given_up(agent: Agent, control: Channel) -> None:

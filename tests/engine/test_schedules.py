@@ -87,7 +87,24 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"daily_at": "3:00", "args": ("a",), "max_attempts": 0}, "max_attempts is 0: write a whole number, at least 1"),
     ({"daily_at": "3:00", "args": ("a",), "timeout": "9"}, "timeout is '9': write a whole number, at least 1"),
-    ({"daily_at": "3:00", "args": ("a",), "name": ""}, "its name '' is no text of 1 to 100 characters"),
+    ({"daily_at": "3:00", "args": ("a",), "name": ""}, "its name '' is no text of 1 to 100 printable characters"),
+    ({"daily_at": "3:00", "args": ("a",), "name": "a\0b"}, r"its name 'a\\x00b' is no text of 1 to 100 printable "),
+    ({"daily_at": "3:00", "args": ("a",), "name": "\ud800"}, r"its name '\\ud800' is no text of "),
+    ({"daily_at": "3:00", "args": ("a",), "name": "x" * 101}, r"its name 'x{76}\.\.\. is no text of "),
+    ({"daily_at": "3:00", "args": None}, r"args is None: write a list or a tuple, as in args=\['one', 2\]\.$"),
+    ({"daily_at": "3:00", "args": 5}, "args is 5: write a list or a tuple"),
+    ({"daily_at": "3:00", "args": "ab"}, "args is 'ab': write a list or a tuple"),
+    ({"daily_at": "3:00", "args": ("a",), "kwargs": [1]}, r"kwargs is \[1\]: write a dict, as in kwargs=dict\("),
+    ({"daily_at": "3:00", "kwargs": {1: 2}}, r"it cannot be called with args=\(\) and kwargs=\{1: 2\} \(.*\)\.$"),
+    ({"daily_at": "3:00", "args": ("x" * 99, "two")}, r"it cannot be called with args=\('x{75}\.\.\. and kwargs=\{\} "),
+    *(
+        (
+            {"daily_at": "3:00", "time_zone": zone},
+            f"there is no time_zone {zone!r}, write one such as 'Europe/Zurich'.$",
+        )
+        for zone in ("", 5, "../../etc/passwd")
+    ),
+    ({"daily_at": "3:00", "time_zone": ["a"]}, r"there is no time_zone \['a'\], write one such as 'Europe/Zurich'\.$"),
 ]
 
 
@@ -122,6 +139,13 @@ def inner() -> Callable[[], None]:
 def test_what_is_no_function_of_a_module_is_refused(function: Any, sentence: str) -> None:
     with pytest.raises(ScheduleError, match=sentence):
         schedule(daily_at="03:00")(function)
+
+
+def test_a_path_that_the_table_does_not_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(another, "__module__", "a" * 257)
+    with pytest.raises(ScheduleError, match="longer than 256 characters: shorten its name"):
+        schedule(daily_at="03:00", name="short")(another)
+    assert not schedules.declared
 
 
 def test_a_name_is_given_once_but_a_module_may_be_read_again() -> None:
@@ -327,6 +351,22 @@ def test_a_schedule_keeps_the_hour_of_its_own_zone_when_clocks_change() -> None:
         "25. 02:30 +0100",
         "25. 03:30 +0100",
     ]
+
+
+@pytest.mark.parametrize(
+    ("cron", "shown"),
+    [
+        ("*/30 2 * * *", ["25. 02:00 +0200", "25. 02:30 +0200", "26. 02:00 +0100"]),
+        ("15,45 2,3 * * *", ["25. 02:15 +0200", "25. 02:45 +0200", "25. 03:15 +0100"]),
+        ("0 2-4 * * *", ["25. 02:00 +0200", "25. 03:00 +0100", "25. 04:00 +0100"]),
+        ("30 1-3/1 * * sun", ["25. 01:30 +0200", "25. 02:30 +0200", "25. 03:30 +0100"]),
+        ("*/30 */2 * * *", ["25. 02:00 +0200", "25. 02:30 +0200", "25. 02:00 +0100"]),  # each second hour on the clock
+        ("@hourly", ["25. 01:00 +0200", "25. 02:00 +0200", "25. 02:00 +0100"]),
+    ],
+)
+def test_an_hour_that_is_named_comes_once_where_clocks_show_it_twice(cron: str, shown: list[str]) -> None:
+    midnight = datetime(2026, 10, 24, 22, 30, tzinfo=UTC)
+    assert [it for it in times(cron, midnight, 4) if not it.startswith("25. 00")][:3] == shown
 
 
 # No overlap

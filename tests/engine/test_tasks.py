@@ -534,3 +534,18 @@ def test_a_schedule_of_a_task_that_using_has_changed_is_refused(idle: Any) -> No
     with pytest.raises(ValueError, match=keeps + r"its backoff in @task\.$"):
         schedule(jobs.add.using(backoff=refuses), 1)
     assert not Schedule.objects.exists()
+
+
+@pytest.mark.parametrize("path", ["jobs.add", "jobs.that_is_gone"])
+def test_what_was_queued_stays_what_it_was_whatever_queues_there_are_now(path: str, settings: Settings) -> None:
+    settings.Q_CLUSTER = {**settings.Q_CLUSTER, "ALT_CLUSTERS": {"slow": {}, "fast": {}}}
+    settings.TASKS = {"default": {**BACKEND, "QUEUES": ["fast"]}}
+    found = results.task_of(path, "default", "slow", run_after=LATER, max_attempts=7)
+    assert (found.queue_name, found.run_after, found.backend, str(found.module_path)) == (
+        "slow",
+        LATER,
+        "default",
+        path,
+    )
+    if path == "jobs.add":
+        assert (found.max_attempts, found.timeout, found.func) == (7, None, jobs.add.func)

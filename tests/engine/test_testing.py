@@ -8,11 +8,13 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from core.tasks import count_words
 from django.conf import settings
 from django.db import IntegrityError, OperationalError, transaction
 from django.test import TestCase
 from django_q.models import Task
 from django_q.tasks import async_chain, async_iter, async_task, result
+from project import wait_for
 from worker import testing
 from worker.enqueue import enqueue_many
 from worker.testing import Queue, queued, working
@@ -152,6 +154,65 @@ def test_an_assertion_that_fails_lists_what_was_queued(queue: Queue) -> None:
     assert re.search(
         r"Queued was: \n    \S+\.call\(2\)\n    time\.sleep\(3\) \(not before \S+ \S+\)$", str(error.value)
     )
+
+
+def failure(queue: Queue, function: object, *args: object) -> str:
+    """Return what an assertion says that fails."""
+    with pytest.raises(AssertionError) as error:
+        queue.assert_queued(function, *args)
+    return str(error.value)
+
+
+def test_what_is_long_is_cut_in_messages(queue: Queue) -> None:
+    async_task(call, "x" * 1_000)
+    said = failure(queue, call, "y" * 1_000)
+    assert re.search(r"call\('y{76}\.\.\.\) was not queued. Queued was: \n +\S+\.call\('x{76}\.\.\.\)$", said), said[
+        :999
+    ]
+
+
+def test_a_path_that_leads_to_nothing_is_told_from_what_was_not_queued(queue: Queue) -> None:
+    wrong = (
+        "core.tasks.cuont_words() was not queued. There is no 'core.tasks.cuont_words'. Did you mean 'core.tasks.count"
+    )
+    assert failure(queue, "core.tasks.cuont_words").startswith(wrong)
+    assert (
+        failure(queue, "nowhere.zzzz")
+        == "nowhere.zzzz() was not queued. There is no 'nowhere.zzzz'. Queued was: nothing"
+    )
+    assert failure(queue, "core.tasks.count_words") == "core.tasks.count_words() was not queued. Queued was: nothing"
+    async_task("cor.tasks.count_words", 1)
+    assert "There is no 'cor.task.count_words'. Did you mean 'cor.tasks.count_" in failure(
+        queue, "cor.task.count_words"
+    )
+    assert "There is no" not in failure(queue, "cor.tasks.count_words", 2)
+
+
+@pytest.mark.django_db
+def test_a_block_that_has_not_ended_is_told_where_something_waits_for_the_commit() -> None:
+    with queued() as inside:
+        assert failure(inside, call).endswith("call() was not queued. Queued was: nothing")
+        transaction.on_commit(partial(async_task, call, 1))
+        said = failure(inside, call)
+        assert (
+            "Callbacks of transaction.on_commit() come at the end of a block of queued(). Queued was: nothing" in said
+        )
+    inside.assert_queued(call, 1)
+    assert "on_commit" not in failure(inside, call, 2)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_real_worker_runs_a_task_of_django_whose_result_is_asked_for(tmp_path: Path) -> None:
+    with working(tmp_path):
+        result = count_words.enqueue("one two")
+        result.refresh()
+
+        def is_over() -> bool:
+            result.refresh()
+            return bool(result.is_finished)
+
+        wait_for(is_over, "the result")
+        assert (result.return_value, result.task.queue_name) == (2, "default")
 
 
 def test_a_broker_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import time
-from dataclasses import replace
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -129,6 +129,14 @@ def missing(path: str) -> Any:
     return function
 
 
+def unchecked(kind: Any, **values: Any) -> Any:
+    """Return a task of this class, not validated: what was queued stays what it was, whatever TASKS says by now."""
+    task = object.__new__(kind)
+    for each in fields(kind):
+        object.__setattr__(task, each.name, values.get(each.name, each.default))
+    return task
+
+
 def task_of(path: str, backend: str, cluster: str | None, **options: Any) -> Any:
     """Return the task of a path, as it was queued with these options; or what stands for one that is gone.
 
@@ -138,12 +146,12 @@ def task_of(path: str, backend: str, cluster: str | None, **options: Any) -> Any
     try:
         found = import_string(path)
     except ImportError:
-        found = base.Task(func=missing(path), backend=backend)
+        found = unchecked(base.Task, func=missing(path), backend=backend)
     if not isinstance(found, base.Task):
         raise TaskResultDoesNotExist(f"{path} is no task; django_q.tasks.fetch() finds its result.")
     options["queue_name"] = queue if (queue := queue_of(cluster)) in queues() else None
-    changes = {name: value for name, value in options.items() if value is not None and hasattr(found, name)}
-    return replace(found, **changes)
+    changes = {name: value for name, value in options.items() if value is not None}
+    return unchecked(type(found), **{each.name: getattr(found, each.name) for each in fields(found)} | changes)
 
 
 def strict_json_of(what: str, value: Any) -> Any:
@@ -252,7 +260,7 @@ def waiting(key: str, receipt: str | None, backend: str) -> dict[str, Any] | Non
         if not broker.can_peek:
             if queued is None or timezone.now() - queued > timedelta(days=setting("Q_KEEP_RESULTS")):
                 return None
-            known: dict[str, Any] = {"task": base.Task(func=unknown, backend=backend)}
+            known: dict[str, Any] = {"task": unchecked(base.Task, func=unknown, backend=backend)}
         elif package := opened(broker.peek(receipt) if receipt else None, key):
             func, policy = packages.function_label(package["func"]), ("run_after", "max_attempts", "timeout", "backoff")
             options = {name: package.get(name) for name in policy}

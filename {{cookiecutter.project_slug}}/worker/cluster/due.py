@@ -6,7 +6,6 @@ is in the same database. One that cannot be queued becomes a failed task that sa
 
 import ast
 import logging
-import re
 from calendar import monthrange
 from collections.abc import Callable
 from contextlib import suppress
@@ -190,6 +189,9 @@ def following(schedule: Schedule, now: datetime) -> datetime:
     A day that a month lacks, and an hour that a day lacks, are kept in `minutes`, which these types of schedule do
     not use, so that the next time is on that day or at that hour again.
 
+    In an hour that clocks show twice, a cron expression that names hours (2 or 1,2 or 1-4) comes once, at the first
+    one. With `*` or `*/2` for hours it comes in both: it means each hour, or each second one, that clocks show.
+
     Raises:
         Exception: If its cron expression is none.
     """
@@ -200,7 +202,7 @@ def following(schedule: Schedule, now: datetime) -> datetime:
     if kind == Schedule.CRON:
         coming: Any = croniter(schedule.cron, now.astimezone(zone) if settings.USE_TZ else now)
         found: datetime = coming.get_next(datetime)
-        if found.fold and re.fullmatch(r"[\d,]+", schedule.cron.split()[1]):  # at an hour that has been, an hour ago
+        while found.fold and not coming.expressions[1].startswith("*"):  # at an hour that has been, an hour ago
             found = coming.get_next(datetime)
         return found
     if kind in MINUTES:

@@ -56,6 +56,7 @@ class HandOut:
         self.seats: dict[int, Seat] = {}
         self.by_descriptor: dict[int, Seat] = {}
         self.unread: deque[Held] = deque()  #: tasks that did not begin: the first ones of workers that come
+        self.scheduled = False  #: what was handed out last was a schedule: if a task waits, it is the task's turn
         self.poll = select.poll()
         self.poll.register(control, select.POLLIN)
 
@@ -213,12 +214,15 @@ class HandOut:
         if seat.fresh and self.unread:
             return self.unread.popleft()
         urgent = self.agent.urgent
-        skips = bool(urgent) and urgent[0].does == SCHEDULE and not self.may_queue(seat)
+        waits = bool(self.agent.waiting) and not self.agent.draining and self.agent.unsaved_bytes <= MOST_BYTES
+        skips = bool(urgent) and urgent[0].does == SCHEDULE and ((waits and self.scheduled) or not self.may_queue(seat))
+        self.scheduled = False
         for held in urgent:
             if held.does != SCHEDULE or not skips:
                 urgent.remove(held)
+                self.scheduled = held.does == SCHEDULE
                 return held
-        if not self.agent.waiting or self.agent.draining or self.agent.unsaved_bytes > MOST_BYTES:
+        if not waits:
             return None
         held = self.agent.waiting.popleft()
         self.agent.waiting_bytes -= len(held.payload)
