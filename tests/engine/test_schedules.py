@@ -168,8 +168,9 @@ def test_a_function_stays_as_it_is_and_so_does_a_task() -> None:
     assert schedule(daily_at="03:00", args=("a",))(count_words) is count_words
     schedules.declared.clear()
     task = OfDjango()
-    assert schedule(every=timedelta(hours=1))(task) is task
+    assert schedule(every=timedelta(hours=1), cluster="")(task) is task
     assert schedules.declared[COUNT].fields["minutes"] == 60
+    assert schedules.declared[COUNT].fields["cluster"] is None  # a worker looks for no other
 
 
 # The rows

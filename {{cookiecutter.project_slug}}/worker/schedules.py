@@ -104,7 +104,7 @@ def schedule(
                 "func": path,
                 **timing(cron, every, daily_at, zone),
                 **called_with(function, task, *arguments_of(args, kwargs), options),
-                "cluster": cluster,
+                "cluster": cluster or None,
             }
         except ValueError as error:
             raise ScheduleError(f"The schedule of {path} cannot be used: {error}.") from None
