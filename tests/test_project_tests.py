@@ -60,6 +60,8 @@ def test_make_test_takes_seconds_where_nothing_is_set(
     assert time.monotonic() - begun < SECONDS
     assert all_passed(printed), printed
     assert "warning" not in printed.splitlines()[-1], printed
+    (covered,) = re.findall(r"Total coverage: ([\d.]+)%", printed)
+    assert float(covered) > 95, printed  # so that the first lines without a test do not fail it
 
 
 # A new app

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
