@@ -74,6 +74,7 @@ ELSEWHERE = {
 TOLD = {
     "cat": {">"},
     "cd": {"my_project"},
+    "cp": {"-R"},
     "docker": {
         "build",
         "compose --env-file local.env down",
@@ -132,7 +133,7 @@ TOLD = {
         "secrets set",
         "ssh console",
     },
-    "git": {"add", "branch -m main", "checkout", "clone", "commit", "init", "pull", "push", "remote add"},
+    "git": {"add", "branch -m main", "checkout", "clone", "commit", "diff", "init", "pull", "push", "remote add"},
     "heroku": {
         "addons:create",
         "addons:upgrade",
