@@ -44,7 +44,7 @@ ANSWERS: dict[str, Callable[[Settings], object] | tuple[str, str]] = {
     "HTTPS": lambda it: it["SECURE_SSL_REDIRECT"] and it["SECURE_HSTS_SECONDS"] and it["SECURE_PROXY_SSL_HEADER"],
     "CSRF_COOKIE_SECURE": lambda it: it["CSRF_COOKIE_SECURE"] is True,
     "SESSION_COOKIE_SECURE": lambda it: it["SESSION_COOKIE_SECURE"] is True,
-    "Sessions": ("docs/files.md", "`python manage.py clearsessions`"),
+    "Sessions": ("docs/files.md", "Sessions of visitors lie in the database"),
     "CONN_MAX_AGE": lambda it: default(it)["CONN_MAX_AGE"] > 0 and default(it)["CONN_HEALTH_CHECKS"] is True,
     "TEMPLATES": lambda it: "loaders" not in it["TEMPLATES"][0]["OPTIONS"],  # Django then caches them
     "LOGGING": lambda it: it["LOGGING"]["handlers"]["stdout"]["formatter"] == "json",

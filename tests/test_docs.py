@@ -67,6 +67,11 @@ ELSEWHERE = {
         "def test_what_the_readme_shows_can_be_declared",
     ),
     "from functools import partial": ("tests/test_docs.py", "def test_the_code_in_the_readme_queues_a_task"),
+    "from worker.tasks import exponential, task": (
+        "tests/test_docs.py",
+        "def test_the_code_in_the_readme_queues_a_task",
+    ),
+    "from core.tasks import count_words": ("tests/test_docs.py", "def test_the_code_in_the_readme_queues_a_task"),
     "components:": ("tests/test_kubernetes.py", 'kustomization["components"] = '),
 }
 #: What the programs are told in the pages, in blocks or within prose, as the reference of each has it. What is here of

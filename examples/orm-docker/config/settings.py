@@ -330,6 +330,7 @@ Q_QUIET = number("Q_QUIET", 30)
 # Days for which results are kept: of tasks that have succeeded, and of those that have failed for good.
 Q_KEEP_RESULTS = number("Q_KEEP_RESULTS", 7, most=36_500)
 Q_KEEP_FAILURES = number("Q_KEEP_FAILURES", 30, most=36_500)
+# Of a million results and more the oldest go before their days are over; Q_MOST_RESULTS would be another number.
 # Schedules may run functions of the project's own apps; a list of modules, Q_SCHEDULE_MODULES, would take their place.
 
 Q_CLUSTER: dict[str, Any] = {

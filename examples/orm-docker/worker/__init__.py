@@ -1,4 +1,8 @@
-"""What makes the queue safe to run: the worker's process, its checks and its probes.
+"""Background tasks, and what makes them safe to run.
+
+To be used: `tasks` (@task), `schedules` (@schedule), `enqueue` (async_task() and many at once), `policy` and `retention`
+behind them, and `testing` in tests. What runs: `cluster`, the worker's process, and `gunicorn`, web's. What is asked:
+`checks`, the system checks; `health` and `readiness`, by the probes; `admin`, by people.
 
 It knows nothing of `config` and `core`. Where tasks wait is a matter of `broker.py`, and of what that imports alone.
 """

@@ -1,4 +1,4 @@
-"""The app: registers the system checks, once it is sure that the queue itself is there."""
+"""The app: registers the system checks, once it is sure that what it needs itself is there."""
 
 import warnings
 from importlib.util import find_spec
@@ -7,11 +7,12 @@ from typing import Any
 from django.apps import AppConfig
 from django.core.exceptions import ImproperlyConfigured
 
-# Asked here, since a later entry of INSTALLED_APPS would end in a traceback.
-if find_spec("django_q") is None:
-    raise ImproperlyConfigured(
-        "django-q2 is not installed here: run `uv sync`, or `uv add django-q2` if it was removed."
-    )
+# Asked here, since a later entry of INSTALLED_APPS, or the project's tasks, would end in a traceback.
+for module, package in {"django_q": "django-q2", "croniter": "croniter"}.items():
+    if find_spec(module) is None:
+        raise ImproperlyConfigured(
+            f"{package} is not installed here: run `uv sync`, or `uv add {package}` if it was removed."
+        )
 
 
 # django-q2 holds that a lease must outlast its task, since it does not renew leases as this worker does.

@@ -42,8 +42,7 @@ class Broker(ORM):  # type: ignore[misc]
     without a pause.
     """
 
-    can_peek = ordered = True
-    forgets_returned = True
+    can_peek = forgets_returned = True
     away: tuple[type[Exception], ...] = ()  # the database's, as for any other page
     passing: tuple[type[Exception], ...] = ()
     transactional = True
@@ -278,11 +277,6 @@ class Broker(ORM):  # type: ignore[misc]
         self.delete("", key=self.list_key)
 
     delete_queue = purge_queue
-
-    def holds(self, receipt: str) -> bool:
-        """Say whether a task is in the queue, whoever has it."""
-        with self.rows() as rows:
-            return bool(rows.filter(pk=receipt).exists())
 
     def queue_size(self) -> int:
         """Return the number of tasks that may be taken now."""

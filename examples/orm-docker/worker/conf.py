@@ -12,6 +12,7 @@ DEFAULTS = {
     "Q_KEEP_RESULTS": 7,  #: days for which results of others are kept
     "Q_MOST_RESULTS": 1_000_000,  #: results that are kept at all, about; those of groups no fewer days
     "Q_QUIET": 30,  #: seconds for which an idle worker leaves the database alone
+    "Q_SCHEDULE_MODULES": None,  #: modules of what schedules may run; None for the project's own apps
 }
 
 

@@ -38,14 +38,18 @@ class Leasing(Protocol):
     list_key: str
     cache: Any
     away: tuple[type[Exception], ...]  #: errors of the client when the server does not answer
-    ordered: bool  #: whether tasks are handed out in the order they came
     forgets_returned: bool  #: whether a hand-out that ended with the task given back does not count as one
     can_peek: bool  #: whether peek() can be asked
     passing: tuple[type[Exception], ...]  #: errors of a server that is there, and takes nothing more for a while
+    publishes: bool  #: whether its client, redis-py's, announces changes to all who listen; may be left out if not
     transactional: bool  #: whether enqueue() is part of the transaction of the database that holds the schedules
 
     def check_settings(self) -> Any:
         """Raise an ImproperlyConfigured for what can never work; asks no server, and needs no instance."""
+
+    @staticmethod
+    def get_connection(list_key: str | None = None) -> Any:
+        """Return the client, which has asked no server yet."""
 
     def ping(self) -> Any:
         """Ask the server for an answer; raises what its client raises."""
@@ -67,9 +71,6 @@ class Leasing(Protocol):
 
     def queue_size(self) -> int:
         """Return the number of tasks that may be taken now; lock_size() those that are taken, or not due yet."""
-
-    def holds(self, receipt: str) -> bool | None:
-        """Say whether a task is in the queue: it waits, or somebody has it; None if the server cannot tell."""
 
     def set_stat(self, key: str, value: str, timeout: int) -> Any:
         """Show a cluster's state to django-q2's commands for so many seconds."""

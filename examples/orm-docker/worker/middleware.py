@@ -8,6 +8,7 @@ from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
 from django.utils.log import log_response
 
+from worker.conf import setting
 from worker.health import why_away
 from worker.readiness import Readiness
 
@@ -18,7 +19,7 @@ TURNED = "__Host-turned-to-https"  #: a cookie, by its name one that browsers ta
 
 def upload_limit() -> int:
     """Return the bytes that the body of a request may have."""
-    return int(getattr(settings, "MAX_UPLOAD_SIZE", 10_000_000))
+    return int(setting("MAX_UPLOAD_SIZE"))
 
 
 def answer(request: HttpRequest, status: int, sentence: str, log: str = "") -> HttpResponse:

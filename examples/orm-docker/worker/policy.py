@@ -15,20 +15,14 @@ from typing import Any
 
 from django.utils import timezone
 
+from worker.django_tasks import base
+
 Backoff = Callable[[BaseException, Any], float | timedelta | None]
 LONGEST = 315_360_000.0  #: seconds of a delay: ten years
 
 
 class WorkerDied(Exception):  # noqa: N818 (it says what has happened)
     """The worker has ended while it ran the task: somebody has killed it, or it was out of time or of memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptError:
-    """Why an attempt has failed."""
-
-    exception_class_path: str
-    traceback: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +36,7 @@ class Result:
     kwargs: dict[str, Any]
     attempts: int  #: this one included
     max_attempts: int  #: 0 for no limit
-    errors: list[AttemptError]  #: of all attempts, this one the last
+    errors: list[base.TaskError]  #: of all attempts, this one the last
     worker_ids: list[str]
     enqueued_at: datetime
     last_attempted_at: datetime | None  #: None if the worker has died
@@ -56,7 +50,7 @@ class Exponential:
     be dotted paths. Where a worker died, the exception is WorkerDied.
     """
 
-    first: float = 5
+    first: float = 5  #: seconds, as the next
     most: float = 3600
     factor: float = 2
     jitter: float = 0.2
@@ -179,6 +173,8 @@ def check_run_after(name: str, value: Any) -> None:
         raise TypeError(f"{name} {shown(value)} is no datetime, such as timezone.now() + timedelta(minutes=5).")
     if timezone.is_naive(value):
         raise ValueError(f"{name} {value} has no time zone; write one such as timezone.now() + timedelta(minutes=5).")
+    if (value - timezone.now()).total_seconds() > LONGEST:
+        raise ValueError(f"{name} {value} is more than ten years away; write an earlier moment.")
 
 
 def check_backoff(name: str, value: Any) -> None:
@@ -214,13 +210,13 @@ CHECKS: dict[str, Callable[[str, Any], None]] = {
 }
 
 
-def shown(value: object) -> str:
+def shown(value: object, most: int = 80) -> str:
     """Return a value as a sentence can hold it."""
     try:
         text = repr(value)
-    except Exception:  # whatever a class's own __repr__ raises
+    except Exception:  # whatever a class's own __repr__ raises, or that of what is nested too deeply
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 DEFAULT = Exponential(first=10, factor=4)  #: for tasks without a backoff of their own: 10 s, 40 s, …

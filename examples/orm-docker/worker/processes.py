@@ -56,7 +56,7 @@ def cluster_of(queue: str) -> str:
 
 def queue_of(cluster: str | None) -> str:
     """Return what Django's tasks call the queue of a cluster."""
-    return DEFAULT if cluster in {None, clusters()[0]} else str(cluster)
+    return DEFAULT if cluster in {None, clusters()[0], stand_in or None} else str(cluster)
 
 
 def unknown_cluster(name: str | None) -> str:
@@ -69,6 +69,11 @@ def unknown_cluster(name: str | None) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a sentence that helps who has mistyped a word."""
+    return nearest(word, known) or f"Known are: {', '.join(sorted(known))}."
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a sentence that names what is much like a word, "" if nothing is."""
     by_lower_case = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), by_lower_case, n=1)
-    return f"Did you mean {by_lower_case[close[0]]!r}?" if close else f"Known are: {', '.join(sorted(known))}."
+    return f"Did you mean {by_lower_case[close[0]]!r}?" if close else ""

@@ -25,6 +25,8 @@ from types import FrameType
 from django.conf import settings
 from dotenv import dotenv_values
 
+from worker.conf import setting
+
 LEFT_OUT = {"media", "node_modules", "staticfiles", "tests"}  #: folders of the project, beside hidden ones
 SUFFIXES = (".py", ".mo")  #: of files that processes read once, beside all templates
 SETTLED = 0.1  #: seconds without a further change, after which a change is whole
@@ -199,7 +201,7 @@ def begin(name: str) -> None:
     """Let a Reloader start this process; in one that it has started, prepare for development."""
     if sys.orig_argv[1:3] != ["-m", __name__]:
         is_gunicorn = settings.PRODUCTION_PROCESSES[name]["BACKEND"].endswith(".GunicornServer")
-        port = [str(settings.PORT)] if is_gunicorn else []
+        port = [str(setting("PORT"))] if is_gunicorn else []
         os.execv(sys.executable, [sys.executable, "-m", __name__, name, *port])  # noqa: S606 (no shell wanted)
     from gunicorn.workers import gthread
 

@@ -8,7 +8,6 @@ row's id begins with the time, and by the receipt the broker finds what waits.
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from django.core.checks import CheckMessage, Error
@@ -25,8 +24,8 @@ from worker.django_tasks import (
     exceptions,
     signals,
 )
-from worker.enqueue import async_task
-from worker.policy import Backoff, exponential
+from worker.enqueue import Noting, async_task
+from worker.policy import Backoff, WorkerDied, exponential
 from worker.processes import cluster_of, did_you_mean, queues
 from worker.results import ResultNoLongerKept, in_words
 
@@ -38,6 +37,7 @@ __all__ = [
     "ResultNoLongerKept",
     "Task",
     "TaskResultDoesNotExist",
+    "WorkerDied",
     "default_task_backend",
     "exponential",
     "in_words",
@@ -57,11 +57,11 @@ class Task(base.Task[P, R]):
 
     max_attempts: int | None = None  #: None stands for the default, here and in the next two
     backoff: Backoff | None = None
-    timeout: float | None = None
+    timeout: float | None = None  #: seconds of an attempt
 
     def __post_init__(self) -> None:
         """Refuse what is wrong, where it is written."""
-        policy.check(self.policy)
+        policy.check({**self.policy, "run_after": self.run_after})
         base.Task.__post_init__(self)  # super() would look for the class that this was before it had slots
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -145,20 +145,6 @@ if TYPE_CHECKING:  # Django's own does not say what keywords go on to task_class
     def task(*_: Any, **__: Any) -> Any: ...
 
 
-class Noting:
-    """Takes the broker's place in async_task(), and keeps the receipt of what is queued."""
-
-    def __init__(self, broker: Any) -> None:
-        """Queue by this broker."""
-        self.broker, self.list_key, self.receipt = broker, broker.list_key, ""
-
-    def enqueue(self, payload: str, *after: datetime) -> Any:
-        """Add a task."""
-        receipt = self.broker.enqueue(payload, *after)
-        self.receipt = str(receipt) if self.broker.can_peek else ""
-        return receipt
-
-
 class Backend(BaseTaskBackend):
     """Queues tasks where django-q2 does. A queue is a cluster of Q_CLUSTER: `default` is the first."""
 
@@ -201,14 +187,13 @@ class Backend(BaseTaskBackend):
             TypeError: If an argument is no JSON.
         """
         self.validate_task(task)
+        args, kwargs = results.strict_json_of(f"An argument of {task.name}()", [list(args), kwargs])
         ready = base.TaskResultStatus.READY
-        try:
-            result = results.Result.of(task, self.alias, "", ready, args=list(args), kwargs=kwargs)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"An argument of {task.name}() is no JSON: {error}") from error
+        result = results.Result.of(task, self.alias, "", ready, args=args, kwargs=kwargs)
         broker = Noting(get_broker(cluster_of(task.queue_name)))
         key = async_task(task, *result.args, q_options={"broker": broker, "kwargs": result.kwargs})
-        result.note(id=results.id_of(key, broker.receipt, str(task)), enqueued_at=results.enqueued_at(key))
+        receipt = str(broker.receipt) if broker.broker.can_peek else ""
+        result.note(id=results.id_of(key, receipt, str(task)), enqueued_at=results.enqueued_at(key))
         signals.task_enqueued.send_robust(type(self), task_result=result)
         return result
 

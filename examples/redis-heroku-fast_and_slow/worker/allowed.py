@@ -5,16 +5,16 @@ the worker that queues the task.
 """
 
 import pydoc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from django.apps import AppConfig, apps
-from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import ValidationError
 from django_q.models import Schedule
 
+from worker.conf import setting
 from worker.delivery import brief
 from worker.enqueue import refuse
 from worker.processes import unknown_cluster
@@ -25,10 +25,8 @@ OWN = {"overlap", "time_zone"}  #: options in q_options that are the schedule's,
 
 def modules() -> Sequence[str]:
     """Return the modules, packages or single functions that Q_SCHEDULE_MODULES names; by default the project's apps."""
-    named: Sequence[str] = getattr(
-        settings, "Q_SCHEDULE_MODULES", [app.name for app in apps.get_app_configs() if is_own(app)]
-    )
-    return named
+    named: Sequence[str] | None = setting("Q_SCHEDULE_MODULES")
+    return [app.name for app in apps.get_app_configs() if is_own(app)] if named is None else named
 
 
 def is_own(app: AppConfig) -> bool:
@@ -73,45 +71,25 @@ def _is_below(path: Any, allowed: Sequence[str]) -> bool:
     return any(f"{path}.".startswith(f"{name}.") for name in allowed)
 
 
-def validate(path: str) -> None:
-    """Validate a schedule's function or hook.
-
-    Raises:
-        ValidationError: If it may not be run.
-    """
-    if problem := refusal(path):
-        raise ValidationError(problem)
+def problem_of_args(text: str) -> str:
+    """Return why a schedule's arguments cannot be read, or ""."""
+    return _read(Schedule(args=text))[1]
 
 
-def validate_args(text: str) -> None:
-    """Validate a schedule's arguments.
-
-    Raises:
-        ValidationError: If they cannot be read.
-    """
-    _read(Schedule(args=text))
+def problem_of_kwargs(text: str) -> str:
+    """Return why its keyword arguments, which may hold options of async_task(), cannot be used, or ""."""
+    kwargs, problem = _read(Schedule(kwargs=text))
+    return problem or refusal_of_options(kwargs) or refusal_of_options(kwargs.get("q_options") or {})
 
 
-def validate_kwargs(text: str) -> None:
-    """Validate a schedule's keyword arguments, which may hold options of async_task().
+def validator(ask: Callable[[Any], str]) -> Callable[[Any], None]:
+    """Return what raises a ValidationError for what this names as wrong."""
 
-    Raises:
-        ValidationError: If they cannot be read, or name what may not be run.
-    """
-    kwargs = _read(Schedule(kwargs=text))
-    for options in (kwargs, kwargs.get("q_options") or {}):
-        if problem := refusal_of_options(options):
+    def validate(value: Any) -> None:
+        if problem := ask(value):
             raise ValidationError(problem)
 
-
-def validate_cluster(name: str) -> None:
-    """Validate a schedule's cluster.
-
-    Raises:
-        ValidationError: If there is no such cluster.
-    """
-    if problem := unknown_cluster(name):
-        raise ValidationError(problem)
+    return validate
 
 
 def clean(schedule: Schedule) -> None:
@@ -123,11 +101,9 @@ def clean(schedule: Schedule) -> None:
     """
     if schedule.schedule_type == Schedule.MINUTES and not schedule.minutes:
         raise ValidationError("A schedule of type Minutes needs their number, 1 or more.")
-    try:
-        validate_kwargs(schedule.kwargs)
-    except ValidationError:
+    if problem_of_kwargs(schedule.kwargs):
         return  # which the field has told
-    keywords = _read(Schedule(kwargs=schedule.kwargs))
+    keywords = _read(Schedule(kwargs=schedule.kwargs))[0]
     options = keywords.get("q_options") or {}
     try:
         refuse(schedule.func, keywords | {"q_options": {key: options[key] for key in options.keys() - OWN}})
@@ -135,24 +111,24 @@ def clean(schedule: Schedule) -> None:
         raise ValidationError({"kwargs": f"A schedule cannot be queued: {error}"}) from error
 
 
-def _read(schedule: Schedule) -> dict[str, Any]:
+def _read(schedule: Schedule) -> tuple[dict[str, Any], str]:
     from worker.cluster.due import arguments
 
     try:
-        return arguments(schedule)[1]
+        return arguments(schedule)[1], ""
     except ValueError as error:
-        raise ValidationError(f"A schedule cannot be queued: {error}.") from error
+        return {}, f"A schedule cannot be queued: {error}."
 
 
 # Where a model is validated, these are asked as well; they are no part of the field's migrations.
-for _name, _validator in {
-    "func": validate,
-    "hook": validate,
-    "args": validate_args,
-    "kwargs": validate_kwargs,
-    "cluster": validate_cluster,
+for _name, _ask in {
+    "func": refusal,
+    "hook": refusal,
+    "args": problem_of_args,
+    "kwargs": problem_of_kwargs,
+    "cluster": unknown_cluster,
 }.items():
-    Schedule._meta.get_field(_name).validators.append(_validator)  # noqa: SLF001 (a documented part of models)
+    Schedule._meta.get_field(_name).validators.append(validator(_ask))  # noqa: SLF001 (a documented part of models)
 Schedule.clean = clean  # django-q2 1.11.1 has none of its own
 
 

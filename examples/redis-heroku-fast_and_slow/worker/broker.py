@@ -51,22 +51,21 @@ class Broker(Redis):  # type: ignore[misc]
     Errors are redis-py's RedisError, and mean that the server may or may not have done what it was asked.
     """
 
-    can_peek = ordered = True
-    forgets_returned = True
+    can_peek = forgets_returned = True
     away: tuple[type[Exception], ...] = (ConnectionLost, NoAnswer)
     passing: tuple[type[Exception], ...] = (OutOfMemoryError, ReadOnlyError)
     transactional = False
     publishes = True  #: what its client announces is heard by all that listen
     looked = tidied = float("-inf")  #: when, by the monotonic clock
     due = float("-inf")  #: when to ask for tasks again, unless there is news; by the monotonic clock
-    seen: Sequence[bytes] = ()  #: the last entries of the stream and of the news that were there when it asked
+    seen: Sequence[bytes] = ()  #: the last entries of the stream and of `wake` that were there when it asked
 
     def __init__(self, list_key: str | None = None) -> None:
         """Serve the queue of this cluster."""
         name = self.cluster = list_key or Conf.CLUSTER_NAME
         super().__init__(name)
         self.list_key = ":".join(["django_q", *dict.fromkeys([Conf.PREFIX, name]), "stream"])
-        self.keys = [self.list_key, *(f"{self.list_key}:{kind}" for kind in ("later", "due", "news"))]
+        self.keys = [self.list_key, *(f"{self.list_key}:{kind}" for kind in ("later", "due", "wake"))]
         self.name = f"{socket.gethostname()}-{uuid4().hex[:8]}"
 
     @staticmethod
@@ -278,11 +277,6 @@ class Broker(Redis):  # type: ignore[misc]
     def lock_size(self) -> int:
         """Return the number of tasks that are taken, or not due yet."""
         return int(self.run(LOCKED, RETURNED))
-
-    def holds(self, receipt: str) -> bool:
-        """Say whether a task is in the queue, whoever has it."""
-        stream, identity = self.place(receipt)
-        return bool(self.connection.xrange(stream, identity, identity))
 
     def queue_size(self) -> int:
         """Return the number of tasks that may be taken now."""

@@ -127,7 +127,6 @@ def check_clusters(**_: Any) -> Iterator[CheckMessage]:
 def check_broker(**_: Any) -> Iterator[CheckMessage]:
     """Check that the broker's packages are there, and what it is told: its settings and URL. No server is asked."""
     try:
-        import_string("croniter.croniter")
         getattr(import_string(settings.Q_CLUSTER["broker_class"]), "check_settings", list)()
     except ModuleNotFoundError as error:
         hint = f"Run `uv sync`, or `uv add {error.name}` if it was removed."

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import pickle
 import secrets
 import sys
 import time
@@ -16,7 +17,7 @@ from django_q.signals import pre_enqueue
 
 from worker.delivery import Leasing
 from worker.django_tasks import base
-from worker.policy import check
+from worker.policy import check, shown
 from worker.processes import cluster_of, did_you_mean, unknown_cluster
 
 #: of async_task(), in its q_options or beside the arguments of the task
@@ -34,16 +35,18 @@ logger = logging.getLogger("django-q")
 logger.addFilter(lambda record: not collecting.get())
 
 
-class Delayed:
-    """Takes the broker's place in async_task(), and queues what is to wait."""
+class Noting:
+    """Takes the broker's place in async_task(): queues by it, perhaps for later, and keeps the receipt."""
 
-    def __init__(self, broker: Leasing, after: datetime) -> None:
+    def __init__(self, broker: Any, after: datetime | None = None) -> None:
         """Queue by this broker, to be taken from then on."""
         self.broker, self.list_key, self.after = broker, broker.list_key, after
+        self.receipt: Any = ""  #: of what was queued last
 
-    def enqueue(self, payload: str) -> Any:
+    def enqueue(self, payload: str, after: datetime | None = None) -> Any:
         """Add a task."""
-        return self.broker.enqueue(payload, self.after)
+        self.receipt = self.broker.enqueue(payload, after or self.after)
+        return self.receipt
 
 
 def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str:
@@ -68,7 +71,7 @@ def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str
     if after := wanted.get("run_after"):
         broker = options.pop("broker", None) or kwargs.pop("broker", None)
         broker = broker or get_broker(options.get("cluster") or kwargs.get("cluster"))
-        kwargs["broker"] = Delayed(broker, after)
+        kwargs["broker"] = Noting(broker, after)
     token = policy.set(wanted)
     try:
         identity: str = original(func, *args, q_options=options, **kwargs)
@@ -80,10 +83,14 @@ def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str
 def options_of(task: Any) -> dict[str, Any]:
     """Return what a task of Django's says of how it is to run, without a backoff that a worker finds at its path."""
     options = {"run_after": task.run_after, "cluster": cluster_of(task.queue_name), **getattr(task, "policy", {})}
-    declared = getattr(sys.modules.get(task.func.__module__), task.func.__qualname__, None)
-    if options.get("backoff") is getattr(declared, "backoff", None):
+    if options.get("backoff") is getattr(found_at(task), "backoff", None):
         options.pop("backoff", None)
     return options
+
+
+def found_at(task: Any) -> Any:
+    """Return what is at the path of a task."""
+    return getattr(sys.modules.get(task.func.__module__), task.func.__qualname__, None)
 
 
 def new_id() -> str:
@@ -142,8 +149,14 @@ def refuse(func: Any, keywords: Mapping[str, Any]) -> None:
 
     Raises:
         TypeError: If a keyword is neither an option nor the function's, or an option in q_options is none.
-        ValueError: If there is no such cluster.
+        ValueError: If there is no such cluster, or no worker would find the function.
     """
+    if not isinstance(func, str | base.Task):
+        try:
+            pickle.dumps(func)
+        except Exception as error:  # whatever a class's own __reduce__ raises
+            what = "which no worker finds; write a function at the top of a module"
+            raise ValueError(f"async_task() cannot queue {shown(func)}, {what}.") from error
     more = keywords.get("q_options") or {}
     if not isinstance(more, Mapping):
         raise TypeError(f"q_options are a dict, not {more!r}.")
@@ -160,6 +173,32 @@ def refuse(func: Any, keywords: Mapping[str, Any]) -> None:
         match link:
             case (function, _, dict(given)):
                 refuse(function, given)
+            case (function, *_) | function:
+                refuse(function, {})
+
+
+def schedule(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """Add a schedule, as django_q.tasks.schedule() does, which keeps no more of a task than its path.
+
+    Raises:
+        ValueError: If the task differs from the one that is there.
+        Exception: What django-q2's own raises.
+    """
+    declared = found_at(func) if isinstance(func, base.Task) else None
+    if isinstance(declared, base.Task):
+        there, wanted = options_of(declared), options_of(func)
+        lost = {name: wanted.get(name) for name in there | wanted if wanted.get(name) != there.get(name)}
+        options = {name: lost[name] for name in ("max_attempts", "timeout") if name in lost}
+        advice = [
+            *([f"cluster={lost['cluster']!r}"] if "cluster" in lost else []),
+            *([f"next_run={lost['run_after']!r}"] if "run_after" in lost else []),
+            *([f"q_options={options}"] if options else []),
+        ]
+        write = f" write schedule({func.name}, …, {', '.join(advice)})" if advice else ""
+        write += f"{';' * bool(write)} write its backoff in @task" if "backoff" in lost else ""
+        if write:
+            raise ValueError(f"A schedule keeps the path {func}, and not what using() has changed:{write}.")
+    return original_schedule(func, *args, **kwargs)
 
 
 def refuse_words(function: Any, words: set[str], options: set[str]) -> None:
@@ -186,6 +225,8 @@ def refuse_words(function: Any, words: set[str], options: set[str]) -> None:
         for word in sorted(words - takes):
             problem = f"{word!r} is {'no option of async_task(), and ' if options else ''}no argument of "
             hint = did_you_mean(word, {*options, "q_options"} if options else takes)
+            if options and word in POLICY:
+                hint = f"Write it in q_options: q_options={ {word: ...} }.".replace("Ellipsis", "…")
             raise TypeError(f"{problem}{getattr(function, '__name__', function)}(). {hint}")
 
 
@@ -194,6 +235,17 @@ def add_policy(task: dict[str, Any], **signal: Any) -> None:
     task.update(policy.get(), id=new_id())
 
 
-original = upstream.async_task
-upstream.async_task = async_task
+def run_at_once(payload: str) -> str:
+    """Run a task here, for the option `sync`, and return its id.
+
+    Raises:
+        Exception: What the task raises.
+    """
+    from worker.cluster import functions  # which needs models
+
+    return functions.run_at_once(payload, original_sync)
+
+
+original, original_schedule, original_sync = upstream.async_task, upstream.schedule, upstream._sync  # noqa: SLF001
+upstream.async_task, upstream.schedule, upstream._sync = async_task, schedule, run_at_once  # noqa: SLF001
 pre_enqueue.connect(add_policy)

@@ -1,13 +1,13 @@
 """What is known of a task by its id: a row of results once an attempt has ended, before that what the broker has."""
 
 import hashlib
+import json
 import re
 import time
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import fields, replace
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.conf import settings
 from django.db.models import OuterRef, Subquery
 from django.utils import timezone
 from django.utils.module_loading import import_string
@@ -15,17 +15,21 @@ from django_q.brokers import get_broker
 
 from worker import running
 from worker.cluster import packages
+from worker.cluster.failures import moment
 from worker.conf import setting
 from worker.delivery import Leasing, Task
 from worker.django_tasks import TaskResultDoesNotExist, base
 from worker.models import Failure
+from worker.policy import shown
 from worker.processes import clusters, queue_of, queues
 
-ID = re.compile(r"([0-9a-f]{32})(?:\.([0-9a-z-]{1,31}))?")
+ID = re.compile(r"([0-9a-f]{32})(?:\.([0-9a-z+-]{1,31}))?")
 LONGEST = 64  #: characters of an id
 COLUMNS = ("func", "args", "kwargs", "result", "cluster", "started", "stopped", "success", "attempt_count")
 LONG_AGO = timedelta(days=3650)  #: older than this is no task's time
 Status = base.TaskResultStatus
+
+running_here: "Result | None" = None  #: of the task that this process runs
 
 
 class ResultNoLongerKept(TaskResultDoesNotExist):
@@ -102,11 +106,6 @@ def enqueued_at(key: str) -> datetime | None:
     return moment(found)
 
 
-def moment(seconds: float) -> datetime:
-    """Return a time as Django has it."""
-    return datetime.fromtimestamp(seconds, UTC if settings.USE_TZ else None)
-
-
 # Tasks
 
 
@@ -130,6 +129,14 @@ def missing(path: str) -> Any:
     return function
 
 
+def unchecked(kind: Any, **values: Any) -> Any:
+    """Return a task of this class, not validated: what was queued stays what it was, whatever TASKS says by now."""
+    task = object.__new__(kind)
+    for each in fields(kind):
+        object.__setattr__(task, each.name, values.get(each.name, each.default))
+    return task
+
+
 def task_of(path: str, backend: str, cluster: str | None, **options: Any) -> Any:
     """Return the task of a path, as it was queued with these options; or what stands for one that is gone.
 
@@ -139,20 +146,39 @@ def task_of(path: str, backend: str, cluster: str | None, **options: Any) -> Any
     try:
         found = import_string(path)
     except ImportError:
-        found = base.Task(func=missing(path), backend=backend)
+        found = unchecked(base.Task, func=missing(path), backend=backend)
     if not isinstance(found, base.Task):
         raise TaskResultDoesNotExist(f"{path} is no task; django_q.tasks.fetch() finds its result.")
     options["queue_name"] = queue if (queue := queue_of(cluster)) in queues() else None
-    changes = {name: value for name, value in options.items() if value is not None and hasattr(found, name)}
-    return replace(found, **changes)
+    changes = {name: value for name, value in options.items() if value is not None}
+    return unchecked(type(found), **{each.name: getattr(found, each.name) for each in fields(found)} | changes)
+
+
+def strict_json_of(what: str, value: Any) -> Any:
+    """Return a value as JSON knows it.
+
+    Raises:
+        TypeError: If it does not; it says what that is.
+    """
+    try:
+        value = base.normalize_json(value)  # type: ignore[attr-defined]
+        json.dumps(value, ensure_ascii=False).encode()  # without it, no page shows it
+    except RecursionError as error:
+        raise TypeError(f"{what} is no JSON: it holds itself, or is nested too deeply") from error
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise TypeError(f"{what} is no JSON: it holds the half character {half!r}, which has no UTF-8") from error
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{what} is no JSON: {error}") from error
+    return value
 
 
 def json_of(value: Any) -> Any:
-    """Return a value as JSON knows it; async_task() takes others too."""
+    """Return a value as JSON knows it, or a text that shows it; async_task() takes others too."""
     try:
-        return base.normalize_json(value)  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
-        return repr(value)
+        return strict_json_of("It", value)
+    except TypeError:
+        return shown(value, most=100_000)
 
 
 # Results
@@ -168,9 +194,13 @@ def find(backend: str, result_id: str) -> Result:
     if given is None:
         raise TaskResultDoesNotExist("This is no id of a result.")
     key, receipt = given.groups()
+    if running_here and running_here.id.startswith(key):
+        return replace(running_here, id=result_id)
     for look in (saved, waiting, saved):  # it may have ended between the first two
         if known := look(key, receipt, backend):
             return Result.of(key=result_id, backend=backend, **known)
+    if enqueued_at(key) and receipt is None:  # async_task() returns such an id
+        raise TaskResultDoesNotExist("Nothing is known of this task yet, or any more.")
     if enqueued_at(key):
         raise ResultNoLongerKept("The result of this task is no longer kept.")
     raise TaskResultDoesNotExist("There is no task of this id.")
@@ -224,13 +254,13 @@ def errors_of(errors: list[dict[str, Any]]) -> list[Any]:
 
 def waiting(key: str, receipt: str | None, backend: str) -> dict[str, Any] | None:
     """Return what the broker has of a task of which no attempt has ended, None if it has nothing."""
-    queued = enqueued_at(key)
+    queued, run = enqueued_at(key), running.entry(key)
     for cluster in clusters():
         broker: Leasing = get_broker(cluster)
         if not broker.can_peek:
             if queued is None or timezone.now() - queued > timedelta(days=setting("Q_KEEP_RESULTS")):
                 return None
-            known: dict[str, Any] = {"task": base.Task(func=unknown, backend=backend)}
+            known: dict[str, Any] = {"task": unchecked(base.Task, func=unknown, backend=backend)}
         elif package := opened(broker.peek(receipt) if receipt else None, key):
             func, policy = packages.function_label(package["func"]), ("run_after", "max_attempts", "timeout", "backoff")
             options = {name: package.get(name) for name in policy}
@@ -238,10 +268,12 @@ def waiting(key: str, receipt: str | None, backend: str) -> dict[str, Any] | Non
             known["args"] = [json_of(value) for value in package["args"]]
             known["kwargs"] = {name: json_of(value) for name, value in package["kwargs"].items()}
             queued = queued or package["started"]
+        elif run and receipt is None:
+            known = {"task": base.Task(func=unknown, backend=backend)}
         else:
             continue
         known |= {"status": Status.READY, "enqueued_at": queued}
-        if run := running.entry(key):
+        if run:
             begun = moment(run.since)
             known |= {"status": Status.RUNNING, "started_at": begun, "last_attempted_at": begun}
             known["worker_ids"] = [""] * (run.attempt - 1) + [run.worker]

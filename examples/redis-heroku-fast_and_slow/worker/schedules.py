@@ -30,10 +30,11 @@ from worker.cluster.due import following, time_zone_of
 from worker.delivery import brief
 from worker.enqueue import OPTIONS
 from worker.models import ScheduleState
-from worker.processes import did_you_mean, unknown_cluster
+from worker.policy import shown
+from worker.processes import nearest, unknown_cluster
 
 F = TypeVar("F")
-MOST_MINUTES = 32_767  #: that the table takes
+MOST_MINUTES, LONGEST_NAME, LONGEST_PATH = 32_767, 100, 256  #: that the table takes
 TIMING = {"schedule_type", "cron", "minutes"}  #: what changes the next time of a schedule, beside its time zone
 
 declared: dict[str, "Declared"] = {}  #: by name
@@ -70,11 +71,12 @@ def schedule(
 
     It runs at the times of one of these: `cron`, five words as in "*/10 8-17 * * mon-fri"; `every` so many minutes, as
     a timedelta; or `daily_at` a time, as "03:00". The first and the last are what clocks show in `time_zone`, which is
-    Q_CLUSTER's by default: what a change of the clocks skips runs after it, and what it repeats runs once.
+    Q_CLUSTER's by default: what a change of the clocks skips runs after it, and what it repeats runs once,
+    but for a cron with `*` or `*/2` in the place of the hours.
 
     `args` and `kwargs` are what the function is called with: Python literals. `name` is the function's path, where a
     function has no other schedule. While its last task waits, runs or is about to be tried again, no further one is
-    queued, except with `overlap`. The other options are those of async_task().
+    queued, except with `overlap`. The other options are those of async_task(); `timeout` is in seconds.
 
     Raises:
         ScheduleError: If something is wrong with it.
@@ -85,21 +87,24 @@ def schedule(
         path = path_of(task)
         label = path if name is None else name
         try:
-            if not isinstance(label, str) or not 0 < len(label) <= 100:
-                raise ValueError(f"its name {label!r} is no text of 1 to 100 characters")
+            if not isinstance(label, str) or not 0 < len(label) <= LONGEST_NAME or not label.isprintable():
+                what = f"is no text of 1 to {LONGEST_NAME} printable characters"
+                raise ValueError(f"its name {shown(label)} {what}: give it another name=")
+            if len(path) > LONGEST_PATH:
+                raise ValueError(f"the path of its function is longer than {LONGEST_PATH} characters: shorten its name")
             refuse_duplicate(label, path, task)
             zone = zone_of(time_zone)
             options = {"max_attempts": max_attempts, "timeout": timeout, "time_zone": time_zone}
             for option in ("max_attempts", "timeout"):
                 if (value := options[option]) is not None and (type(value) is not int or value < 1):
-                    raise ValueError(f"{option} is {value!r}: write a whole number, at least 1")
+                    raise ValueError(f"{option} is {shown(value)}: write a whole number, at least 1")
             options = {"overlap": bool(overlap)} | {key: value for key, value in options.items() if value is not None}
             fields = {
                 "name": label,
                 "func": path,
                 **timing(cron, every, daily_at, zone),
-                **called_with(function, task, tuple(args), dict(kwargs or {}), options),
-                "cluster": cluster,
+                **called_with(function, task, *arguments_of(args, kwargs), options),
+                "cluster": cluster or None,
             }
         except ValueError as error:
             raise ScheduleError(f"The schedule of {path} cannot be used: {error}.") from None
@@ -137,7 +142,7 @@ def refuse_duplicate(name: str, path: str, function: Any) -> None:
         raise ValueError(f"{other.fields['func']} has one of the name {name!r}: give one of them another name=")
 
 
-def zone_of(name: str | None) -> ZoneInfo | None:
+def zone_of(name: Any) -> ZoneInfo | None:
     """Return a time zone.
 
     Raises:
@@ -147,9 +152,9 @@ def zone_of(name: str | None) -> ZoneInfo | None:
         return None
     if not settings.USE_TZ:
         raise ValueError("it has a time_zone, for which settings need USE_TZ = True")
-    if name not in available_timezones():
-        near = did_you_mean(str(name), available_timezones()).partition(" Known are")[0].rstrip("?.")
-        raise ValueError(f"there is no time_zone {name!r}, write one such as 'Europe/Zurich'. {near}".rstrip(". "))
+    if not isinstance(name, str) or name not in available_timezones():
+        near = nearest(str(name)[:LONGEST_NAME], available_timezones()).rstrip("?")
+        raise ValueError(f"there is no time_zone {shown(name)}, write one such as 'Europe/Zurich'. {near}".rstrip(". "))
     return ZoneInfo(name)
 
 
@@ -164,23 +169,36 @@ def timing(cron: Any, every: Any, daily_at: Any, zone: ZoneInfo | None) -> dict[
     if every is not None:
         minutes, rest = divmod(every, timedelta(minutes=1)) if isinstance(every, timedelta) else (0, timedelta())
         if rest or not 1 <= minutes <= MOST_MINUTES:
-            raise ValueError(f"every is {every!r}: write a timedelta of whole minutes, from 1 to {MOST_MINUTES}")
+            raise ValueError(f"every is {shown(every)}: write a timedelta of whole minutes, from 1 to {MOST_MINUTES}")
         return {"schedule_type": Schedule.MINUTES, "cron": None, "minutes": minutes}
     if daily_at is not None:
         try:
             at = datetime.strptime(daily_at, "%H:%M")
         except (TypeError, ValueError):
-            raise ValueError(f"daily_at is {daily_at!r}: write hours and minutes, as in '03:00'") from None
+            raise ValueError(f"daily_at is {shown(daily_at)}: write hours and minutes, as in '03:00'") from None
         cron = f"{at.minute} {at.hour} * * *"
     example = "five: minute, hour, day, month and weekday, as in '0 3 * * mon-fri'"
     if not isinstance(cron, str) or len(cron) > 100 or len(cron.split()) != 5:
         words = f" has {len(cron.split())} words" if isinstance(cron, str) else ""
-        raise ValueError(f"cron {cron!r}{words}: write {example}")
+        raise ValueError(f"cron {shown(cron)}{words}: write {example}")
     try:
         croniter(cron, datetime.now(zone)).get_next(datetime)
     except Exception as error:  # whatever it is that croniter raises
         raise ValueError(f"cron {cron!r} cannot be used ({brief(error)}): write {example}") from None
     return {"schedule_type": Schedule.CRON, "cron": cron, "minutes": None}
+
+
+def arguments_of(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what a function is to be called with.
+
+    Raises:
+        ValueError: If it is no list and no dict.
+    """
+    if not isinstance(args, Iterable) or isinstance(args, str | bytes | Mapping):
+        raise ValueError(f"args is {shown(args)}: write a list or a tuple, as in args=['one', 2]")
+    if not isinstance(kwargs, Mapping | None):
+        raise ValueError(f"kwargs is {shown(kwargs)}: write a dict, as in kwargs=dict(text='one')")
+    return tuple(args), dict(kwargs or {})
 
 
 def called_with(
@@ -196,14 +214,14 @@ def called_with(
             if ast.literal_eval(repr(value)) != value:
                 raise ValueError
         except Exception:  # whatever a class's own __repr__ raises
-            raise ValueError(f"its argument {value!r} is no Python literal, such as 1, 'two' or [3]") from None
+            raise ValueError(f"its argument {shown(value)} is no Python literal, such as 1, 'two' or [3]") from None
     for word in sorted((OPTIONS | {"q_options"}) & kwargs.keys()):
         raise ValueError(f"its argument {word!r} is an option of async_task(): give the function's another name")
     context = (None,) if getattr(function, "takes_context", False) else ()
     try:
         inspect.signature(task).bind(*context, *args, **kwargs)
     except TypeError as error:
-        raise ValueError(f"it cannot be called with args={args!r} and kwargs={kwargs!r} ({error})") from None
+        raise ValueError(f"it cannot be called with args={shown(args)} and kwargs={shown(kwargs)} ({error})") from None
     return {"args": repr(args) if args else "", "kwargs": repr({**kwargs, "q_options": options})}
 
 

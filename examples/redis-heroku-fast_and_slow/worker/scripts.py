@@ -12,7 +12,7 @@ is full runs those that add nothing to it, where it refuses any transaction, and
 
 #: what all scripts that know the group begin with
 WORDS = """
-local stream, later, due, news, group = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
+local stream, later, due, wake, group = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
 local function fields(list)
     local found = {}
     for i = 1, #list, 2 do found[list[i]] = list[i + 1] end
@@ -82,7 +82,7 @@ for _, list in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local info = fields(list)
     if info.name == group then last = info['last-delivered-id'] end
 end
-local told = redis.call('XREVRANGE', news, '+', '-', 'COUNT', 1)[1]
+local told = redis.call('XREVRANGE', wake, '+', '-', 'COUNT', 1)[1]
 local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
 return {last, told and told[1] or '0-0', first[2] and math.max(1, math.ceil(first[2] - now())) or -1}
 """
@@ -140,7 +140,7 @@ for i = 4, #ARGV, 2 do
         told = true
     end
 end
-if told then redis.call('XADD', news, 'MAXLEN', 1, '*', 'changed', start) end
+if told then redis.call('XADD', wake, 'MAXLEN', 1, '*', 'changed', start) end
 """
 REMOVE = """
 local mine, held = {[stream] = {}, [later] = {}}, {}

@@ -1,7 +1,8 @@
 """What comes after an attempt is saved: the next link of a chain, a result in the cache, hooks and receivers.
 
-A worker does it, within the task's limit of time and outside of any transaction. If it dies before the hook another
-one does it again, so all of that is such as may be done twice; a hook is called once for each attempt.
+A worker does it, within the task's limit of time and outside of any transaction. If it dies before the hook, another one
+does it again; if it dies in the hook, nobody does. So a hook is called once for each attempt, unless the whole cluster
+dies before the broker has been told: then it may be called again, or not at all for an attempt that is not the last.
 """
 
 import hashlib
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import Q
 from django.db.models.signals import post_save
-from django.utils import timezone
 from django_q.brokers import get_broker
 from django_q.conf import Conf
 from django_q.models import Task as Model
@@ -121,7 +121,7 @@ def queue_next(task: Task, row: Row) -> None:
         async_chain(list(task["chain"]), task.get("group"), task.get("cached"), task.get("sync"), collector)
         queued += [packages.opened(payload) | {"id": identity, "once": True} for payload in collector.payloads]
         for package in queued:
-            get_broker(package.get("cluster")).enqueue(SignedPackage.dumps(package))
+            get_broker(package.get("cluster")).enqueue(SignedPackage.dumps(package), package.get("run_after"))
     except Exception as error:  # of a link that is none, or whatever receivers of pre_enqueue raise
         if queued and may_pass(error):  # of the broker: no other server was asked
             raise
@@ -129,17 +129,10 @@ def queue_next(task: Task, row: Row) -> None:
         logger.error("%s", reason)
         func, *given = link if isinstance(link, tuple) and link else (link,)
         args = given[0] if given and isinstance(given[0], tuple) else ()
-        now = timezone.now()
-        failed = {
-            "id": identity,
-            "name": f"after {row.name}",
-            "func": func,
-            "args": args,
-            "kwargs": {},
-            "success": False,
-        }
-        failed |= {"group": task.get("group"), "started": now, "stopped": now, "result": reason}
-        packages.table().bulk_create([packages.instance(packages.pack(failed, ""), 1)], ignore_conflicts=True)
+        failed = packages.failed(
+            "", reason, id=identity, name=f"after {row.name}", func=func, args=args, group=task.get("group")
+        )
+        packages.table().bulk_create([packages.instance(failed, 1)], ignore_conflicts=True)
 
 
 # Results in the cache

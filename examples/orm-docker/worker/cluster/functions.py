@@ -3,17 +3,23 @@
 import json
 import os
 import pydoc
+import traceback
+from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import datetime
 from functools import cache, wraps
 from inspect import iscoroutinefunction
+from types import SimpleNamespace
 from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.dispatch import Signal
 from django.utils import timezone
+from django_q import worker as upstream
 from django_q.exceptions import TimeoutException
 
 from worker import results
+from worker.cluster import packages
 from worker.cluster.after import whatever_it_raises
 from worker.cluster.attempts import Earlier
 from worker.cluster.messages import worker_id
@@ -21,6 +27,8 @@ from worker.delivery import Task
 from worker.django_tasks import base, signals
 
 Status = base.TaskResultStatus
+
+at_once: ContextVar["Call | None"] = ContextVar("at_once", default=None)  #: that runs where it was queued, for `sync`
 
 
 @cache
@@ -55,7 +63,8 @@ def runnable(function: Any) -> Any:
 
         @wraps(function.func)
         def run(*args: Any, **kwargs: Any) -> Any:
-            return Call.current.run(args, kwargs) if Call.current else function.call(*args, **kwargs)
+            call = at_once.get() or Call.current
+            return call.run(args, kwargs) if call else function.call(*args, **kwargs)
 
         return run
     if iscoroutinefunction(function):
@@ -80,6 +89,30 @@ def prepare(task: Task, queued_as: str, earlier: Earlier) -> "Call | None":
     return Call(declared, task, queued_as, earlier)
 
 
+def run_at_once(payload: str, run: Callable[[str], str]) -> str:
+    """Let django-q2's _sync() run a task here, for the option `sync`, as a worker would; return its id.
+
+    Raises:
+        Exception: What the task raises.
+    """
+    if upstream.pydoc is pydoc:  # else this is a worker
+        upstream.pydoc = SimpleNamespace(locate=lambda path: runnable(pydoc.locate(path)))
+    package = packages.opened(payload)
+    call = prepare(package, "", Earlier())
+    token, errors, why = at_once.set(call), None, None
+    try:
+        return run(payload)
+    except BaseException as error:
+        worker, text = worker_id(os.getpid()), "".join(traceback.format_exception(error))
+        path = f"{type(error).__module__}.{type(error).__qualname__}"
+        errors, why = json.dumps([{"exception_class_path": path, "traceback": text, "worker": worker}]), error
+        raise
+    finally:
+        at_once.reset(token)
+        if call:
+            call.end(package | {"stopped": timezone.now(), "result": call.value}, errors, why)
+
+
 class Call:
     """A call of one of Django's tasks."""
 
@@ -88,6 +121,7 @@ class Call:
     def __init__(self, declared: Any, package: Task, queued_as: str, earlier: Earlier) -> None:
         """Know the task as it stands in its module and as it was queued, and what is saved of earlier attempts."""
         self.declared, self.backend, self.has_begun = declared, type(declared.get_backend()), False
+        self.value: Any = None
         begun = [datetime.fromisoformat(error["started"]) for error in earlier.errors if error["started"]]
         workers = [error["worker"] for error in earlier.errors]
         self.result = results.Result.of(
@@ -115,11 +149,13 @@ class Call:
         self.result.worker_ids.append(worker_id(os.getpid()))
         self.send(signals.task_started)
         context: list[Any] = [base.TaskContext(task_result=self.result)] if self.declared.takes_context else []
-        value = self.declared.call(*context, *args, **kwargs)
+        around, results.running_here = results.running_here, self.result
         try:
-            return base.normalize_json(value)  # type: ignore[attr-defined]
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"The result of {self.declared.name}() is no JSON: {error}") from error
+            value = self.declared.call(*context, *args, **kwargs)
+        finally:
+            results.running_here = around
+        self.value = results.strict_json_of(f"The result of {self.declared.name}()", value)
+        return self.value
 
     def end(self, task: Task, errors: str | None, error: BaseException | None) -> None:
         """Tell that the task has ended, and will not be tried again; it has failed if there are errors."""

@@ -56,6 +56,7 @@ class HandOut:
         self.seats: dict[int, Seat] = {}
         self.by_descriptor: dict[int, Seat] = {}
         self.unread: deque[Held] = deque()  #: tasks that did not begin: the first ones of workers that come
+        self.scheduled = False  #: what was handed out last was a schedule: if a task waits, it is the task's turn
         self.poll = select.poll()
         self.poll.register(control, select.POLLIN)
 
@@ -103,12 +104,12 @@ class HandOut:
                     self.by_descriptor[seat.channel.fileno()] = seat
                     self.poll.register(seat.channel, select.POLLIN)
                 case ("gone", number, reason, name, tells):
-                    self.bury(self.seats.pop(number), reason, name, tells)
+                    self.remove(self.seats.pop(number), reason, name, tells)
                 case ("stop",):
                     self.agent.draining = True
                     self.agent.wake()
 
-    def bury(self, seat: Seat, reason: str, name: str, tells: bool) -> None:
+    def remove(self, seat: Seat, reason: str, name: str, tells: bool) -> None:
         """Find out what a worker that has ended had: what it was sent, less what it answered and did not take."""
         seat.broken = True  # at least it cannot be killed any more
         self.hear(seat)
@@ -213,12 +214,15 @@ class HandOut:
         if seat.fresh and self.unread:
             return self.unread.popleft()
         urgent = self.agent.urgent
-        skips = bool(urgent) and urgent[0].does == SCHEDULE and not self.may_queue(seat)
+        waits = bool(self.agent.waiting) and not self.agent.draining and self.agent.unsaved_bytes <= MOST_BYTES
+        skips = bool(urgent) and urgent[0].does == SCHEDULE and ((waits and self.scheduled) or not self.may_queue(seat))
+        self.scheduled = False
         for held in urgent:
             if held.does != SCHEDULE or not skips:
                 urgent.remove(held)
+                self.scheduled = held.does == SCHEDULE
                 return held
-        if not self.agent.waiting or self.agent.draining or self.agent.unsaved_bytes > MOST_BYTES:
+        if not waits:
             return None
         held = self.agent.waiting.popleft()
         self.agent.waiting_bytes -= len(held.payload)

@@ -8,11 +8,15 @@ from typing import Any, Self, overload
 from unittest.mock import patch
 
 from django.core.cache import caches
+from django.db import connection
 from django.test import TestCase
 from django_q.conf import Conf
 from django_q.signing import SignedPackage
 from django_q.utils import get_func_repr
 
+from worker.cluster.functions import named
+from worker.policy import shown
+from worker.processes import nearest
 from worker.testing.here import run
 
 
@@ -44,10 +48,9 @@ class Queued:
 
     def __str__(self) -> str:
         """Return the call, and what differs from the usual."""
-        call = ", ".join([*map(repr, self.args), *(f"{name}={value!r}" for name, value in self.kwargs.items())])
         notes = [f"cluster {self.cluster}"] * (self.cluster != Conf.CLUSTER_NAME)
         notes += [f"not before {self.run_after}"] * bool(self.run_after)
-        return f"{self.function}({call})" + f" ({', '.join(notes)})" * bool(notes)
+        return in_words(self.function, self.args, self.kwargs) + f" ({', '.join(notes)})" * bool(notes)
 
 
 def path(function: object) -> str:
@@ -56,12 +59,28 @@ def path(function: object) -> str:
     return str(found or function)
 
 
+def in_words(function: str, args: Iterable[Any], kwargs: Mapping[str, Any]) -> str:
+    """Return a call; what is long in it is cut."""
+    given = [*map(shown, args), *(f"{name}={shown(value)}" for name, value in kwargs.items())]
+    return f"{function}({', '.join(given)})"
+
+
+def missing(wanted: str, queued: set[str]) -> str:
+    """Return a sentence if a path leads to nothing, and what it may be meant to be."""
+    if wanted in queued or named(wanted) is not None:
+        return ""
+    parent = wanted.rpartition(".")[0]
+    near = {f"{parent}.{name}" for name in getattr(named(parent), "__dict__", ())}
+    return f"There is no {shown(wanted)}. {nearest(wanted, near | queued)}".rstrip()
+
+
 class Queue(Sequence[Queued]):
     """What was queued, in this order: a list to look at, and to run."""
 
     def __init__(self) -> None:
         """Begin empty."""
         self._tasks: list[Queued] = []
+        self.callbacks = len(connection.run_on_commit)  #: of on_commit() that are not of its block
 
     def __len__(self) -> int:
         """Return how many tasks wait."""
@@ -91,8 +110,13 @@ class Queue(Sequence[Queued]):
             found = [task.kwargs[name] if name in task.kwargs else getattr(task, name) for name in kwargs]
             if task.function == path(function) and args in {(), task.args} and found == list(kwargs.values()):
                 return task
-        wanted = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
-        raise AssertionError(f"{path(function)}({wanted}) was not queued. Queued was: {self!r}")
+        wanted = path(function)
+        sentences = [f"{in_words(wanted, args, kwargs)} was not queued."]
+        if isinstance(function, str) and (problem := missing(function, {task.function for task in self._tasks})):
+            sentences.append(problem)
+        if len(connection.run_on_commit) > self.callbacks:
+            sentences.append("Callbacks of transaction.on_commit() come at the end of a block of queued().")
+        raise AssertionError(" ".join([*sentences, f"Queued was: {self!r}"]))
 
     # Running
 
@@ -127,7 +151,7 @@ class Broker:
 
     queues: list[Queue] = []
     away = passing = ()
-    ordered, forgets_returned, transactional, can_peek = True, True, False, False
+    forgets_returned, transactional, can_peek = True, False, False
 
     def __init__(self, list_key: str) -> None:
         """Serve a cluster."""
@@ -175,6 +199,7 @@ def queued() -> Iterator[Queue]:
     """Keep what is queued in a block, by transaction.on_commit() too, whose callbacks run at the end of the block."""
     with kept(Queue()) as queue, TestCase.captureOnCommitCallbacks(execute=True):
         yield queue
+    queue.callbacks = len(connection.run_on_commit)  # a TestCase keeps those that have come
 
 
 @contextmanager

@@ -20,12 +20,14 @@ from worker.cluster.failures import Failed
 from worker.cluster.messages import worker_id
 from worker.delivery import Task, brief
 from worker.models import Failure
+from worker.results import errors_of
 
 ASK_WITHIN = 5  #: seconds that a backoff may take
 TRACEBACK = 100_000  #: characters that are kept of a traceback: its beginning and its end
 TRACEBACKS = 10  #: the newest attempts whose traceback is kept
 ERRORS = 100  #: the newest attempts of which anything is kept
 MOST = 2**31 - 1  #: what an integer of a database holds
+KEPT = ("attempts", "next_try", "errors")  #: of a failure
 #: of a package, what is not an option of the task
 NO_OPTIONS = {*packages.NEEDED, "sync", "once", "run_after", "result", "success", "stopped"}
 
@@ -45,22 +47,27 @@ class Earlier:
 
 
 def earlier(task: Task) -> Earlier:
-    """Return what is saved of a task, or of the iterable that it was part of, by one query."""
+    """Return what is saved of a task, or of the iterable that it was part of, by one query if its row is there."""
     identity = packages.label("id", task["id"])
     ids = [identity, *([packages.label("id", task["group"])] if task.get("iter_count") and task.get("group") else [])]
     failures = Failure.objects.filter(task=OuterRef("pk"))
-    columns = {name: Subquery(failures.values(name)) for name in ("next_try", "errors")}
+    columns = {f"failed_{name}": Subquery(failures.values(name)) for name in KEPT}
     rows = packages.table().annotate(**columns).filter(pk__in=ids)
-    names = ("pk", "success", "result", "attempt_count", "next_try", "errors")
-    found = Earlier()
-    for key, success, result, attempts, next_try, errors in rows.values_list(*names):
+    failed: Any = None
+    names = ("pk", "success", "result", "attempt_count", *columns)
+    for key, success, result, attempts, *more in rows.values_list(*names):
         if success:
-            return Earlier(attempts, True, result, None, errors or [], is_over=True)
+            return Earlier(attempts, True, result, None, more[2] or [], is_over=True)
         if key == identity:
-            # Of one that failed before there was the table of failures, nobody knows whether it was for good.
-            is_over = errors is not None and next_try is None
-            found = Earlier(attempts, False, result, next_try and next_try.timestamp(), errors or [], is_over)
-    return found
+            failed = result, max(attempts, more[0] or 0), *more[1:]
+    if failed is None:  # somebody may have deleted the row, and not what is kept beside it
+        failed = next(((None, *more) for more in Failure.objects.filter(pk=identity).values_list(*KEPT)), None)
+    if failed is None:
+        return Earlier()
+    result, attempts, next_try, errors = failed
+    # Of one that failed before there was the table of failures, nobody knows whether it was for good.
+    is_over = errors is not None and next_try is None
+    return Earlier(attempts, False, result, next_try and next_try.timestamp(), errors or [], is_over)
 
 
 def options_of(task: Task) -> dict[str, Any]:
@@ -135,7 +142,7 @@ class Attempt:
                 kwargs=task["kwargs"],
                 attempts=attempts,
                 max_attempts=most,
-                errors=[policy.AttemptError(each["exception_class_path"], each["traceback"]) for each in errors],
+                errors=errors_of(errors),
                 worker_ids=[each["worker"] for each in errors],
                 enqueued_at=task["started"],
                 last_attempted_at=None if self.died else self.started,

@@ -6,7 +6,6 @@ is in the same database. One that cannot be queued becomes a failed task that sa
 
 import ast
 import logging
-import re
 from calendar import monthrange
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,11 +24,12 @@ from django_q.models import Schedule
 from django_q.tasks import async_task
 
 from worker import allowed
-from worker.cluster.overlap import Noting, goes_on, note
-from worker.cluster.packages import instance, pack, table
+from worker.cluster.overlap import goes_on, note
+from worker.cluster.packages import failed, instance, table
 from worker.cluster.rows import patiently
 from worker.cluster.schedules import due
 from worker.delivery import Leasing, brief
+from worker.enqueue import Noting
 from worker.health import may_pass
 from worker.processes import unknown_cluster
 
@@ -110,15 +110,15 @@ def attempt(schedule: Schedule, intended: datetime, broker: Leasing, tells: Call
             return refused
         if options["cluster"] not in {None, Conf.CLUSTER_NAME}:
             broker = get_broker(options["cluster"])
-        options["broker"] = broker if overlap else Noting(broker, schedule)
+        options["broker"] = noting = Noting(broker)
         if not overlap and goes_on(schedule, options, broker):
             name = schedule.name or schedule.pk
             logger.warning("Skipped the schedule %s: its task %s still goes on", name, schedule.task)
             return ""
-        with transaction.atomic(
-            router.db_for_write(Schedule)
-        ):  # what the database refuses here spoils no more than this
+        with transaction.atomic(router.db_for_write(Schedule)):  # what is refused here spoils no more than this
             schedule.task = async_task(schedule.func, *args, q_options=options, **kwargs)
+        if not overlap:
+            schedule.receipt = noting.receipt
     except Exception as error:  # whatever receivers of django-q2's pre_enqueue raise
         if may_pass(error):
             raise
@@ -161,11 +161,9 @@ def record(schedule: Schedule, problem: str) -> None:
     name = schedule.name or f"schedule {schedule.pk}"
     reason = f"The schedule {name} cannot be queued: {problem}"
     logger.error("%s; its next time is %s", reason, schedule.next_run)
-    now = timezone.now()
     func = f"not queued: {schedule.func}"  # which the admin's "resubmit" does not find, since it may be refused
-    task = {"id": uuid()[1], "name": name, "func": func, "args": (), "kwargs": {}}
-    task |= {"group": name, "started": now, "stopped": now, "success": False, "result": reason}
-    table().bulk_create([instance(pack(task, ""), 1)])
+    row = failed("", reason, id=uuid()[1], name=name, func=func, group=name)
+    table().bulk_create([instance(row, 1)])
 
 
 # The next time
@@ -191,6 +189,9 @@ def following(schedule: Schedule, now: datetime) -> datetime:
     A day that a month lacks, and an hour that a day lacks, are kept in `minutes`, which these types of schedule do
     not use, so that the next time is on that day or at that hour again.
 
+    In an hour that clocks show twice, a cron expression that names hours (2 or 1,2 or 1-4) comes once, at the first
+    one. With `*` or `*/2` for hours it comes in both: it means each hour, or each second one, that clocks show.
+
     Raises:
         Exception: If its cron expression is none.
     """
@@ -201,7 +202,7 @@ def following(schedule: Schedule, now: datetime) -> datetime:
     if kind == Schedule.CRON:
         coming: Any = croniter(schedule.cron, now.astimezone(zone) if settings.USE_TZ else now)
         found: datetime = coming.get_next(datetime)
-        if found.fold and re.fullmatch(r"[\d,]+", schedule.cron.split()[1]):  # at an hour that has been, an hour ago
+        while found.fold and not coming.expressions[1].startswith("*"):  # at an hour that has been, an hour ago
             found = coming.get_next(datetime)
         return found
     if kind in MINUTES:

@@ -73,6 +73,9 @@ def fork(target: Callable[[], None], *closed: Channel) -> int:
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
+    except CommandError as error:
+        sys.stderr.write(f"CommandError: {error}\n")
+        sys.stderr.flush()
     except BaseException:
         logger.critical("A process of the cluster has failed.", exc_info=True)
     finally:

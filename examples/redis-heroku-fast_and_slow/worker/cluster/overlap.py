@@ -20,23 +20,6 @@ from worker.models import ScheduleState
 LOST = 3600  #: seconds, beside those of its attempts, after which a task that nobody knows of does not go on any more
 
 
-class Noting:
-    """Takes the broker's place in async_task(), and notes the receipt of the task of a schedule."""
-
-    def __init__(self, broker: Leasing, schedule: Schedule) -> None:
-        """Note it in this schedule."""
-        self.broker, self.schedule = broker, schedule
-
-    def __getattr__(self, name: str) -> Any:
-        """Return what the broker has."""
-        return getattr(self.broker, name)
-
-    def enqueue(self, payload: str, *more: Any) -> Any:
-        """Add a task."""
-        self.schedule.receipt = self.broker.enqueue(payload, *more)
-        return self.schedule.receipt
-
-
 def states() -> QuerySet[ScheduleState]:
     """Return what is known of schedules."""
     return ScheduleState.objects.using(router.db_for_write(Schedule))
@@ -57,8 +40,8 @@ def goes_on(schedule: Schedule, options: dict[str, Any], broker: Leasing) -> boo
     state = states().filter(schedule=schedule.pk).exclude(receipt="").first()
     if state is None or state.queued is None:
         return False
-    if (is_there := broker.holds(state.receipt)) is not None:
-        return is_there
+    if broker.can_peek:
+        return broker.peek(state.receipt) is not None
     if row := table().filter(pk=schedule.task).values_list(is_waiting()).first():
         return bool(row[0])
     most = options.get("max_attempts") or Conf.MAX_ATTEMPTS or 1

@@ -172,8 +172,14 @@ def instance(row: Row, attempts: int) -> Any:
     return Model(**row._asdict() | texts | times, attempt_count=attempts)
 
 
+def failed(payload: str, reason: str, **known: Any) -> Row:
+    """Return the row of a task that was never run, of which this is known."""
+    now = timezone.now()
+    given = {"args": (), "kwargs": {}, "started": now, "stopped": now, "success": False, "result": reason}
+    return pack(given | known, payload)
+
+
 def set_aside(payload: str, reason: str) -> Row:
     """Return a row that stands for a payload which cannot be opened, and runs it when the admin's "resubmit" does."""
-    identity, now = uuid.uuid4().hex, timezone.now()
-    task = {"id": identity, "name": f"set-aside-{identity[:8]}", "func": run_payload, "args": (payload,), "kwargs": {}}
-    return pack(task | {"started": now, "stopped": now, "success": False, "result": reason}, payload)
+    identity = uuid.uuid4().hex
+    return failed(payload, reason, id=identity, name=f"set-aside-{identity[:8]}", func=run_payload, args=(payload,))

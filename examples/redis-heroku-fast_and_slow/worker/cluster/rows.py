@@ -12,6 +12,7 @@ from django.db.models.functions import RowNumber
 from django_q.conf import Conf
 from django_q.models import Task as Model
 
+from worker.cluster import failures
 from worker.cluster.packages import FIELDS, PART, Row, moment, table
 
 LOCKED_FOR = 10.0  #: seconds for which somebody else's lock is waited for before that is said
@@ -69,5 +70,6 @@ def prune(using: str) -> None:
     else:
         surplus = kept.order_by("-stopped")[Conf.SAVE_LIMIT :]
     while some := list(surplus[:1000]):
+        failures.delete(some, using)  # of those that have succeeded in the end
         # As delete(), which would read the rows, and unpickle them, if somebody listens for deletions.
         table().filter(pk__in=some)._raw_delete(using)  # noqa: SLF001

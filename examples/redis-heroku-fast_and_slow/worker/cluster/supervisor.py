@@ -22,7 +22,6 @@ from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
-from django.core.management.base import CommandError
 from django.db import connections
 from django_q.conf import Conf
 
@@ -128,7 +127,7 @@ class Supervisor:
 
     def wait_for_servers(self) -> bool:
         """Wait, by a process of its own, until database and broker answer; say whether to go on."""
-        pid = fork(wait_for_servers)
+        pid = fork(health.wait_for_servers)
         while not self.told:
             self.wait(LOOK_EVERY)
             ended, status = os.waitpid(pid, os.WNOHANG)
@@ -284,17 +283,3 @@ class Supervisor:
             self.wait(0.1)
             self.reap()
         return False
-
-
-def wait_for_servers() -> None:
-    """Wait until database and broker answer.
-
-    Raises:
-        SystemExit: With 1, once it is said which one does not.
-    """
-    try:
-        health.wait_for_servers()
-    except CommandError as error:
-        sys.stderr.write(f"CommandError: {error}\n")
-        sys.stderr.flush()
-        raise SystemExit(1) from error

@@ -3,29 +3,13 @@
 Without it, a claim would read and sort the whole queue: 0.4 s for a million tasks, in the place of a millisecond.
 """
 
-from django.apps.registry import Apps
-from django.db import migrations, models, router
-from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db import migrations, models
 
-INDEX = models.Index(fields=["key", "lock", "id"], name="worker_queue")
-
-
-def add(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-    """Add it where the table is. It is not part of django-q2's own state, which its migrations keep."""
-    queue = apps.get_model("django_q", "OrmQ")
-    if router.allow_migrate_model(schema_editor.connection.alias, queue):
-        schema_editor.add_index(queue, INDEX)
-
-
-def remove(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-    """Remove it."""
-    queue = apps.get_model("django_q", "OrmQ")
-    if router.allow_migrate_model(schema_editor.connection.alias, queue):
-        schema_editor.remove_index(queue, INDEX)
+from worker.migrations._beside import index
 
 
 class Migration(migrations.Migration):
     """Add the index."""
 
     dependencies = [("worker", "0004_failure")]
-    operations = [migrations.RunPython(add, remove)]
+    operations = [index("OrmQ", models.Index(fields=["key", "lock", "id"], name="worker_queue"))]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
 
 from django_q import worker as upstream
@@ -16,7 +16,7 @@ from worker.cluster.attempts import Earlier, earlier
 from worker.cluster.board import Board
 from worker.cluster.channels import Channel, pair
 from worker.cluster.functions import located
-from worker.cluster.messages import RESULT, RUN
+from worker.cluster.messages import RESULT, RUN, Outcome
 from worker.cluster.packages import Row, unpickled
 from worker.cluster.results import Results
 from worker.delivery import Task
@@ -64,9 +64,9 @@ class AtOnce(Results):
         """Do it."""
         return action()
 
-    def insist(self, *_: Any) -> NoReturn:
-        """Raise what the database says: this is called where that is handled."""
-        raise
+    def save(self, outcomes: list[Outcome], locked_for: float) -> None:
+        """Save results, and let come what the database says: where nobody tries again, it would be hidden."""
+        self.write(outcomes, locked_for)
 
 
 class Here(child.Child):
@@ -105,4 +105,5 @@ class Here(child.Child):
         """Let the agent settle what has ended."""
         if reply[0] == RESULT:
             self.results.append(unpickled(Row(*reply[2]).result))
+        self.task = None  # it has ended: what the database says is no failure of its
         self.agent.results.settle([reply])
