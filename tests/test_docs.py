@@ -66,7 +66,6 @@ ELSEWHERE = {
         "tests/engine/test_schedules.py",
         "def test_what_the_readme_shows_can_be_declared",
     ),
-    "from functools import partial": ("tests/test_docs.py", "def test_the_code_in_the_readme_queues_a_task"),
     "from worker.tasks import exponential, task": (
         "tests/test_docs.py",
         "def test_the_code_in_the_readme_queues_a_task",

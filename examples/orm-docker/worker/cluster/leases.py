@@ -155,7 +155,7 @@ class Leases:
     def try_alone(self) -> None:
         """Offer one of the suspects once all else is settled: if the cluster dies again, no other one was begun.
 
-        It is any of them, for whatever stands behind the one they die of would be handed out as often, and set aside too.
+        It is any of them, for whatever stands behind the one they die of would be handed out as often, and set aside.
         For the same reason this cluster keeps no other task meanwhile, if the broker does not count that.
         """
         suspects = self.agent.suspects()

@@ -1,8 +1,9 @@
 """What comes after an attempt is saved: the next link of a chain, a result in the cache, hooks and receivers.
 
-A worker does it, within the task's limit of time and outside of any transaction. If it dies before the hook, another one
-does it again; if it dies in the hook, nobody does. So a hook is called once for each attempt, unless the whole cluster
-dies before the broker has been told: then it may be called again, or not at all for an attempt that is not the last.
+A worker does it, within the task's limit of time and outside of any transaction. If it dies before the hook, another
+one does it again; if it dies in the hook, nobody does. So a hook is called once for each attempt, unless the whole
+cluster dies before the broker has been told: then it may be called again, or not at all
+for an attempt that is not the last.
 """
 
 import hashlib
