@@ -269,9 +269,17 @@ def test_each_link_of_a_chain_waits_for_its_own_moment(monkeypatch: pytest.Monke
     broker = Remembering()
     monkeypatch.setattr("worker.cluster.after.get_broker", lambda name=None: broker)
     later = datetime.now(UTC) + timedelta(hours=1)
-    links = [(jobs.add.using(run_after=later), ()), (takes, ("a",), {"q_options": {"run_after": later}}), (takes, ())]
+    waits = {"q_options": {"run_after": later}}
+    links: list[Any] | None = [(jobs.add.using(run_after=later), ()), (takes, ("a",), waits), (takes, ())]
     while links:
-        task = {"id": "0" * 32, "name": "a task", "func": "math.floor", "args": (), "kwargs": {}, "chain": links}
+        task: dict[str, Any] = {
+            "id": "0" * 32,
+            "name": "a task",
+            "func": "math.floor",
+            "args": (),
+            "kwargs": {},
+            "chain": links,
+        }
         task |= {"started": later, "stopped": later, "success": True, "result": 1}
         queue_next(task, pack(task, ""))
         links = broker.tasks[-1][0].get("chain")
