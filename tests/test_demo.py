@@ -137,7 +137,7 @@ def test_one_command_leads_from_a_clone_to_the_result_of_a_task(demo: Demo) -> N
 
 def test_ctrl_c_ends_all_that_the_demo_has_started(demo: Demo, terminal: Terminal) -> None:
     terminal.read_until("Serving until Ctrl-C", 900)
-    assert any("worker.reloader\0web" in process for process in demo.processes())
+    assert any("worker.development.reloader\0web" in process for process in demo.processes())
     terminal.press_ctrl_c()
     assert "exit code 0\r\n" in terminal.read_until(r"exit code \d+\r\n", 10)
     terminal.shell.wait(5)

@@ -8,10 +8,10 @@ from unittest.mock import Mock
 import pytest
 from django.db import OperationalError, ProgrammingError, connection, transaction
 from django.http import HttpRequest
-from worker import readiness
 from worker.health import why_away
-from worker.middleware import OutageMiddleware
-from worker.readiness import Readiness
+from worker.web import readiness
+from worker.web.middleware import OutageMiddleware
+from worker.web.readiness import Readiness
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Addresses of the site. /livez and /readyz are answered before these, by worker.middleware."""
+"""Addresses of the site. /livez and /readyz are answered before these, by worker.web.middleware."""
 
 from django.conf import settings
 from django.conf.urls.static import static

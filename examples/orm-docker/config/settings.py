@@ -98,7 +98,7 @@ POLICY = {
 SECURE_CSP = POLICY
 
 # Bytes that a request may have, files included: what is larger is refused before it is read. TMPDIR takes up to 12 of
-# them for each process: 8 that are read or wait (FILES in worker/http.py), and what Django makes of the 4 that
+# them for each process: 8 that are read or wait (FILES in worker/web/http.py), and what Django makes of the 4 that
 # are answered (threads, below). 12 * 10 MB * WEB_CONCURRENCY 2 = 240 MB fit the 256 MB of /tmp where it has a limit.
 MAX_UPLOAD_SIZE = number("MAX_UPLOAD_MB", 10) * 1_000_000
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_UPLOAD_SIZE  # of forms and JSON: Django would answer 400 without a word to less
@@ -119,19 +119,19 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "worker.middleware.ProbeMiddleware",  # first: probes send any Host, and plain HTTP
-    "worker.middleware.ProxyMiddleware",
+    "worker.web.middleware.ProbeMiddleware",  # first: probes send any Host, and plain HTTP
+    "worker.web.middleware.ProxyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
-    "worker.middleware.UploadLimitMiddleware",
+    "worker.web.middleware.UploadLimitMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "worker.middleware.SessionMiddleware",  # Django's own answers 500 while the database is away
+    "worker.web.middleware.SessionMiddleware",  # Django's own answers 500 while the database is away
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "worker.middleware.OutageMiddleware",
+    "worker.web.middleware.OutageMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -369,12 +369,12 @@ PRODUCTION_PROCESSES: dict[str, dict[str, Any]] = {
         "ARGS": {
             "bind": f"{'[::]' if socket.has_dualstack_ipv6() else '0.0.0.0'}:{PORT}",  # noqa: S104 (a proxy asks)
             "workers": str(WEB_CONCURRENCY),
-            "worker-class": "worker.gunicorn.Worker",  # limits slow clients
+            "worker-class": "worker.web.gunicorn.Worker",  # limits slow clients
             "threads": "4",  # a thread that waits for the database leaves the others to serve
             "forwarder-headers": "",  # by default SCRIPT_NAME, which a proxy hands on from a client
             "graceful-timeout": str(Q_GRACE),
             "keep-alive": "95",  # seconds; above the 90 for which routers keep idle connections
-            "logger-class": "worker.gunicorn.Logger",
+            "logger-class": "worker.web.gunicorn.Logger",
             "no-control-socket": None,  # it would want to write to a home folder, which containers lack
             "worker-tmp-dir": str(SHARED_MEMORY if SHARED_MEMORY.is_dir() else gettempdir()),
         },

@@ -45,7 +45,7 @@ class Command(BaseProcessCommand):
             raise CommandError(f"{problem}: PRODUCTION_PROCESSES has {', '.join(found)}.")
         begin_as(found[process_name].cluster)
         if settings.DEBUG and "MAKE_RUN" in os.environ:
-            from worker import reloader
+            from worker.development import reloader
 
             reloader.begin(process_name)
         self.check()

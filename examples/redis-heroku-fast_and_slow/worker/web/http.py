@@ -1,4 +1,4 @@
-"""Requests as they come from slow clients, and answers as they take them; for worker.gunicorn."""
+"""Requests as they come from slow clients, and answers as they take them; for worker.web.gunicorn."""
 
 import errno
 import socket
@@ -16,7 +16,7 @@ from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn
 
-from worker.middleware import PROBES, upload_limit
+from worker.web.middleware import PROBES, upload_limit
 
 HEAD = 10.0  #: seconds in which the head of a request must come
 HEAD_SIZE = 2**16  #: bytes, beyond which it is no head

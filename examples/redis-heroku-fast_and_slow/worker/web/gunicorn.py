@@ -20,8 +20,8 @@ from gunicorn.config import Config
 from gunicorn.http.message import Request
 from gunicorn.workers import gthread
 
-from worker.http import ANSWER, HEAD, Body, FullError, Parser, Socket
-from worker.middleware import PROBES
+from worker.web.http import ANSWER, HEAD, Body, FullError, Parser, Socket
+from worker.web.middleware import PROBES
 
 #: of a process for probes, as many for bodies, and for connections that end: while slow bodies hold all of theirs,
 #: others wait until these are cut off (BODY). They need no database, and next to no memory.

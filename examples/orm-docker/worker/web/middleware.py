@@ -10,7 +10,7 @@ from django.utils.log import log_response
 
 from worker.conf import setting
 from worker.health import why_away
-from worker.readiness import Readiness
+from worker.web.readiness import Readiness
 
 PROBES = {"/livez", "/readyz"}
 PLAIN = "text/plain; charset=utf-8"

@@ -205,7 +205,7 @@ def begin(name: str) -> None:
         os.execv(sys.executable, [sys.executable, "-m", __name__, name, *port])  # noqa: S606 (no shell wanted)
     from gunicorn.workers import gthread
 
-    from worker import debugger
+    from worker.development import debugger
 
     # A former process may take its time, at a breakpoint too; what a browser sends meanwhile is for the next one.
     settings.Q_GRACE = DRAIN

@@ -1,0 +1,1 @@
+"""What `make run` needs: processes that begin anew when a file is saved, and a debugger on their terminal."""
