@@ -10,7 +10,8 @@ def main() -> None:
     """Run the command; end with a sentence, not a traceback, if the settings are wrong."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     if sys.argv[1:2] in (["prodserver"], ["qcluster"]):
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until it takes it; as PID 1 it would ignore it
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: os._exit(0))  # until it takes them; as PID 1 it would ignore them
         sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (or the first file or socket would be fd 1)
     try:
         from django.core.exceptions import ImproperlyConfigured

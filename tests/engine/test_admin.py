@@ -4,6 +4,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,8 +20,10 @@ from worker import models
 from worker.cluster import failures
 from worker.cluster.failures import Failed
 from worker.cluster.packages import pickled
+from worker.enqueue import new_id
 from worker.policy import exponential
 from worker.resubmit import resubmit
+from worker.tasks import default_task_backend
 
 pytestmark = pytest.mark.django_db
 PAGE = "/admin/django_q/failure/"
@@ -86,6 +89,29 @@ def test_a_task_that_is_refused_is_named_and_holds_up_no_other(queued: list[dict
     assert "Could not queue first: Q_CLUSTER knows no cluster" in page
     assert [task["name"] for task in queued] == ["second"]
     assert [task.name for task in Task.objects.all()] == ["first"]
+
+
+def test_a_task_that_should_have_been_tried_again_long_ago_can_be_queued_again(queued: list[dict[str, Any]]) -> None:
+    failure("lost", cluster=None)
+    failure("waits", cluster=None)
+    attempt("lost", time.time() - 4000)
+    attempt("waits", time.time() - 60)
+    page = again(somebody("change_waitingtask"), WAITING)
+    assert [task["name"] for task in queued] == ["lost"], page
+
+
+@pytest.mark.parametrize(
+    ("overdue", "payload", "status"), [(60, None, "READY"), (4000, "", "READY"), (4000, None, "FAILED")]
+)
+def test_a_task_that_the_queue_has_lost_has_failed(
+    monkeypatch: pytest.MonkeyPatch, overdue: int, payload: str | None, status: str
+) -> None:
+    key = new_id()
+    failure(key, func="core.tasks.count_words")
+    attempt(key, time.time() - overdue)
+    broker = SimpleNamespace(can_peek=True, peek={"1-0": payload}.get)
+    monkeypatch.setattr("worker.results.get_broker", lambda cluster: broker)
+    assert default_task_backend.get_result(f"{key}.1-0").status == status
 
 
 def test_who_may_only_look_can_queue_nothing(queued: list[dict[str, Any]]) -> None:

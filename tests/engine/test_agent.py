@@ -113,6 +113,22 @@ def test_what_the_database_does_not_take_now_is_put_aside_alone_and_saved_later(
     assert not agent.held
 
 
+def test_a_failure_is_left_to_the_cluster_that_has_the_task_by_now(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(agent.results, monkeypatch)
+    agent.broker.renew.return_value = {"lost"}
+    soon, batch = time.time() + 60, []
+    for name in ("lost", "kept"):
+        held, failed = agent.hold(RUN, payload="", receipt=name), row(name, success=False, result="no")
+        kept = failures.Failed(failed.id, 1, 3, soon, "builtins.OSError", "no", "[]", None)
+        batch.append((RESULT, held.ticket, tuple(failed), "no", True, soon, False, None, tuple(kept)))
+    agent.results.settle(batch)
+    assert database.saved == [("kept", False)]
+    assert list(agent.broker.release.call_args.args[0]) == ["kept"]
+    assert not agent.held
+
+
 def test_a_lock_is_waited_for_once(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     database = Database(agent.results, monkeypatch, one="55P03")
     agent.results.settle(replies(agent, "one"))

@@ -134,3 +134,26 @@ def test_rows_are_estimated_and_not_counted(django_assert_num_queries: DjangoAss
     add(1, *many("later", 2000))
     with django_assert_num_queries(1):
         assert 3000 < estimate("default") < 5000
+
+
+def test_two_clusters_do_not_delete_the_surplus_twice(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    settings.Q_MOST_RESULTS = 40
+    for number, name in enumerate(many("old", 80)):
+        add(5 - number / 1000, name)
+    one, other = Ceiling(), Ceiling()
+    assert one.look()
+    assert other.look()
+    while one.turn() | other.turn():
+        pass
+    assert len(kept()) == 38
+    assert "up to those of None" not in caplog.text
+
+
+def test_a_task_that_was_to_be_tried_again_long_ago_is_not_kept_for_ever(settings: Settings) -> None:
+    settings.Q_KEEP_FAILURES = 30
+    add(40, "lost", "waits", success=False)
+    for name, days in {"lost": -40, "waits": 1}.items():
+        fails(name, again=True)
+        Failure.objects.filter(pk=name).update(next_try=timezone.now() + timedelta(days=days))
+    assert prune() == 1
+    assert kept() == {"waits"}

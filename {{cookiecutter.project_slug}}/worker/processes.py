@@ -46,7 +46,7 @@ def clusters() -> list[str]:
 
 def queues() -> list[str]:
     """Return what Django's tasks call these queues."""
-    return [DEFAULT, *clusters()[1:]]
+    return [DEFAULT, *(name for name in clusters()[1:] if name != stand_in)]
 
 
 def cluster_of(queue: str) -> str:

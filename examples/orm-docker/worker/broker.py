@@ -190,10 +190,11 @@ class Broker(ORM):  # type: ignore[misc]
                 seconds = [timedelta(seconds=max(delays[receipt], 0.0)) for receipt in held]
                 self.run_on(held, RELEASE, list(held), seconds, RETURNED, self.channel)
                 return
-            for key in in_file(held):
-                delay = delays[str(key)]
-                lock = whole(now() + timedelta(seconds=delay)) if delay > 0 else RETURNED
-                all_rows().filter(pk=key).update(lock=lock)
+            begin, keys = now(), in_file(held)
+            at_once = [key for key in keys if delays[str(key)] <= 0]
+            all_rows().filter(pk__in=at_once).update(lock=RETURNED)
+            for key in {*keys} - {*at_once}:
+                all_rows().filter(pk=key).update(lock=whole(begin + timedelta(seconds=delays[str(key)])))
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done; in a transaction, once it is committed."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.db import transaction
+from django.utils import timezone
 from django_q.tasks import async_task
 
 from worker.cluster import failures, packages
@@ -20,7 +21,7 @@ def resubmit(task: Any) -> str:
     using = packages.table().db
     with transaction.atomic(using):  # whoever is second waits for the first, and finds nothing
         failure = Failure.objects.using(using).select_for_update().filter(pk=task.pk).first()
-        if failure and failure.next_try:
+        if failure and failure.next_try and failure.next_try > timezone.now() - failures.OVERDUE:
             at = failures.clock(failure.next_try.timestamp())
             return f"{task.name} will be tried again by itself at {at}: no second copy of it was queued."
         if not task.success:

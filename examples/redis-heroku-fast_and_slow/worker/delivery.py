@@ -41,7 +41,7 @@ class Leasing(Protocol):
     forgets_returned: bool  #: whether a hand-out that ended with the task given back does not count as one
     can_peek: bool  #: whether peek() can be asked
     passing: tuple[type[Exception], ...]  #: errors of a server that is there, and takes nothing more for a while
-    publishes: bool  #: whether its client, redis-py's, announces changes to all who listen; may be left out if not
+    publishes: bool  #: whether its client announces changes to all who listen; may be left out if not
     transactional: bool  #: whether enqueue() is part of the transaction of the database that holds the schedules
 
     def check_settings(self) -> Any:

@@ -15,7 +15,7 @@ from django_q.brokers import get_broker
 
 from worker import running
 from worker.cluster import packages
-from worker.cluster.failures import moment
+from worker.cluster.failures import OVERDUE, moment
 from worker.conf import setting
 from worker.delivery import Leasing, Task
 from worker.django_tasks import TaskResultDoesNotExist, base
@@ -220,6 +220,8 @@ def saved(key: str, receipt: str | None, backend: str) -> dict[str, Any] | None:
         begun.append(row["started"])
         by.append(row["cluster"] or "")
     status = Status.SUCCESSFUL if row["success"] else Status.READY if row["next_try"] else Status.FAILED
+    if status == Status.READY and row["next_try"] < timezone.now() - OVERDUE and is_gone(row["cluster"], receipt):
+        status = Status.FAILED
     by[:0] = [""] * (row["attempt_count"] - len(by))  # of many attempts only the newest are kept
     if status == Status.READY and (run := running.entry(key)) and run.attempt > len(by):
         status = Status.RUNNING
@@ -241,6 +243,12 @@ def saved(key: str, receipt: str | None, backend: str) -> dict[str, Any] | None:
         "max_attempts": row["max_attempts"],
         "next_attempt_at": row["next_try"],
     }
+
+
+def is_gone(cluster: str | None, receipt: str | None) -> bool:
+    """Say whether a task is in the queue no more, as far as the broker can tell."""
+    broker: Leasing = get_broker(cluster)
+    return bool(receipt and broker.can_peek and broker.peek(receipt) is None)
 
 
 def errors_of(errors: list[dict[str, Any]]) -> list[Any]:
@@ -269,7 +277,7 @@ def waiting(key: str, receipt: str | None, backend: str) -> dict[str, Any] | Non
             known["kwargs"] = {name: json_of(value) for name, value in package["kwargs"].items()}
             queued = queued or package["started"]
         elif run and receipt is None:
-            known = {"task": base.Task(func=unknown, backend=backend)}
+            known = {"task": unchecked(base.Task, func=unknown, backend=backend)}
         else:
             continue
         known |= {"status": Status.READY, "enqueued_at": queued}

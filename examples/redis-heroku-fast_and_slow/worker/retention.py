@@ -27,7 +27,7 @@ logger = logging.getLogger("django-q")
 def prune() -> int:
     """Delete the results that are older than Q_KEEP_RESULTS and Q_KEEP_FAILURES say, and return how many those were.
 
-    A task that is about to be tried again is kept. It may be stopped at any time, and goes on with the next call.
+    A task that is to be tried again is kept, unless it should have been that long ago: the queue has lost it. It may be stopped at any time, and goes on with the next call.
     """
     done = 0
     for success in (True, False):
@@ -49,7 +49,7 @@ def delete(criteria: Q) -> Iterator[tuple[int, datetime]]:
     ended in the index, which may be full of rows that are kept.
     """
     alias = router.db_for_write(Task)
-    waiting = Failure.objects.using(alias).filter(next_try__isnull=False).values("task")
+    waiting = Failure.objects.using(alias).filter(next_try__gte=until(success=False)).values("task")
     rows: QuerySet[Any] = Task.objects.using(alias).filter(criteria).exclude(pk__in=waiting).order_by("stopped")
     skip = connections[alias].features.has_select_for_update_skip_locked
     since = None
@@ -75,21 +75,22 @@ class Ceiling:
         """Look once, before long."""
         self.most: int = setting("Q_MOST_RESULTS")
         self.saved = self.most  #: results that this cluster has saved since the last look
-        self.cutting: Iterator[tuple[int, datetime]] = iter(())
+        self.cutting: Iterator[tuple[int, datetime | None]] = iter(())
         self.surplus = self.cut = 0
+        self.last: datetime | None = None  #: of when the last is that was deleted
 
     def turn(self) -> bool:
         """Do a part of what is to be done, a batch at most, and say whether there is more."""
         if not self.surplus and (self.saved < self.most // LOOK_AFTER or not self.look()):
             return False
-        number, of = next(self.cutting, (0, None))
+        number, self.last = next(self.cutting, (0, self.last))
         self.surplus, self.cut = max(0, self.surplus - number), self.cut + number
         if self.surplus and number:
             return True
         self.surplus = 0
         what = "there are more results than Q_MOST_RESULTS = %s, and Q_KEEP_RESULTS is not over: deleted %s"
         if self.cut:
-            logger.warning(f"{what}, up to those of %s", self.most, self.cut, of)
+            logger.warning(f"{what}, up to those of %s", self.most, self.cut, self.last)
         return False
 
     def look(self) -> bool:
@@ -103,12 +104,23 @@ class Ceiling:
             self.surplus = 0
             return False
         self.surplus += self.most // LOOK_AFTER  # or it would be too many again at once
-        # Of groups and iterables only what is older than others are kept: somebody may wait for the rest of them.
-        self.cutting = chain.from_iterable(
-            delete(Q(Q(group=None) | Q(stopped__lt=until(success=success)), success=success))
-            for success in (True, False)
-        )
+        self.cutting = chain.from_iterable(map(delete, [*oldest(self.surplus, alias)]))
         return True
+
+
+def oldest(surplus: int, alias: str) -> Iterator[Q]:
+    """Yield what the surplus is: successes before failures, of groups and iterables only what is older than others are.
+
+    Up to a moment: another cluster may be deleting the same, and would go on with rows that are none of it.
+    """
+    for success in (True, False):
+        criteria = Q(Q(group=None) | Q(stopped__lt=until(success=success)), success=success)
+        ages = Task.objects.using(alias).filter(criteria).order_by("stopped").values_list("stopped", flat=True)
+        if newest := ages[surplus - 1 : surplus].first():
+            yield criteria & Q(stopped__lte=newest)
+            return
+        yield criteria
+        surplus -= ages.count()
 
 
 def estimate(alias: str) -> int:

@@ -110,6 +110,8 @@ class Child:
             except BaseException as error:  # what upstream does not take for a task's own failure
                 if self.task is None:
                     raise
+                if isinstance(error, BrokenPipeError):  # the agent is gone, and this cluster about to be
+                    os._exit(1)
                 self.fail(self.task, error)
                 self.leaving = isinstance(error, OSError | MemoryError)  # what has left no room for this result
             else:

@@ -1,7 +1,7 @@
 """The table of failures as the agent writes it, beside that of results: in the same transaction."""
 
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from time import localtime, strftime
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from django.db.models.constants import OnConflict
 
 from worker.models import Failure
 
+OVERDUE = timedelta(hours=1)  #: after which a task that was to be tried again may have been lost with its queue
 TOGETHER = 100  #: rows in one statement: SQLite may know no more than 999 parameters
 COLUMNS = {field.name: str(field.column) for field in Failure._meta.concrete_fields}  # noqa: SLF001 (a documented part of models)
 

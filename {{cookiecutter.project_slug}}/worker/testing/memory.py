@@ -188,6 +188,10 @@ class Broker:
         for receipt in receipts:
             self.queues[-1].end(int(receipt))
 
+    def renew(self, receipts: Iterable[str]) -> set[str]:
+        """Lose none."""
+        return set()
+
     def release(self, delays: Mapping[str, float]) -> None:
         """Keep tasks for another attempt, which comes at the place of the first."""
         for receipt in delays:

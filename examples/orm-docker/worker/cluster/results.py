@@ -23,7 +23,7 @@ from picklefield.fields import PickledObject
 from worker.cluster import failures
 from worker.cluster.board import RESULTS
 from worker.cluster.failures import Failed
-from worker.cluster.messages import AFTER, GATHER, RESULT, WAIT, Held, Outcome, size_of
+from worker.cluster.messages import AFTER, GATHER, RESULT, WAIT, Held, Outcome, delays, receipts, size_of
 from worker.cluster.packages import Row, moment, set_aside, table
 from worker.cluster.rows import LOCKED_FOR, among, insert, may_be_taken_later, patiently, prune
 from worker.delivery import brief
@@ -111,6 +111,7 @@ class Results:
                 self.agent.try_again(held)
             else:
                 ended.append(held)
+        self.leave_lost(outcomes)
         self.unsaved = {}
         self.save([outcome for outcome in outcomes.values() if outcome.save], locked_for)
         if self.unsaved:
@@ -143,6 +144,19 @@ class Results:
                 self.agent.held.pop(held.ticket, None)
             self.agent.unsaved_bytes -= sum(map(size_of, batch))
             self.agent.hand_out.feed()
+
+    def leave_lost(self, outcomes: dict[int, Outcome]) -> None:
+        """Leave out what has failed, and is another cluster's by now: it may have ended there, for good, since."""
+        failed = {outcome.held.receipt: ticket for ticket, outcome in outcomes.items() if outcome.next_try}
+        try:
+            lost = self.broker.renew(failed) if failed else set()
+        except Exception:  # it is away, and whether a lease is lost is seen when the task is given back
+            return
+        for receipt in lost & failed.keys():
+            outcome = outcomes.pop(failed[receipt])
+            logger.warning("%s has failed, and is another cluster's by now, which decides on it", outcome.row.name)
+            with self.agent.lock:
+                self.agent.held.pop(outcome.held.ticket, None)
 
     def ask_database(self) -> None:
         """Ask the database whether rows can be written; a server that has lost its place as primary says no."""
@@ -269,16 +283,6 @@ class Results:
             self.persevere("prune results", self.ask_database, partial(prune, self.alias))
         except Exception:
             logger.exception("The database refuses to prune results")
-
-
-def receipts(tasks: list[Held]) -> list[str]:
-    """Return what the broker knows tasks by."""
-    return [held.receipt for held in tasks if held.receipt]
-
-
-def delays(tasks: list[Held]) -> dict[str, float]:
-    """Return in how many seconds from now tasks are to be handed out again, by what the broker knows them by."""
-    return {held.receipt: held.delay for held in tasks if held.receipt}
 
 
 def tell(outcome: Outcome) -> None:

@@ -152,7 +152,7 @@ class Attempt:
         return Failed(
             task=packages.label("id", task["id"]),
             attempts=attempts,
-            max_attempts=most,
+            max_attempts=most and max(most, attempts),  # which the settings may have made less meanwhile
             next_try=next_try,
             exception=errors[-1]["exception_class_path"],
             reason=packages.text_of(brief(self.error), 256),

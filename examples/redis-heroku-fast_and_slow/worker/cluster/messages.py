@@ -79,6 +79,16 @@ class Outcome:
     attempts: int = 1
 
 
+def receipts(tasks: list[Held]) -> list[str]:
+    """Return what the broker knows tasks by."""
+    return [held.receipt for held in tasks if held.receipt]
+
+
+def delays(tasks: list[Held]) -> dict[str, float]:
+    """Return in how many seconds from now tasks are to be handed out again, by what the broker knows them by."""
+    return {held.receipt: held.delay for held in tasks if held.receipt}
+
+
 @cache
 def worker_id(pid: int) -> str:
     """Return what a worker is called in what is kept of a failure."""

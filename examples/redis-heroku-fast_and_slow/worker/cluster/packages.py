@@ -27,6 +27,7 @@ FIELDS = {field.name: field for field in Model._meta.concrete_fields}  # noqa: S
 PLAIN = {type(None), bool, int, float, str, bytes}  #: what can be unpickled if it could be pickled
 for _name in ("args", "kwargs", "result"):
     FIELDS[_name].copy = False  # it would copy each value before it pickles it, for those who look rows up by one
+REASON = 200_000  #: characters that are kept of why a task has failed
 PART = "worker.cluster.after.gather"  #: the hook of a row that is part of an iterable, until all of them are there
 NEEDED = {"id", "name", "func", "args", "kwargs", "started"}  #: in each package
 
@@ -123,7 +124,7 @@ def pack(task: Task, payload: str) -> Row:
     """Return the row of a task with its result; one whose result cannot be kept has failed."""
     success, result, problem = task["success"], task["result"], ""
     if not success:
-        result = text_of(result)
+        result = text_of(result, REASON)
     try:
         packed = pickled("result", result)
     except BaseException as error:  # whatever a class's own __reduce__ raises

@@ -200,7 +200,7 @@ class Broker(Mongo):  # type: ignore[misc]
     def release(self, delays: Mapping[str, float]) -> None:
         """Give tasks back, each to be taken after so many seconds; that hand-out ended in order, and is not counted."""
         changes = []
-        for delay in set(delays.values()):
+        for delay in sorted(set(delays.values())):  # the server tells the time anew for each
             free: Document = {"lock": later(delay) if delay > 0 else LONG_AGO, "again": True}
             free["deliveries"] = {"$subtract": ["$deliveries", 1]}
             held = self.held([receipt for receipt in delays if delays[receipt] == delay])
