@@ -27,7 +27,8 @@ logger = logging.getLogger("django-q")
 def prune() -> int:
     """Delete the results that are older than Q_KEEP_RESULTS and Q_KEEP_FAILURES say, and return how many those were.
 
-    A task that is to be tried again is kept, unless it should have been that long ago: the queue has lost it. It may be stopped at any time, and goes on with the next call.
+    A task that is to be tried again is kept, unless it should have been that long ago: the queue has lost it. This may
+    be stopped at any time, and goes on with the next call.
     """
     done = 0
     for success in (True, False):

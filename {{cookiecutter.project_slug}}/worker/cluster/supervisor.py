@@ -37,7 +37,7 @@ from worker.heartbeat import Heartbeat
 STUCK_AFTER = 30.0  #: seconds without a move that was promised, after which the cluster ends, or a worker is replaced
 LATE_AFTER = 10.0  #: seconds of that after which probes are told
 UNFIT = 10  #: workers in a row that end without a task, after which probes are told
-#: seconds beyond Q_GRACE that the agent gets to save and to give back: platforms grant five, and looks are a second apart
+#: seconds beyond Q_GRACE that the agent gets to save and to give back: platforms grant five, and a look is late by one
 HAND_BACK = 4.0
 LOOK_EVERY = 1.0  #: seconds
 NOT_TAKEN = "The worker did not take its task, and was killed"
