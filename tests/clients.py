@@ -153,7 +153,7 @@ def on(*versions: str) -> pytest.MarkDecorator:
 @contextmanager
 def serve(workplace: Workplace, folder: Path) -> Iterator[Site]:
     """Run web, which gives clients less than it says, since the tests wait for it."""
-    modules = [workplace.path / f"worker/{name}.py" for name in ("gunicorn", "http")]
+    modules = [workplace.path / f"worker/web/{name}.py" for name in ("gunicorn", "http")]
     for much, less in LESS.items():
         (module,) = (it for it in modules if much in it.read_text())
         module.write_text(module.read_text().replace(much, less))
