@@ -78,12 +78,15 @@ class Relay:
         self.pairs: list[tuple[socket.socket, socket.socket]] = []
         self.drops = threading.Event()  #: whether the next answer is not passed on, and its connection cut instead
         self.dropped = 0
+        self.ends = threading.Event()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
 
     def serve(self) -> None:
-        """Pass on what comes until the listener is closed."""
+        """Pass on what comes until told to end."""
         with DefaultSelector() as selector, suppress(OSError):
             selector.register(self.listener, EVENT_READ)
-            while True:
+            while not self.ends.is_set():
                 for key, _ in selector.select(0.1):
                     if key.fileobj is self.listener:
                         pair = self.listener.accept()[0], socket.create_connection(self.target)
@@ -92,8 +95,6 @@ class Relay:
                         selector.register(pair[1], EVENT_READ, (pair[0], True))
                     else:
                         self.pass_on(selector, key.fileobj, *key.data)
-                if self.listener.fileno() < 0:
-                    return
 
     def pass_on(self, selector: DefaultSelector, source: Any, sink: Any, answers: bool) -> None:
         """Pass on what one side has sent, or end both."""
@@ -116,21 +117,23 @@ class Relay:
                 with suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
 
+    def end(self) -> None:
+        """Cut all connections, and take no new ones."""
+        self.ends.set()
+        self.cut()
+        self.thread.join()
+        for end in (self.listener, *(end for pair in self.pairs for end in pair)):  # no sooner: numbers are reused
+            end.close()
+
 
 @contextmanager
 def relay(host: str, port: int) -> Iterator[Relay]:
     """Run a relay to a server."""
     running = Relay(host, port)
-    thread = threading.Thread(target=running.serve, daemon=True)
-    thread.start()
     try:
         yield running
     finally:
-        running.cut()
-        running.listener.close()
-        thread.join()
-        for end in (end for pair in running.pairs for end in pair):
-            end.close()
+        running.end()
 
 
 def many(number: int) -> int:

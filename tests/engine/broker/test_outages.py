@@ -58,8 +58,7 @@ def test_a_connection_that_was_cut_is_replaced(detour: Relay, brokers: Brokers) 
 def test_a_server_that_is_away_is_an_error_soon(detour: Relay, brokers: Brokers) -> None:
     (broker,) = brokers()
     broker.enqueue("before")
-    detour.listener.close()
-    detour.cut()
+    detour.end()
     start = time.monotonic()
     for action in (lambda: broker.enqueue("lost"), lambda: broker.claim(1, 1000), broker.ping):
         with pytest.raises(Exception) as raised:  # noqa: PT011 (each client has errors of its own)
