@@ -104,6 +104,7 @@ BASE = {
     "worker/migrations/0003_schedule_state.py",
     "worker/migrations/0004_failure.py",
     "worker/migrations/0005_index_queue.py",
+    "worker/migrations/0006_signs_and_tallies.py",
     "worker/migrations/__init__.py",
     "worker/migrations/_beside.py",
     "worker/models.py",

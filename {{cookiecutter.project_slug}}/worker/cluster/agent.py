@@ -146,7 +146,8 @@ class Agent:
 
     def set_aside(self, held: Held, reason: str) -> None:
         """Let a row stand for a task that no worker can open."""
-        self.answer((RESULT, held.ticket, set_aside(held.payload, reason), reason, True, None, False, None, None))
+        row = set_aside(held.payload, reason)
+        self.answer((RESULT, held.ticket, row, reason, True, None, False, None, None, (None, None)))
 
     def answer(self, reply: tuple[Any, ...]) -> None:
         """Let the thread that saves results settle something."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from time import time
+from time import monotonic, time
 from typing import Any
 
 from django.db.models import OuterRef, Subquery
@@ -114,9 +114,17 @@ class Attempt:
     options: dict[str, Any] = field(default_factory=dict)  #: what the task was queued with
     earlier: Earlier = field(default_factory=Earlier)
     started: datetime = field(default_factory=timezone.now)
+    began: float = 0.0  #: the same by the monotonic clock, 0 if it has not begun
     died: list[Any] = field(default_factory=list)  #: the id of the worker that did, and whether the backoff is asked
     error: BaseException | None = None  #: why it has failed
     traceback: str = ""  #: of that
+
+    def times(self, task: Task) -> tuple[float | None, float | None]:
+        """Return for how many seconds it has waited, since it might have begun, and run; None if it did not begin."""
+        if not self.began:
+            return None, None
+        after = self.earlier.next_try or max(it.timestamp() for it in (task["started"], task.get("run_after")) if it)
+        return max(0.0, self.started.timestamp() - after), monotonic() - self.began
 
     def failed(self, task: Task, text: str) -> Failed:
         """Return what is kept of it, and when the next one is."""

@@ -214,6 +214,7 @@ class Child:
                 task["timeout"] = limit_of(task)
                 self.begin(task["timeout"])
                 self.board.attempt(self.seat, task["id"], before.attempts + 1)
+                self.attempt.began = time.monotonic()
                 return task
         except BaseException as error:  # whatever unpickling raises
             if self.task:
@@ -224,7 +225,8 @@ class Child:
             else:
                 reason = f"The task cannot be read: {brief(error)}"
                 row = packages.set_aside(payload, reason)
-                self.channel.send((RESULT, self.message[1], tuple(row), reason, True, None, False, None, None))
+                more = (tuple(row), reason, True, None, False, None, None, (None, None))
+                self.channel.send((RESULT, self.message[1], *more))
         return None
 
     def saved(self, task: Task) -> Earlier:
@@ -244,6 +246,7 @@ class Child:
     def put(self, task: Task) -> None:
         """Hand on a task with its result; what has ended is not lost if this process is killed afterwards."""
         task.setdefault("stopped", timezone.now())
+        times = None if self.attempt.earlier.is_over else self.attempt.times(task)
         self.begin(Conf.TIMEOUT or -1)  # for what packing and its backoff call of a user's
         part = after.part_of(task)
         if part:
@@ -262,7 +265,7 @@ class Child:
         if not row.success and not before.is_over:
             failed = tuple(failure := self.attempt.failed(task, packages.unpickled(row.result)))
             reason, next_try = f"{failure.reason}\n{self.attempt.traceback}".strip(), failure.next_try
-        self.channel.send((RESULT, self.message[1], tuple(row), reason, save, next_try, follows, part, failed))
+        self.channel.send((RESULT, self.message[1], tuple(row), reason, save, next_try, follows, part, failed, times))
         self.task = None
         if call and not next_try and not before.is_over:
             call.end(task, failed and failed[6], self.attempt.error)

@@ -155,7 +155,7 @@ class HandOut:
         else:
             logger.error("What a worker had to do (%s) is given up: %s of them died. %s", name, TRIES, reason)
             if held.does == AFTER and held.extra[0][-1]:  # a success, perhaps for the cache, goes into the table
-                self.agent.answer((RESULT, held.ticket, held.extra[0], "", True, None, False, held.part, None))
+                self.agent.answer((RESULT, held.ticket, held.extra[0], "", True, None, False, held.part, None, None))
             else:
                 self.agent.answer((held.does, held.ticket, None, ""))
 

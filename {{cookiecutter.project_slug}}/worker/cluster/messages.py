@@ -11,9 +11,9 @@ queued, what else it must know):
     LEAVE
 
 To RUN and FAIL it answers (RESULT, ticket, row, why it has failed, whether to save it, when the next attempt is or
-None, whether there is something to do AFTER, what to GATHER or None, what is kept of a failure or None), or (WAIT,
-ticket, None, when the next attempt is) if that is not due yet; to the others (what it was told, ticket, None, why it is
-to be told again, or "").
+None, whether there is something to do AFTER, what to GATHER or None, what is kept of a failure or None, (how long it
+waited, and ran) or None if the task had ended before), or (WAIT, ticket, None, when the next attempt is) if that is not
+due yet; to the others (what it was told, ticket, None, why it is to be told again, or "").
 """
 
 from dataclasses import dataclass
@@ -76,6 +76,9 @@ class Outcome:
     follows: bool  #: whether there is something to do AFTER
     part: tuple[Any, ...] | None
     failure: "Failed | None"
+    counts: bool  #: whether it has not ended before
+    waited: float | None  #: seconds from when it might have begun; None if it did not begin, or nobody knows
+    ran: float | None  #: seconds
     attempts: int = 1
 
 

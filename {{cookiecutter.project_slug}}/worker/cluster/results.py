@@ -100,9 +100,10 @@ class Results:
             if not (held := self.agent.held.get(ticket)):
                 continue
             if does == RESULT:
-                row, reason, save, next_try, follows, part, failure = reply
+                row, reason, save, next_try, follows, part, failure, times = reply
                 failed = failure and Failed(*failure)
-                outcomes[ticket] = Outcome(held, Row(*row), reason, save, next_try, follows, part, failed)
+                took = bool(times), *(times or (None, None))
+                outcomes[ticket] = Outcome(held, Row(*row), reason, save, next_try, follows, part, failed, *took)
             elif does == WAIT:
                 held.next_try = reply[1]
                 ended.append(held)

@@ -1,14 +1,20 @@
-"""Which clusters are alive, and what each of them does."""
+"""The clusters that run, on whatever host, and whether they are alive: they answer when somebody looks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+
+from django.db import router
+from django_q.models import Task
+
+from worker.models import Cluster
+from worker.processes import queue_of
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """An attempt that goes on."""
+    """An attempt that goes on, and has for about a second."""
 
-    id: str
+    id: str  #: of the task
     name: str
     func: str
     attempt: int
@@ -18,22 +24,31 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """What a cluster's main process has said of itself."""
+    """A cluster that runs, or did until lately."""
 
     name: str  #: of the cluster
-    queue: str
+    queue: str  #: as Django's tasks call it
     host: str
-    pid: int
+    pid: int  #: of its main process
     since: datetime
     seen: datetime
     alive: bool
-    workers: int
-    ahead: int  #: tasks that it has fetched and not begun
-    oldest: float | None  #: since when the oldest of these may be run, in seconds since 1970
-    late: dict[str, float]
-    running: list[Run]
+    workers: int = 0
+    ahead: int = 0  #: tasks that it has claimed, and not begun
+    oldest: float | None = None  #: since when the oldest of these might have begun
+    lag: float = 0.0  #: seconds for which results wait to be saved
+    late: dict[str, float] = field(default_factory=dict)  #: what a thread does, and the seconds for which it is late
+    running: list[Run] = field(default_factory=list)
 
 
 def look(patience: float = 3.0) -> list[Sign]:
-    """Return the signs of all clusters, once those have answered that are alive."""
-    return []
+    """Return the signs of all clusters, by name and host; whoever does not answer for so many seconds is dead."""
+    rows = Cluster.objects.using(router.db_for_write(Task)).order_by("name", "host", "pid")
+    return [sign_of(row) for row in rows]
+
+
+def sign_of(row: Cluster) -> Sign:
+    """Return what a row says."""
+    state = {**row.state, "running": [Run(**run) for run in row.state.get("running", ())]}
+    alive = row.lost is None
+    return Sign(row.name, queue_of(row.name), row.host, row.pid, row.since, row.seen, alive, **state)
