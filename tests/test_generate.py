@@ -62,6 +62,7 @@ BASE = {
     "worker/allowed.py",
     "worker/announcements.py",
     "worker/apps.py",
+    "worker/broker/__init__.py",
     "worker/checks.py",
     "worker/cluster/__init__.py",
     "worker/cluster/after.py",

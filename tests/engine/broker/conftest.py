@@ -31,7 +31,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let leases be short, and looks frequent."""
     monkeypatch.setattr(Conf, "RETRY", LEASE)
     monkeypatch.setattr(Conf, "POLL", 0.2)
-    monkeypatch.setattr("worker.broker.LOOK_EVERY", 0.2, raising=False)
+    monkeypatch.setattr("worker.broker.broker.LOOK_EVERY", 0.2, raising=False)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def detour(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]
 
 def forget() -> None:
     """Let this process connect anew."""
-    from worker import broker
+    from worker.broker import broker
 
     connections.close_all()
     if broker_name() == "mongodb" and broker.client.cache_info().currsize:

@@ -109,7 +109,7 @@ def test_whoever_waits_hears_of_a_delay_that_ends_before(
     delayed: bool, brokers: Brokers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if broker_name() in {"orm", "redis"}:
-        monkeypatch.setattr("worker.broker.LOOK_EVERY", 20)
+        monkeypatch.setattr("worker.broker.broker.LOOK_EVERY", 20)
     one, two = brokers(2)
     held: list[str] = []
     if delayed:

@@ -17,7 +17,7 @@ if broker_name() != "mongodb":
 
 from django_q.brokers.mongo import Mongo
 from pymongo.errors import ConfigurationError
-from worker import broker as module
+from worker.broker import broker as module
 
 
 @pytest.fixture(autouse=True)

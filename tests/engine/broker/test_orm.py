@@ -22,7 +22,7 @@ from django_q.brokers.orm import ORM
 from django_q.conf import Conf
 from project import free_port, manage, wait_until_listening
 from pytest_django import Settings
-from worker import broker as module
+from worker.broker import broker as module
 
 from .conftest import Brokers
 from .contract import PLENTY, broker_name, in_threads, receipts, sizes, take, texts
@@ -181,7 +181,7 @@ def test_the_clock_is_the_databases(brokers: Brokers, monkeypatch: pytest.Monkey
             return ahead if tz else ahead.replace(tzinfo=None)
 
     monkeypatch.setattr(timezone, "now", lambda: ahead)
-    monkeypatch.setattr("worker.locks.datetime", Ahead)
+    monkeypatch.setattr("worker.broker.locks.datetime", Ahead)
     taken = take(one, 1)
     assert one.renew(receipts(taken)) == set()
     assert sizes(two) == [1, 1]

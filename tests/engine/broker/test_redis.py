@@ -21,7 +21,7 @@ if broker_name() != "redis":
 import redis
 from redis.connection import Connection
 from worker.broker import Broker
-from worker.client import client, connection_options, usable
+from worker.broker.client import client, connection_options, usable
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +149,7 @@ def test_a_key_of_another_kind_where_these_would_be_keeps_no_task_waiting(
 
 
 def test_very_many_tasks_are_queued_by_several_requests(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.broker.AT_ONCE", 2)
+    monkeypatch.setattr("worker.broker.broker.AT_ONCE", 2)
     (broker,) = brokers()
     broker.enqueue_all(["one", "two", "three", "four", "five"])
     assert texts(take(broker, 5)) == ["one", "two", "three", "four", "five"]
@@ -379,7 +379,7 @@ def test_what_an_older_worker_has_given_back_is_taken(brokers: Brokers) -> None:
 def test_an_idle_queue_is_asked_no_more_than_twice_a_second(
     brokers: Brokers, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.broker.LOOK_EVERY", 3.0)
+    monkeypatch.setattr("worker.broker.broker.LOOK_EVERY", 3.0)
     (broker,) = brokers()
     broker.enqueue("next month", datetime.now(UTC) + timedelta(days=30))
     while broker.claim(1, PLENTY):

@@ -23,9 +23,9 @@ if broker_name() != "sqs":
     pytest.skip("the broker is another", allow_module_level=True)
 
 from botocore.awsrequest import AWSRequest, AWSResponse
-from worker import broker as module
-from worker import messages
-from worker.broker import clients
+from worker.broker import broker as module
+from worker.broker import messages
+from worker.broker.queues import clients
 from worker.health import why_away
 
 

@@ -24,10 +24,10 @@ from django_q.brokers.orm import ORM
 from django_q.conf import Conf
 from django_q.models import OrmQ
 
+from worker.broker.locks import FREE, RETURNED, USED, all_rows, count, in_file, lapses, leased, now, whole
+from worker.broker.place import check_place
+from worker.broker.statements import CLAIM, ENQUEUE, FREE_IN_FILE, HELD, RELEASE, REMOVE, RENEW
 from worker.delivery import Delivery
-from worker.locks import FREE, RETURNED, USED, all_rows, count, in_file, lapses, leased, now, whole
-from worker.place import check_place
-from worker.statements import CLAIM, ENQUEUE, FREE_IN_FILE, HELD, RELEASE, REMOVE, RENEW
 
 LOOK_EVERY = 1.0  #: seconds after which it is looked again whether this thread's connection can still be used
 looked = threading.local()

@@ -34,10 +34,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django_q.brokers.aws_sqs import Sqs
 from django_q.conf import Conf
 
-from worker import messages
+from worker.broker import messages, queues
+from worker.broker.messages import BATCH, MAX_BYTES
+from worker.broker.queues import OutageError, check_settings, clients, queue_url
 from worker.delivery import MAX_DELIVERIES, Delivery
-from worker.messages import BATCH, MAX_BYTES
-from worker.queues import KEEP, MAX_POLL, MAX_RECEIVES, OutageError, check_settings, clients, queue_name, queue_url
 
 GONE = {"InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid"}  #: codes of a lease that is lost
 
@@ -64,17 +64,17 @@ class Broker(Sqs):  # type: ignore[misc]
             ImproperlyConfigured: If the region, the credentials or the seconds of a poll are not right.
         """
         self.cluster = list_key or Conf.CLUSTER_NAME
-        name = queue_name(self.cluster)
+        name = queues.queue_name(self.cluster)
         self.leases: dict[str, float] = {}  #: when they run out, by the monotonic clock
         self.payloads: dict[str, str] = {}  #: of what is held
-        self.keep = KEEP  #: seconds for which the queue keeps a task
+        self.keep = queues.KEEP  #: seconds for which the queue keeps a task
         self.turn = threading.Lock()  #: of whoever gives back: a renewal after it would hide the task
         self.looked = False
         poll = Conf.SQS.get("receive_message_wait_time_seconds", 0)
-        if poll not in range(MAX_POLL + 1):
+        if poll not in range(queues.MAX_POLL + 1):
             raise ImproperlyConfigured(
                 f"Q_CLUSTER['sqs']['receive_message_wait_time_seconds'] is {poll!r}: write a whole number from 0 "
-                f"to {MAX_POLL}, since a worker that is told to stop waits for the poll under way."
+                f"to {queues.MAX_POLL}, since a worker that is told to stop waits for the poll under way."
             )
         self.poll = min(poll, Conf.RETRY // 4)  # no lease is renewed meanwhile
         try:
@@ -174,8 +174,8 @@ class Broker(Sqs):  # type: ignore[misc]
     def look(self) -> None:
         """Log that somebody's own redrive policy takes tasks away unseen; no error: its owner has asked for it."""
         attributes = self.attributes()
-        self.keep = int(attributes.get("MessageRetentionPeriod", KEEP))
-        receives = int(json.loads(attributes.get("RedrivePolicy", "{}")).get("maxReceiveCount", MAX_RECEIVES))
+        self.keep = int(attributes.get("MessageRetentionPeriod", queues.KEEP))
+        receives = int(json.loads(attributes.get("RedrivePolicy", "{}")).get("maxReceiveCount", queues.MAX_RECEIVES))
         if receives <= MAX_DELIVERIES:
             warning = "The redrive policy of the queue %s sets a task aside after %s hand-outs, unrecorded: make its "
             logger.warning(f"{warning}maxReceiveCount higher than %s.", self.list_key, receives, MAX_DELIVERIES)

@@ -25,9 +25,9 @@ from redis import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis import Redis as Client
 from redis import TimeoutError as NoAnswer
 
-from worker.client import client
+from worker.broker import scripts
+from worker.broker.client import client
 from worker.delivery import Delivery, brief
-from worker.scripts import CLAIM, ENQUEUE_ALL, ENQUEUE_LATER, LOCKED, RECLAIM, RELEASE, REMOVE, RENEW, TIDY, WORDS
 
 GROUP = "workers"  #: the clusters, to the server
 RETURNED = "returned"  #: whom tasks belong to that were given back, at once or with a delay
@@ -112,7 +112,7 @@ class Broker(Redis):  # type: ignore[misc]
 
     def run(self, script: str, *args: str | int, keys: Iterable[str] = ()) -> Any:
         """Run a script on the queue, and further keys; the group is its first argument."""
-        run = self.connection.register_script(WORDS + script)
+        run = self.connection.register_script(scripts.WORDS + script)
         return self.in_group(lambda: run([*self.keys, *keys], [GROUP, *args]))
 
     def once(self, *command: str | int) -> Any:
@@ -144,12 +144,12 @@ class Broker(Redis):  # type: ignore[misc]
             if after:
                 self.enqueue_later(part, after)
             else:
-                self.once("EVAL", ENQUEUE_ALL, 1, self.list_key, *part)
+                self.once("EVAL", scripts.ENQUEUE_ALL, 1, self.list_key, *part)
 
     def enqueue_later(self, payloads: list[str], after: datetime) -> str:
         """Add tasks that are to be taken when the server's clock shows this time; return the receipt of the last."""
         moment = math.ceil(after.timestamp() * 1000)
-        receipt: bytes = self.once("EVAL", ENQUEUE_LATER, len(self.keys), *self.keys, moment, *payloads)
+        receipt: bytes = self.once("EVAL", scripts.ENQUEUE_LATER, len(self.keys), *self.keys, moment, *payloads)
         return receipt.decode()
 
     def claim(self, limit: int, size: int) -> list[Delivery]:
@@ -162,12 +162,12 @@ class Broker(Redis):  # type: ignore[misc]
             if self.tidy() == DRAIN:
                 self.tidied -= TIDY_EVERY
         if now - self.looked > LOOK_EVERY:
-            if lapsed := self.run(RECLAIM, self.consumer, limit, size, RETURNED, self.lease):
+            if lapsed := self.run(scripts.RECLAIM, self.consumer, limit, size, RETURNED, self.lease):
                 return self.deliveries(lapsed)
             self.looked = now
         if self.due > now and not self.hears():
             return []
-        taken = self.run(CLAIM, self.consumer, limit, size, RETURNED)
+        taken = self.run(scripts.CLAIM, self.consumer, limit, size, RETURNED)
         if len(taken) % 4 == 0:
             self.due = now
             return self.deliveries(taken)
@@ -196,18 +196,19 @@ class Broker(Redis):  # type: ignore[misc]
     def renew(self, receipts: Iterable[str]) -> set[str]:
         """Renew leases, and return the receipts of those that are not this process's any more."""
         receipts = list(receipts)
-        return {receipt.decode() for receipt in self.run(RENEW, self.consumer, *receipts)} if receipts else set()
+        lost = self.run(scripts.RENEW, self.consumer, *receipts) if receipts else []
+        return {receipt.decode() for receipt in lost}
 
     def release(self, delays: Mapping[str, float]) -> None:
         """Give tasks back, each to be taken after so many seconds."""
         if delays:
             late = [part for receipt, delay in delays.items() for part in (receipt, milliseconds(delay))]
-            self.run(RELEASE, self.consumer, RETURNED, *late)
+            self.run(scripts.RELEASE, self.consumer, RETURNED, *late)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done."""
         if receipts := list(receipts):
-            self.run(REMOVE, self.consumer, *receipts)
+            self.run(scripts.REMOVE, self.consumer, *receipts)
 
     def tidy(self) -> int:
         """Forget clusters that are gone, and return how many tasks came from the list of a plain django-q2.
@@ -216,7 +217,7 @@ class Broker(Redis):  # type: ignore[misc]
         """
         stock = f"django_q:{self.list_key.split(':')[-2]}:q"
         try:
-            moved: int = self.run(TIDY, self.lease, DRAIN, RETURNED, keys=[stock])
+            moved: int = self.run(scripts.TIDY, self.lease, DRAIN, RETURNED, keys=[stock])
         except ResponseError as error:  # of a key that is no list, or may not be read: that must not keep tasks waiting
             logger.warning("%s cannot be tidied, nor %s be moved to it: %s", self.list_key, stock, brief(error))
             return 0
@@ -276,7 +277,7 @@ class Broker(Redis):  # type: ignore[misc]
 
     def lock_size(self) -> int:
         """Return the number of tasks that are taken, or not due yet."""
-        return int(self.run(LOCKED, RETURNED))
+        return int(self.run(scripts.LOCKED, RETURNED))
 
     def queue_size(self) -> int:
         """Return the number of tasks that may be taken now."""
