@@ -75,7 +75,7 @@ class Terminal:
         while not re.search(pattern, self.output):
             left = end - time.monotonic()
             ended = self.shell.poll() is not None
-            self.read(0 if ended else min(left, 1))
+            self.read(0 if ended else max(0, min(left, 1)))
             found = re.search(pattern, self.output)
             assert found or (left > 0 and not ended), f"{pattern!r} does not appear in:\n{self.output}"
         return self.output

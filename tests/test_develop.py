@@ -212,8 +212,9 @@ def check_breakpoints(developer: Developer) -> None:
     """Think at a breakpoint for longer than the task may take, then at one in a view."""
     terminal = developer.terminal
     developer.save("core/tasks.py", "return len(text.split())", "breakpoint()\n    return len(text.split())")
+    starts = terminal.output.count("Starting process named web")
     developer.save("core/views.py", "    try:\n        result = ", "    breakpoint()\n    try:\n        result = ")
-    developer.wait_until(lambda: developer.ask("GET", "/").status == 200, "the change")
+    developer.wait_until(lambda: terminal.output.count("Starting process named web") > starts, "the change")
     while True:  # a task may have gone to the former worker
         page = developer.send()
         if developer.appears(r"\(Pdb\) $", "Processed 'core.tasks.count_words'"):

@@ -19,7 +19,7 @@ from worker.cluster import after, failures, packages, rows
 from worker.cluster.agent import AGAIN, CUT_AFTER, LONGEST, Agent
 from worker.cluster.board import RESULTS, THREADS, Board
 from worker.cluster.channels import Channel, pair
-from worker.cluster.hand_out import OUT_OF_TIME, TRIES, Seat
+from worker.cluster.hand_out import CUT_OFF, OUT_OF_TIME, TRIES, Seat
 from worker.cluster.messages import AFTER, RESULT, RUN, SCHEDULE, Outcome
 from worker.cluster.results import Results
 from worker.models import Failure
@@ -278,3 +278,12 @@ def swallow(function: Any) -> None:
     """Run something that ends with SystemExit."""
     with pytest.raises(SystemExit):
         function()
+
+
+def test_a_task_that_a_stop_cuts_off_is_named_with_the_time_that_it_was_left(
+    agent: Agent, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.cluster.hand_out.Channel.receive", lambda *_, **__: ("stop",))
+    agent.hand_out.obey()  # by SIGQUIT, which leaves no time, whatever Q_GRACE is
+    agent.hand_out.died(agent.hold(RUN), Seat(0, 1, Mock(), Mock()), CUT_OFF, "a-task", tells=True)
+    assert "a-task was cut off 0 s after the stop; it is given back, and run again" in caplog.text

@@ -12,6 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError
 from django.utils import timezone
 from django_q.models import Schedule, Task
@@ -112,6 +113,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_what_is_wrong_is_refused_in_a_sentence_where_it_is_declared(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ScheduleError) as refusal:
         schedule(**options)(count_words)
+    assert isinstance(refusal.value, ImproperlyConfigured)  # with which manage.py ends in a sentence
     assert re.match(rf"The schedule of {COUNT} cannot be used: {sentence}", str(refusal.value)), str(refusal.value)
     assert str(refusal.value).endswith(".")
     assert "\n" not in str(refusal.value)
@@ -287,6 +289,19 @@ def test_a_wrong_schedule_stops_a_release_before_it_changes_anything(tmp_path: P
     assert not (tmp_path / "database.sqlite3").exists()
     done = manage("release", env=with_tasks(tmp_path, "1 / 0"))
     assert done.stderr == "CommandError: more.tasks cannot be imported: ZeroDivisionError: division by zero\n"
+
+
+@pytest.mark.parametrize("command", ["check", "migrate", "prodserver web", "prodserver worker"])
+def test_a_task_that_is_declared_wrongly_ends_a_command_with_a_sentence(command: str, tmp_path: Path) -> None:
+    code = "from worker.tasks import task\n@task(max_attempts=-1)\ndef run():\n    pass\n"
+    env = with_tasks(tmp_path, code)
+    (tmp_path / "more" / "urls.py").write_text("from config.urls import urlpatterns\nfrom more import tasks\n")
+    with (tmp_path / "more_settings.py").open("a") as settings:
+        settings.write("ROOT_URLCONF = 'more.urls'\n")
+    done = manage(*command.split(), env=env)
+    assert done.returncode == 1
+    sentence = "DeclarationError: The task more.tasks.run cannot be used: max_attempts -1 is negative; .*"
+    assert re.fullmatch(f"{sentence}\n", done.stderr), done.stderr
 
 
 def test_a_release_says_what_it_has_done_with_schedules(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import jobs
 import pytest
 from asgiref.sync import async_to_sync
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
@@ -218,6 +219,7 @@ def test_a_wrong_use_is_refused_in_a_sentence(use: str) -> None:
     act, sentence = WRONG[use]
     with pytest.raises((InvalidTask, TypeError, ValueError)) as refusal:
         act()
+    assert isinstance(refusal.value, ImproperlyConfigured)  # with which manage.py ends in a sentence
     assert sentence in str(refusal.value)
     assert "\n" not in str(refusal.value)
 

@@ -15,7 +15,6 @@ from worker.cluster.board import HAND_OUT, SENT, Board
 from worker.cluster.channels import Channel
 from worker.cluster.leases import MOST_BYTES
 from worker.cluster.messages import AFTER, FAIL, GATHER, LEAVE, RESULT, RUN, SCHEDULE, Held, worker_id
-from worker.conf import setting
 from worker.delivery import brief
 
 if TYPE_CHECKING:
@@ -56,6 +55,7 @@ class HandOut:
         self.seats: dict[int, Seat] = {}
         self.by_descriptor: dict[int, Seat] = {}
         self.unread: deque[Held] = deque()  #: tasks that did not begin: the first ones of workers that come
+        self.stopping = 0.0  #: since when, 0 if it is not told to
         self.scheduled = False  #: what was handed out last was a schedule: if a task waits, it is the task's turn
         self.poll = select.poll()
         self.poll.register(control, select.POLLIN)
@@ -106,7 +106,7 @@ class HandOut:
                 case ("gone", number, reason, name, tells):
                     self.remove(self.seats.pop(number), reason, name, tells)
                 case ("stop",):
-                    self.agent.draining = True
+                    self.agent.draining, self.stopping = True, time.monotonic()
                     self.agent.wake()
 
     def remove(self, seat: Seat, reason: str, name: str, tells: bool) -> None:
@@ -128,7 +128,8 @@ class HandOut:
             self.agent.answer((AFTER, held.ticket, None, ""))
         elif reason == CUT_OFF:
             if held.does == RUN:
-                logger.warning("%s was cut off after %s s; it is given back, and run again", name, setting("Q_GRACE"))
+                seconds = time.monotonic() - self.stopping
+                logger.warning("%s was cut off %.0f s after the stop; it is given back, and run again", name, seconds)
             self.agent.forget(held)
         elif held.does == RUN and tells:  # another worker opens it, and says of whom an attempt has failed
             held.does, held.extra = FAIL, (reason, False, worker_id(seat.pid), True)
