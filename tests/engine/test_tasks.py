@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 from zoneinfo import ZoneInfo
 
 import jobs
@@ -25,8 +26,9 @@ from django_q.models import Schedule
 from django_q.signing import SignedPackage
 from django_q.tasks import async_task, fetch, schedule
 from pytest_django import Settings
-from worker import results, running
+from worker import results, running, schedules, tasks
 from worker.checks import check_task_backends
+from worker.cluster import due, functions
 from worker.django_tasks import InvalidTask, base, exceptions, signals
 from worker.enqueue import enqueue_many, new_id
 from worker.tasks import (
@@ -521,6 +523,26 @@ def test_a_schedule_of_a_task_is_that_of_its_path(settings: Settings) -> None:
     assert made.func == "jobs.add"
     assert Schedule.objects.get(name="of-a-task").func == "jobs.add"
     made.delete()
+
+
+@pytest.mark.parametrize("how", ["by hand", "in code"])
+def test_a_schedule_queues_a_task_where_that_says(
+    how: str, idle: Any, sent: list[Any], monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    settings.Q_SCHEDULE_MODULES = ["jobs"]
+    monkeypatch.setattr(jobs, "add", jobs.add.using(queue_name="idle"))
+    functions.found.cache_clear()
+    if how == "by hand":
+        made = schedule(jobs.add, 1)
+    else:
+        monkeypatch.setattr(schedules, "declared", {})
+        schedules.schedule(daily_at="03:00", args=[1])(jobs.add)
+        made = Schedule.objects.create(**schedules.declared["jobs.add"].fields, next_run=timezone.now())
+    monkeypatch.setattr(due, "get_broker", Mock(side_effect=tasks.get_broker))
+    assert due.attempt(made, timezone.now(), get_broker(), Mock()) == ""
+    due.get_broker.assert_called_once_with("idle")
+    assert [package["cluster"] for package in sent] == ["idle"]
+    functions.found.cache_clear()
 
 
 @pytest.mark.django_db

@@ -36,11 +36,11 @@ from worker.results import ResultNoLongerKept, in_words
 
 __all__ = [
     "Backend",
+    "DeclarationError",
     "ResultNoLongerKept",
     "Task",
     "TaskResultDoesNotExist",
     "WorkerDied",
-    "DeclarationError",
     "default_task_backend",
     "exponential",
     "in_words",
