@@ -281,7 +281,7 @@ from django.db import migrations, models
 from worker.migrations._beside import beside
 
 class Migration(migrations.Migration):
-    dependencies = [("worker", "0005_index_queue")]
+    dependencies = [("worker", "0006_signs_and_tallies")]
     operations = [beside("Task", migrations.AddField("failure", "more", models.IntegerField(null=True)))]
 """
 MIGRATE = """
@@ -312,12 +312,13 @@ def test_migrations_of_today_and_later_follow_a_router_that_knows_django_q_only(
     later = tmp_path / "later"
     later.mkdir()
     (later / "__init__.py").write_text("from worker import migrations\n\n__path__ += migrations.__path__\n")
-    (later / "0006_more.py").write_text(LATER)
+    (later / "0007_more.py").write_text(LATER)
     settings = SETTINGS.format(tmp_path, None) + '\nMIGRATION_MODULES = {"worker": "later"}\n'
     (tmp_path / "elsewhere.py").write_text(settings)
     env = {"DJANGO_SETTINGS_MODULE": "elsewhere", "PYTHONPATH": str(tmp_path)}
     done = manage("shell", "--no-imports", "-c", MIGRATE, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
-    tables = ["worker_failure", "worker_lapse", "worker_schedulestate"]
-    up = [[[], [], False], [tables, ["worker_newest_results", "worker_queue"], True]]
+    names = ("cancellation", "cluster", "failure", "lapse", "minute", "pause", "schedulestate", "tally")
+    tables = [f"worker_{name}" for name in names]
+    up = [[[], [], False], [tables, ["worker_failed_results", "worker_newest_results", "worker_queue"], True]]
     assert json.loads(done.stdout.splitlines()[-1]) == [up, [[[], [], False]] * 2, up]

@@ -118,7 +118,7 @@ class Tally(models.Model):
     class Meta:
         """One row for each."""
 
-        constraints = [models.UniqueConstraint(fields=["cluster", "func", "outcome"], name="worker_tally")]
+        constraints = [models.UniqueConstraint(fields=["cluster", "func", "outcome"], name="worker_one_tally")]
 
     def __str__(self) -> str:
         """Return what it says."""
@@ -137,7 +137,7 @@ class Minute(models.Model):
     class Meta:
         """One row for each."""
 
-        constraints = [models.UniqueConstraint(fields=["cluster", "minute"], name="worker_minute")]
+        constraints = [models.UniqueConstraint(fields=["cluster", "minute"], name="worker_one_minute")]
 
     def __str__(self) -> str:
         """Return what it says."""
