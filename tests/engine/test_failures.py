@@ -186,15 +186,16 @@ def test_a_backoff_that_does_not_end_is_cut_off(
 
 def test_a_worker_that_died_is_an_attempt_and_its_backoff_is_asked_once() -> None:
     backoff = answers(7)
-    died = Attempt(died=["host:1", True])
+    died = Attempt(died=["host:1", True], started=NOW)
     kept = died.failed(a_task(backoff=backoff, max_attempts=3), "The worker died (SIGKILL) while it ran this task")
     assert isinstance(backoff.asked[0][0], WorkerDied)
     assert kept.exception == "worker.policy.WorkerDied"
     (error,) = json.loads(kept.errors)
-    assert (error["worker"], error["started"]) == ("host:1", None)
-    again = Attempt(died=["host:1", False]).failed(a_task(backoff=backoff, max_attempts=3), "The worker died")
+    assert (error["worker"], error["started"]) == ("host:1", NOW.isoformat())
+    again = Attempt(died=["host:1", False], started=None).failed(a_task(backoff=backoff, max_attempts=3), "The worker died")
     assert len(backoff.asked) == 1
     assert again.next_try
+    assert json.loads(again.errors)[0]["started"] is None
 
 
 def test_a_result_that_cannot_be_kept_is_an_error_of_type() -> None:

@@ -45,7 +45,7 @@ class Result:
     errors: list[base.TaskError]  #: of all attempts, this one the last
     worker_ids: list[str]
     enqueued_at: datetime
-    last_attempted_at: datetime | None  #: None if the worker has died
+    last_attempted_at: datetime | None  #: None where nobody knows when it began
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class Attempt:
 
     options: dict[str, Any] = field(default_factory=dict)  #: what the task was queued with
     earlier: Earlier = field(default_factory=Earlier)
-    started: datetime = field(default_factory=timezone.now)
+    started: datetime | None = field(default_factory=timezone.now)  #: None where a worker died that nobody knows of
     began: float = 0.0  #: the same by the monotonic clock, 0 if it has not begun
     died: list[Any] = field(default_factory=list)  #: the id of the worker that did, and whether the backoff is asked
     error: BaseException | None = None  #: why it has failed
@@ -121,7 +121,7 @@ class Attempt:
 
     def times(self, task: Task) -> tuple[float | None, float | None]:
         """Return for how many seconds it has waited, since it might have begun, and run; None if it did not begin."""
-        if not self.began:
+        if not self.began or not self.started:
             return None, None
         after = self.earlier.next_try or max(it.timestamp() for it in (task["started"], task.get("run_after")) if it)
         return max(0.0, self.started.timestamp() - after), monotonic() - self.began
@@ -153,7 +153,7 @@ class Attempt:
                 errors=errors_of(errors),
                 worker_ids=[each["worker"] for each in errors],
                 enqueued_at=task["started"],
-                last_attempted_at=None if self.died else self.started,
+                last_attempted_at=self.started,
             )
             delay = seconds(task.get("backoff"), self.error, result, ask=ask)
             next_try = None if delay is None else time() + delay
@@ -174,6 +174,6 @@ class Attempt:
             "exception_class_path": packages.text_of(f"{type(error).__module__}.{type(error).__qualname__}", 256),
             "traceback": self.traceback or packages.text_of(brief(error)),
             "worker": worker,
-            "started": None if self.died else self.started.isoformat(),
+            "started": self.started and self.started.isoformat(),
             "stopped": stopped.isoformat(),
         }

@@ -30,6 +30,7 @@ from worker.cluster import after, due, packages
 from worker.cluster.attempts import Attempt, Earlier, earlier, options_of
 from worker.cluster.board import IDLE, NO_LIMIT, TAKEN, TELLS, Board
 from worker.cluster.channels import Channel
+from worker.cluster.failures import moment
 from worker.cluster.functions import Call, located, prepare
 from worker.cluster.messages import FAIL, LEAVE, RESULT, RUN, SCHEDULE, WAIT
 from worker.delivery import Task, brief
@@ -205,7 +206,8 @@ class Child:
             if before.is_over:  # though its cluster could not tell the broker any more
                 self.put(task | {"success": before.success, "result": before.result})
             elif extra:  # an attempt has failed with its worker
-                reason, for_good, *self.attempt.died = extra
+                reason, for_good, *self.attempt.died, started = extra
+                self.attempt.started = started and moment(started)
                 self.put(task | {"success": False, "result": reason} | ({"ack_failure": True} if for_good else {}))
             elif count > 1 and (before.next_try or 0) > time.time():  # nor when it is to be tried again
                 self.channel.send((WAIT, self.message[1], None, before.next_try))

@@ -132,7 +132,8 @@ class HandOut:
                 logger.warning("%s was cut off %.0f s after the stop; it is given back, and run again", name, seconds)
             self.agent.forget(held)
         elif held.does == RUN and tells:  # another worker opens it, and says of whom an attempt has failed
-            held.does, held.extra = FAIL, (reason, False, worker_id(seat.pid), True)
+            started = time.time() - (time.monotonic() - seat.since)
+            held.does, held.extra = FAIL, (reason, False, worker_id(seat.pid), True, started)
             self.agent.offer(held)
         elif held.does == SCHEDULE and tells:  # perhaps of a receiver of pre_enqueue, perhaps of no fault of its own
             held.deaths += 1
@@ -143,7 +144,7 @@ class HandOut:
         elif held.deaths + 1 < TRIES:
             held.deaths += 1
             if held.does == FAIL:  # perhaps of the backoff, which is not asked again
-                held.extra = (*held.extra[:3], False)
+                held.extra = (*held.extra[:3], False, held.extra[4])
             if held.does != RUN:
                 self.agent.offer(held)
             elif self.agent.draining:

@@ -145,7 +145,7 @@ class Leases:
         if delivery.count > 2 * MAX_DELIVERIES:
             self.agent.set_aside(held, died)
         elif delivery.count > MAX_DELIVERIES:
-            held.does, held.extra = FAIL, (died, True, "", False)
+            held.does, held.extra = FAIL, (died, True, "", False, None)
             self.agent.offer(held)
         elif delivery.count > SUSPECT_AFTER:
             held.suspect = True

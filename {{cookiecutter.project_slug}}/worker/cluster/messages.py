@@ -4,7 +4,8 @@ A worker is told (what to do, ticket, payload, hand-outs, whether something may 
 queued, what else it must know):
 
     RUN       the task of a payload
-    FAIL      nothing but who has failed: (the reason, whether for good, the worker's id, whether its backoff is asked)
+    FAIL      nothing but who has failed: (the reason, whether for good, the worker's id, whether its backoff is asked,
+              when the attempt began or None)
     AFTER     what comes after an attempt is saved, as the hook: (the row, the attempts, when the next one is)
     GATHER    the results of an iterable: (its group, how many, seconds that it is cached for)
     SCHEDULE  a schedule that is due: (its id, what a worker died of that had it, or "", whether to try again)
