@@ -192,7 +192,8 @@ def test_a_worker_that_died_is_an_attempt_and_its_backoff_is_asked_once() -> Non
     assert kept.exception == "worker.policy.WorkerDied"
     (error,) = json.loads(kept.errors)
     assert (error["worker"], error["started"]) == ("host:1", NOW.isoformat())
-    again = Attempt(died=["host:1", False], started=None).failed(a_task(backoff=backoff, max_attempts=3), "The worker died")
+    unknown = Attempt(died=["", False], started=None)
+    again = unknown.failed(a_task(backoff=backoff, max_attempts=3), "The worker died")
     assert len(backoff.asked) == 1
     assert again.next_try
     assert json.loads(again.errors)[0]["started"] is None
