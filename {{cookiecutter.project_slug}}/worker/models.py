@@ -153,3 +153,15 @@ class WaitingTask(Task):  # type: ignore[misc]
         proxy = True
         verbose_name = _("Task to be tried again")
         verbose_name_plural = _("Tasks to be tried again")
+
+
+class Queue(Task):  # type: ignore[misc]
+    """What stands for the page of the queue in the admin's lists."""
+
+    class Meta:
+        """Names; who may see it is said by the permissions of tasks."""
+
+        proxy = True
+        default_permissions = ()
+        verbose_name = _("Queue")
+        verbose_name_plural = _("Queue")

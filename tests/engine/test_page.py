@@ -1,0 +1,287 @@
+"""The page of the queue in the admin: who sees what of it, and what its buttons do."""
+
+import html
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from core.models import User
+from django.contrib.auth.models import Permission
+from django.test import Client
+from django.utils import timezone, translation
+from worker.queue import actions, page
+from worker.queue.page import ACTIONS
+from worker.queue.signs import Run, Sign
+from worker.queue.state import Again, Group, Overview, QueueState, Running, Scheduled, Waiting
+from worker.templatetags.queue import ago, number, span
+
+pytestmark = pytest.mark.django_db
+PAGE = "/admin/queue/"
+DEAD, LOST = "Does not answer, last seen", "Nothing serves this queue"
+GROUP = ("shop.tasks.pay", "builtins.ValueError", 'ValueError: <no> "luck"')
+
+
+def before(seconds: float) -> datetime:
+    """Return a time that is over for so long."""
+    now: datetime = timezone.now()
+    return now - timedelta(seconds=seconds)
+
+
+def queue(name: str, *clusters: Sign, **fields: Any) -> QueueState:
+    """Return what there is to know of a queue in which nothing is."""
+    numbers: dict[str, Any] = dict.fromkeys(("waiting", "due", "running", "ahead", "done", "failed"), 0)
+    words = {"more": False, "oldest": None, "paused_by": "", "paused_since": None, "start_with": "", "problem": ""}
+    return QueueState(**{"name": name, "cluster": name, "clusters": list(clusters), **numbers, **words, **fields})
+
+
+def sign(host: str, **fields: Any) -> Sign:
+    """Return the sign of a cluster that is well."""
+    run = Run("1", "pay", "shop.tasks.pay", 1, 0.0, f"{host}:8")
+    known = {"queue": "default", "pid": 7, "since": before(200_000), "seen": before(12), "alive": True, "workers": 2}
+    return Sign(
+        **{"name": "site", "host": host, "ahead": 3, "oldest": None, "late": {}, "running": [run], **known, **fields}
+    )
+
+
+def overview(**fields: Any) -> Overview:
+    """Return what there is to know where nothing is the matter."""
+    known = {"queues": [queue("default", sign("ada"))], "running": [], "again": Again(0, []), "failed": []}
+    return Overview(**{"at": timezone.now(), "failed_total": 0, "schedules": [], **known, **fields})
+
+
+def busy() -> Overview:
+    """Return what there is to know where all is the matter."""
+    return overview(
+        queues=[
+            queue("default", sign("ada"), sign("bob", alive=False), waiting=1_234_567, oldest=754.2, failed=4, due=38),
+            queue("slow", start_with="python manage.py prodserver worker-slow", waiting=100_000, more=True),
+            queue("held", sign("eve", late={"saving results": 42.0}), paused_by="eve", paused_since=before(185)),
+            queue("away", waiting=None, due=None, problem="The broker does not answer."),
+        ],
+        running=[Running("a1", "one", "shop.tasks.pay", "default", 2, before(131), 131.0, "ada:8", "ada")],
+        again=Again(2140, [Waiting("a2", "two", "shop.tasks.pay", "default", "OSError: off", 1, 3, before(-99))]),
+        failed=[Group(*GROUP, 1207, before(42), ["a3", "a4"])],
+        failed_total=1208,
+        schedules=[
+            Scheduled(1, "digest", "shop.tasks.digest", "default", before(7200), True, before(400), 400.0),
+            Scheduled(2, "old", "shop.tasks.old", "default", None, False, None, 0.0),
+        ],
+    )
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[Overview]:
+    """Provide what the page is shown, in a list whose last one counts."""
+    shown = [busy()]
+    monkeypatch.setattr(page, "overview", lambda: shown[-1])
+    return shown
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch, shown: list[Overview]) -> list[Any]:
+    """Provide what was done, by whom."""
+    done: list[Any] = []
+
+    def note(name: str) -> Callable[..., str]:
+        def noted(*said: Any, **more: Any) -> str:
+            done.append((name, *said, more))
+            return "Done."
+
+        return noted
+
+    for name in ("pause", "resume", "purge", "retry", "cancel", "run_schedule"):
+        monkeypatch.setattr(actions, name, note(name))
+    return done
+
+
+def somebody(*permissions: str) -> Client:
+    """Return the browser of somebody on the staff, with permissions."""
+    user = User.objects.create(username="ada", is_staff=True)
+    user.user_permissions.add(*Permission.objects.filter(codename__in=permissions, content_type__app_label="django_q"))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def text_of(client: Client, path: str = PAGE) -> str:
+    """Return the words of a page."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", client.get(path).content.decode()))
+
+
+@pytest.mark.usefixtures("shown")
+@pytest.mark.parametrize("permission", ["view_task", "change_task"])
+def test_the_admin_leads_whom_the_page_is_shown_to_it(permission: str) -> None:
+    client = somebody(permission)
+    assert '<a href="/admin/worker/queue/">' in client.get("/admin/").content.decode()
+    assert client.get("/admin/worker/queue/")["Location"] == PAGE
+    shown = client.get(PAGE).content.decode()
+    assert '<a href="/admin/queue/" aria-current="page">Queue</a>' in shown, "the entry in the list of all pages"
+
+
+@pytest.mark.usefixtures("shown")
+def test_nobody_else_sees_it() -> None:
+    assert Client().get(PAGE)["Location"] == f"/admin/login/?next={PAGE}"
+    client = somebody("view_failure")
+    assert "/admin/worker/queue/" not in client.get("/admin/").content.decode()
+    assert [client.get(path).status_code for path in (PAGE, f"{PAGE}now/")] == [403, 403]
+
+
+def test_who_may_only_look_finds_no_button_and_can_do_nothing(done: list[Any]) -> None:
+    client = somebody("view_task")
+    shown = client.get(PAGE).content.decode()
+    assert 'class="action' not in shown
+    assert "/admin/django_q/" not in shown.partition('<div id="queue"')[2], (
+        "what leads to pages that are not shown either"
+    )
+    for name in ACTIONS:
+        assert client.post(PAGE, {name: "1", "sure": "yes"}).status_code == 403
+    assert done == []
+
+
+def test_what_is_done_came_from_the_page_itself(done: list[Any]) -> None:
+    client = somebody("change_task")
+    client.handler.enforce_csrf_checks = True
+    assert client.post(PAGE, {"pause": "default"}).status_code == 403
+    assert client.get(f"{PAGE}?pause=default").status_code == 200
+    assert client.post(PAGE).status_code == 403
+    assert done == []
+
+
+@pytest.mark.parametrize(
+    ("button", "said", "asked", "called"),
+    [
+        ("pause", ["default"], "", ("pause", "default", "ada", {})),
+        ("resume", ["held"], "", ("resume", "held", "ada", {})),
+        ("purge", ["slow"], "Purge this queue?", ("purge", "slow", "ada", {})),
+        ("cancel", ["a1", "shop.tasks.pay"], "Cancel this task?", ("cancel", "a1", "ada", {})),
+        ("cancel", ["a2", "shop.tasks.pay"], "Cancel this task?", ("cancel", "a2", "ada", {})),
+        ("retry", ["a4"], "", ("retry", "ada", {"task": "a4"})),
+        (
+            "retry_group",
+            list(GROUP),
+            "Run these tasks again?",
+            ("retry", "ada", dict(zip(("function", "exception", "reason"), GROUP, strict=True))),
+        ),
+        ("retry_all", ["1,208"], "Run all failed tasks again?", ("retry", "ada", {})),
+        ("run", ["1"], "", ("run_schedule", 1, "ada", {})),
+    ],
+)
+def test_a_button_does_what_it_says_and_asks_before_where_nothing_undoes_it(
+    done: list[Any], button: str, said: list[str], asked: str, called: tuple[Any, ...]
+) -> None:
+    client = somebody("change_task")
+    value = "\r\n".join(said)  # as browsers send it
+    on_page = [it["value"] for it in controls(client.get(PAGE).content.decode()) if it["name"] == button]
+    assert "\n".join(said) in on_page
+    answer = client.post(PAGE, {button: value})
+    if asked:
+        question = answer.content.decode()
+        assert f"<h1>{asked}</h1>" in question
+        assert done == []
+        kept = {it["name"]: it["value"] for it in controls(question)}
+        assert kept[button].splitlines() == said
+        answer = client.post(PAGE, kept)
+    assert answer["Location"] == PAGE
+    assert done == [called]
+    assert "Done." not in text_of(client, f"{PAGE}now/"), "the page itself says it, not what its script asks for"
+    assert "Done." in text_of(client)
+
+
+def controls(text: str) -> list[dict[str, str]]:
+    """Return the buttons and fields of a page that are sent to it."""
+    found = re.findall(r'<(?:button|input) type="submit" name="(\w+)" value="([^"]*)"', text)
+    found += re.findall(r'<textarea name="(\w+)" hidden>([^<]*)</textarea>', text)
+    return [{"name": name, "value": html.unescape(value)} for name, value in found]
+
+
+def test_a_refusal_is_told(done: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*said: str) -> str:
+        raise actions.RefusedError("The queue default is paused already.")
+
+    monkeypatch.setattr(actions, "pause", refuse)
+    answer = somebody("change_task").post(PAGE, {"pause": "default"}, follow=True)
+    assert '<li class="error">The queue default is paused already.</li>' in answer.content.decode()
+
+
+@pytest.mark.parametrize("form", [{}, {"explode": "default"}, {"retry": "", "sure": "yes"}])
+def test_what_no_button_sends_is_refused_in_a_sentence(done: list[Any], form: dict[str, str]) -> None:
+    answer = somebody("change_task").post(PAGE, form)
+    assert (answer.status_code, answer.content.count(b"\n")) == (400, 1), answer.content
+    assert done == []
+
+
+@pytest.mark.usefixtures("shown")
+def test_it_says_in_words_what_is_wrong() -> None:
+    shown = text_of(somebody("view_task"))
+    assert f"{DEAD} 12 s ago" in shown
+    assert f"{LOST}: start it with python manage.py prodserver worker-slow" in shown
+    assert "Paused by eve 3 min ago" in shown
+    assert "Late: saving results 42 s" in shown
+    assert "The broker does not answer." in shown
+    assert "Overdue for 6 min 40 s" in shown
+    assert "2 h ago failed" in shown
+    assert "turned off" in shown
+
+
+@pytest.mark.usefixtures("shown")
+def test_it_shows_how_much_there_is() -> None:
+    shown = text_of(somebody("view_task"))
+    for words in (
+        "1,234,567 12 min 34 s 38",
+        "&gt; 100,000",
+        "The broker does not answer. ?",
+        "shop.tasks.pay one default ada:8 2 2 min 11 s",
+        "shop.tasks.pay two OSError: off 1 of 3 in 1 min",
+        "ValueError: &lt;no&gt; &quot;luck&quot; The newest a3 a4 1,207 42 s ago",
+        "ada 7 default Alive 1 of 2 3 2 d 7 h ago",
+        "All 2,140",
+        "All 1,208",
+    ):
+        assert words in shown, words
+    with translation.override("de"):
+        assert number(1_234_567) == "1.234.567"
+
+
+def test_where_nothing_is_the_matter_it_says_so(shown: list[Overview]) -> None:
+    shown.append(overview())
+    client = somebody("change_task")
+    text = text_of(client)
+    for words in (
+        "Nothing runs at the moment.",
+        "No task waits for another attempt.",
+        "Nothing has failed.",
+        "There is no schedule.",
+    ):
+        assert words in text
+    assert not re.search(f"{DEAD}|{LOST}|Paused|Overdue|No worker", text)
+    shown.append(overview(queues=[queue("default")]))
+    assert "No worker has reported." in text_of(client)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, ""),
+        (0, "0 s"),
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min"),
+        (61, "1 min 1 s"),
+        (3_600, "1 h"),
+        (3_661, "1 h 1 min"),
+        (86_399, "23 h 59 min"),
+        (90_000, "1 d 1 h"),
+        (86_460, "1 d"),
+    ],
+)
+def test_a_time_is_told_in_two_units(seconds: float | None, words: str) -> None:
+    assert span(seconds) == words
+
+
+def test_a_moment_is_told_by_its_distance_with_itself_behind_it() -> None:
+    at = before(125)
+    assert ago(at) == f'<time datetime="{at.isoformat()}" title="{at:%Y-%m-%d %H:%M:%S} UTC">2 min ago</time>'
+    assert ">in 3 s<" in ago(before(-3.2))
+    assert ago(None) == ""
