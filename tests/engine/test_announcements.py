@@ -122,7 +122,7 @@ def test_a_listener_that_was_cut_off_listens_again(
         other.close()
         while listener.listening:  # the server's last word may come before the end of the connection
             listener.wait(9)
-        assert "Changes of schedules are not heard: OperationalError: " in caplog.text
+        assert "Announcements are not heard: OperationalError: " in caplog.text
     else:
         announcements.client().client_kill_filter(_type="pubsub")
         listener.wait(0.1)

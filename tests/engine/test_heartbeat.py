@@ -203,14 +203,6 @@ def test_a_probe_never_finds_half_a_file(temporary: Path) -> None:
         thread.join()
 
 
-@pytest.mark.django_db
-def test_web_hears_of_it_through_the_cache() -> None:
-    heartbeat.announce("test")
-    assert heartbeat.is_alive("test")
-    heartbeat.withdraw("test")
-    assert not heartbeat.is_alive("test")
-
-
 def folder_name(temporary: Path) -> str:
     """Return the name of the folder for signs of life."""
     folder: Path = heartbeat._folder()  # noqa: SLF001 (its name is what is attacked)

@@ -2,15 +2,18 @@
 
 from pathlib import Path
 from unittest.mock import Mock
+from uuid import uuid4
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError
 from django.test import Client
+from django.utils import timezone
 from project import Site, manage
 from pytest_django import Settings
-from worker import health, heartbeat
+from worker import health
+from worker.models import Cluster
 from worker.processes import workers
 
 FOREIGN = {"host": "172.19.4.2:8000"}
@@ -59,9 +62,13 @@ def test_readyz_answers_though_the_configuration_is_wrong(client: Client, broker
 
 
 @pytest.mark.django_db
-def test_the_start_page_shows_a_worker_that_has_reported(client: Client) -> None:
+def test_the_start_page_shows_a_worker_that_has_reported(client: Client, settings: Settings) -> None:
+    settings.DEBUG = True
+    now, unheard = timezone.now(), {"hears": False, "folder": "", "running": []}
     for worker in workers():
-        heartbeat.announce(worker.cluster)
+        assert 'class="missing"' in client.get("/").content.decode()
+        facts = {"host": "elsewhere", "pid": 1, "since": now, "seen": now, "state": unheard}
+        Cluster.objects.create(pk=uuid4(), name=worker.cluster, **facts)
     assert 'class="missing"' not in client.get("/").content.decode()
 
 

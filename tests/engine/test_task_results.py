@@ -1,6 +1,5 @@
 """Django's tasks as workers run them, and what is known of them meanwhile and afterwards."""
 
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
@@ -15,12 +14,10 @@ from django_q.brokers import get_broker
 from django_q.models import Task as Row
 from django_q.tasks import async_iter, async_task, fetch
 from project import Site, wait_for
-from worker import running
-from worker.cluster.board import SINCE, Board
 from worker.django_tasks import base
 from worker.enqueue import enqueue_many
+from worker.queue.signs import running
 from worker.results import ResultNoLongerKept
-from worker.running import Running
 from worker.tasks import TaskResultDoesNotExist, default_task_backend, in_words
 
 Status = base.TaskResultStatus
@@ -260,70 +257,4 @@ def test_a_task_that_goes_on_is_shown_as_running_within_two_seconds(site: Site) 
     cache.set("let-go", 1)
     wait_for(lambda: is_over(result), "result")
     assert (result.status, result.return_value, result.attempts) == (Status.SUCCESSFUL, "let go", 1)
-    wait_for(lambda: running.entry(result.id[:32]) is None, "end of what is shown")
-
-
-class Counting:
-    """Stands in for the cache, and for the clock."""
-
-    def __init__(self) -> None:
-        """Begin empty."""
-        self.entries: dict[str, Any] = {}
-        self.now = time.monotonic()
-        self.calls: list[str] = []
-
-    def monotonic(self) -> float:
-        """Tell the time."""
-        return self.now
-
-    def time(self) -> float:
-        """Tell another time."""
-        return 1000.0
-
-    def set(self, key: str, value: Any, timeout: int) -> None:
-        """Keep an entry."""
-        assert timeout <= 60  # which a cluster that is killed leaves behind
-        self.calls.append("set")
-        self.entries[key] = value
-
-    def delete_many(self, keys: list[str]) -> None:
-        """Remove entries."""
-        self.calls.append("delete")
-        for key in keys:
-            del self.entries[key]
-
-
-def test_only_what_has_run_for_about_a_second_is_published_and_what_has_ended_is_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    store = Counting()
-    monkeypatch.setattr("worker.running.caches", {"default": store})
-    monkeypatch.setattr("worker.running.time", store)
-    board = Board(2)
-    shown = Running()
-    board.attempt(0, "a" * 32, 2)
-    for later, calls in ((0.5, []), (0.4, ["set"]), (4, ["set"]), (12, ["set", "set"])):
-        store.now += later
-        shown.publish(board, {0: "host:1"})
-        assert store.calls == calls
-    ((attempt, since, worker),) = store.entries.values()
-    assert (attempt, worker) == (2, "host:1")
-    assert abs(since - (1000.0 - 16.9)) < 0.1
-    board.end(0)
-    shown.publish(board, {})
-    assert (store.entries, store.calls) == ({}, ["set", "set", "delete"])
-    shown.publish(board, {})
-    shown.withdraw()
-    assert store.calls == ["set", "set", "delete"]
-    board.attempt(1, "b" * 32, 1)
-    store.now = time.monotonic() + 1
-    shown.publish(board, {})
-    board.attempt(1, "b" * 32, 2)  # the next attempt, before anybody has looked
-    store.now = time.monotonic() + 1
-    shown.publish(board, {})
-    assert [value[0] for value in store.entries.values()] == [2]
-    shown.withdraw()
-    assert not store.entries
-    board.attempt(0, "c" * 32, 1)
-    board.clear(0, SINCE)  # as the supervisor does once a worker has died
-    assert [run[1] for run in board.attempts()] == ["b" * 32]
+    wait_for(lambda: running(result.id[:32]) is None, "end of what is shown")

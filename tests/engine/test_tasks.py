@@ -26,11 +26,12 @@ from django_q.models import Schedule
 from django_q.signing import SignedPackage
 from django_q.tasks import async_task, fetch, schedule
 from pytest_django import Settings
-from worker import results, running, schedules, tasks
+from worker import results, schedules, tasks
 from worker.checks import check_task_backends
 from worker.cluster import due, functions
 from worker.django_tasks import InvalidTask, base, exceptions, signals
 from worker.enqueue import enqueue_many, new_id
+from worker.queue.signs import Run
 from worker.tasks import (
     Backend,
     ResultNoLongerKept,
@@ -452,7 +453,8 @@ def test_ids_begin_with_the_time_and_are_all_different() -> None:
 @pytest.mark.django_db
 def test_a_task_that_runs_is_found_by_what_async_task_returns(idle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     key = async_task("jobs.add", 1, cluster="idle")
-    monkeypatch.setattr(running, "entry", {key: running.Run(2, time.time(), "host:1")}.get)
+    run = Run(key, "a name", "jobs.add", 2, time.time(), "host:1")
+    monkeypatch.setattr(results, "running", {key: run}.get)
     result = default_task_backend.get_result(key)
     assert (result.status, result.attempts, result.worker_ids) == (base.TaskResultStatus.RUNNING, 2, ["", "host:1"])
 

@@ -137,7 +137,7 @@ def test_a_result_that_the_database_does_not_take_is_no_secret(
 ) -> None:
     error.__cause__ = sqlite3.Error()
     error.__cause__.sqlite_errorcode = code
-    monkeypatch.setattr("worker.cluster.results.insert", Mock(side_effect=error))
+    monkeypatch.setattr("worker.cluster.saving.insert", Mock(side_effect=error))
     async_task(call, 1)
     with pytest.raises(type(error), match=str(error)):
         queue.run(raises=raises)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from django.core.signing import b62_decode
 from django_q.signing import SignedPackage
 
 Task = dict[str, Any]  #: django-q2's package of a task: id, name, func, args, kwargs, started, …
@@ -94,6 +95,14 @@ class Leasing(Protocol):
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done."""
+
+
+def queued_at(payload: str) -> float | None:
+    """Return when a payload was signed, in seconds since 1970, without opening it; None if it does not say."""
+    try:
+        return float(b62_decode(payload.rsplit(":", 2)[-2]))
+    except (IndexError, ValueError):
+        return None
 
 
 def brief(error: BaseException) -> str:

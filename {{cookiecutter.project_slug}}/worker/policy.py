@@ -31,6 +31,10 @@ class PolicyError(ImproperlyConfigured, TypeError, ValueError):
     """What is wrong with a policy in code, in a sentence: manage.py ends with it."""
 
 
+class Cancelled(Exception):  # noqa: N818 (it says what has happened)
+    """Somebody has cancelled the task."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """An attempt that has failed, as a backoff sees it; its fields are named as those of Django's TaskResult."""

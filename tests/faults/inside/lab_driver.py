@@ -240,7 +240,8 @@ def stats() -> list[dict[str, Any]]:
 
 def is_alive() -> bool:
     """Say what the start page says of our cluster."""
-    return bool(import_module("worker.heartbeat").is_alive(Conf.CLUSTER_NAME))
+    signs = import_module("worker.queue.signs").look()
+    return any(sign.alive and sign.name == Conf.CLUSTER_NAME for sign in signs)
 
 
 def schedule(name: str, seconds_ago: float, **fields: Any) -> float:

@@ -22,6 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.signals import connection_created
 from django_q.brokers import get_broker
+from django_q.conf import Conf
 
 from worker.cluster.board import THREADS, Board
 from worker.cluster.channels import Channel
@@ -66,6 +67,7 @@ class Agent:
             end.setblocking(False)
         self.hand_out = HandOut(self, control, board)
         self.results, self.leases, self.schedules = Results(self), Leases(self), Schedules(self)
+        self.orders = self.schedules.orders
 
     def run(self) -> None:
         """Work until told to stop, and all is settled."""
@@ -74,7 +76,11 @@ class Agent:
         for does, thread in (*zip(THREADS[1:], threads, strict=True), ("watches", self.watch)):
             threading.Thread(target=self.guarded, args=(does, thread), daemon=True).start()
         self.hand_out.run()
-        self.schedules.withdraw()
+        for settle in (self.results.tallies.write, self.schedules.signs.withdraw):
+            try:
+                settle()
+            except Exception as error:  # the database is away, or the broker
+                logger.warning("Cluster %s could not say that it stops: %s", Conf.CLUSTER_NAME, brief(error))
 
     def guarded(self, does: str, thread: Callable[[], None]) -> None:
         """Run a thread without which the others must not go on."""
@@ -100,6 +106,11 @@ class Agent:
                         socket.fromfd(database.connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as end,
                     ):
                         end.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def begins_nothing(self) -> bool:
+        """Whether no task is to begin: this cluster stops, or its queue is paused."""
+        return self.draining or self.orders.paused
 
     def hold(self, does: str, **fields: Any) -> Held:
         """Hold something new."""

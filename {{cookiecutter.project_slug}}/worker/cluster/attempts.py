@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from django_q.timeout import TimeoutHandler
 from worker import policy
 from worker.cluster import packages
 from worker.cluster.failures import Failed
-from worker.cluster.messages import worker_id
+from worker.cluster.messages import CANCELLED_BY, worker_id
 from worker.delivery import Task, brief
 from worker.models import Failure
 from worker.results import errors_of
@@ -85,6 +86,20 @@ def most_of(task: Task) -> int:
     return min(most, MOST)
 
 
+def limit_of(task: Task) -> int:
+    """Return the whole seconds that a task may take, -1 for no limit; upstream's worker dies of None, and fails 1.5.
+
+    Raises:
+        ValueError: If its limit is no number.
+    """
+    limit = task.get("timeout")
+    if limit is None:
+        limit = Conf.TIMEOUT
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or math.isnan(limit)):
+        raise ValueError(f"its timeout {limit!r} is no number of seconds")
+    return min(math.ceil(limit), 10**8) if limit and 0 < limit < math.inf else -1
+
+
 def seconds(backoff: Any, error: BaseException, result: policy.Result, *, ask: bool) -> float | None:
     """Ask a task's backoff how long to wait, None for no further attempt; the default one if that fails."""
     if backoff is not None and ask:
@@ -121,15 +136,18 @@ class Attempt:
 
     def times(self, task: Task) -> tuple[float | None, float | None]:
         """Return for how many seconds it has waited, since it might have begun, and run; None if it did not begin."""
-        if not self.began or not self.started:
+        if not self.started or not (self.began or self.died):
             return None, None
+        begun = self.started.timestamp()
         after = self.earlier.next_try or max(it.timestamp() for it in (task["started"], task.get("run_after")) if it)
-        return max(0.0, self.started.timestamp() - after), monotonic() - self.began
+        return max(0.0, begun - after), monotonic() - self.began if self.began else max(0.0, time() - begun)
 
     def failed(self, task: Task, text: str) -> Failed:
         """Return what is kept of it, and when the next one is."""
         worker, ask = self.died or (worker_id(os.getpid()), True)
-        if self.died:
+        if is_cancelled := text.startswith(CANCELLED_BY) and bool(self.died):
+            self.error = policy.Cancelled(text)
+        elif self.died:
             self.error = policy.WorkerDied(text)
         elif self.error is None or task["success"]:  # the result cannot be kept
             self.error, self.traceback = TypeError(text), ""
@@ -163,7 +181,7 @@ class Attempt:
             max_attempts=most and max(most, attempts),  # which the settings may have made less meanwhile
             next_try=next_try,
             exception=errors[-1]["exception_class_path"],
-            reason=packages.text_of(brief(self.error), 256),
+            reason=packages.text_of(text if is_cancelled else brief(self.error), 256),
             errors=json.dumps(errors, ensure_ascii=False),
             options=None if next_try else pickled(self.options),
         )

@@ -5,17 +5,17 @@ waits for what it may have taken along.
 """
 
 import logging
-import math
 import os
 import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
 from multiprocessing.process import current_process
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.signing import BadSignature
 from django.db import DatabaseError, close_old_connections, connections
@@ -27,15 +27,17 @@ from django_q.models import Task as Model
 from django_q.signals import post_execute
 
 from worker.cluster import after, due, packages
-from worker.cluster.attempts import Attempt, Earlier, earlier, options_of
+from worker.cluster.attempts import Attempt, earlier, limit_of, options_of
 from worker.cluster.board import IDLE, NO_LIMIT, TAKEN, TELLS, Board
 from worker.cluster.channels import Channel
 from worker.cluster.failures import moment
 from worker.cluster.functions import Call, located, prepare
-from worker.cluster.messages import FAIL, LEAVE, RESULT, RUN, SCHEDULE, WAIT
+from worker.cluster.messages import CANCELLED_BY, FAIL, LEAVE, RESULT, RUN, SCHEDULE, WAIT
+from worker.cluster.orders import cancelled_by
 from worker.delivery import Task, brief
 from worker.health import may_pass
 
+Answer = TypeVar("Answer")
 MARGIN = 3.0  #: seconds beyond its limit after which a task's worker is killed: it may notice by itself
 
 logger = logging.getLogger("django-q")
@@ -74,20 +76,6 @@ def _leave_cluster(channel: Channel) -> None:
         channel.close()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-
-
-def limit_of(task: Task) -> int:
-    """Return the whole seconds that a task may take, -1 for no limit; upstream's worker dies of None, and fails 1.5.
-
-    Raises:
-        ValueError: If its limit is no number.
-    """
-    limit = task.get("timeout")
-    if limit is None:
-        limit = Conf.TIMEOUT
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or math.isnan(limit)):
-        raise ValueError(f"its timeout {limit!r} is no number of seconds")
-    return min(math.ceil(limit), 10**8) if limit and 0 < limit < math.inf else -1
 
 
 class Child:
@@ -199,8 +187,10 @@ class Child:
             self.task, self.attempt.options = task, options_of(task)
             self.board.call(self.seat, task["name"])
             if again or task.get("once"):
-                self.attempt.earlier = self.saved(task)
+                self.attempt.earlier = self.asked(earlier, task)
             before = self.attempt.earlier
+            if not extra and self.board.may_be_cancelled(task["id"]) and (by := self.asked(cancelled_by, task["id"])):
+                extra = (f"{CANCELLED_BY}{by}", True, "", True, None)
             if not extra or extra[3]:  # otherwise a worker may have died of this
                 Call.current = prepare(task, queued_as, before)
             if before.is_over:  # though its cluster could not tell the broker any more
@@ -215,7 +205,7 @@ class Child:
             else:
                 task["timeout"] = limit_of(task)
                 self.begin(task["timeout"])
-                self.board.attempt(self.seat, task["id"], before.attempts + 1)
+                self.board.attempt(self.seat, task["id"], packages.function_label(task["func"]), before.attempts + 1)
                 self.attempt.began = time.monotonic()
                 return task
         except BaseException as error:  # whatever unpickling raises
@@ -231,16 +221,16 @@ class Child:
                 self.channel.send((RESULT, self.message[1], *more))
         return None
 
-    def saved(self, task: Task) -> Earlier:
-        """Return what is saved of a task, once the database answers."""
+    def asked(self, ask: Callable[[Any], Answer], what: Any) -> Answer:
+        """Return what the database has to tell of a task, once it answers."""
         self.begin(-1)  # it may be away for long, which is no fault of the task's
         while True:
             try:
                 close_old_connections()
-                return earlier(task)
+                return ask(what)
             except DatabaseError as error:
                 connections.close_all()
-                logger.error("%s waits for the database (%s)", task["name"], brief(error))
+                logger.error("%s waits for the database (%s)", self.board.name(self.seat), brief(error))
                 time.sleep(1)
 
     # The queue of results

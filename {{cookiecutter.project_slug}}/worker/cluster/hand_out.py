@@ -11,16 +11,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from worker.cluster.board import HAND_OUT, SENT, Board
+from worker.cluster.board import ENDED, HAND_OUT, SENT, Board
 from worker.cluster.channels import Channel
 from worker.cluster.leases import MOST_BYTES
-from worker.cluster.messages import AFTER, FAIL, GATHER, LEAVE, RESULT, RUN, SCHEDULE, Held, worker_id
+from worker.cluster.messages import AFTER, CANCELLED_BY, FAIL, GATHER, LEAVE, RESULT, RUN, SCHEDULE, Held, worker_id
 from worker.delivery import brief
 
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent
 
 CUT_OFF = "cut off"  #: why a worker was killed that a stop has left no more time
+CANCELLED = "Its task was cancelled"
+MOVED_ON = "It was killed for a task that was cancelled, and had just ended"
 OUT_OF_TIME = "Task exceeded maximum timeout value, and its worker was killed"
 DEPTH = 10  #: messages with a worker that is quick at them, as many as Linux lets lie there: it need not wait for each
 QUICK = 0.01  #: seconds in which a quick worker is done with one
@@ -99,7 +101,7 @@ class HandOut:
         with self.lock:
             match order:
                 case ("seat", number, pid, ours, theirs):
-                    self.board.clear(number, SENT)
+                    self.board.clear(number, SENT, ENDED)
                     self.seats[number] = seat = Seat(number, pid, Channel.of(ours), Channel.of(theirs))
                     self.by_descriptor[seat.channel.fileno()] = seat
                     self.poll.register(seat.channel, select.POLLIN)
@@ -126,14 +128,16 @@ class HandOut:
         if held.does == AFTER and tells:
             logger.error("The hook of %s has failed: %s", name, reason)
             self.agent.answer((AFTER, held.ticket, None, ""))
-        elif reason == CUT_OFF:
+        elif reason == CUT_OFF or (reason == MOVED_ON and held.does == RUN):
             if held.does == RUN:
-                seconds = time.monotonic() - self.stopping
-                logger.warning("%s was cut off %.0f s after the stop; it is given back, and run again", name, seconds)
+                after = f" {time.monotonic() - self.stopping:.0f} s after the stop" if reason == CUT_OFF else ""
+                logger.warning("%s was cut off%s; it is given back, and run again", name, after)
             self.agent.forget(held)
         elif held.does == RUN and tells:  # another worker opens it, and says of whom an attempt has failed
+            is_cancelled = reason == CANCELLED
+            reason = f"{CANCELLED_BY}{self.agent.orders.ended[seat.number]}" if is_cancelled else reason
             started = time.time() - (time.monotonic() - seat.since)
-            held.does, held.extra = FAIL, (reason, False, worker_id(seat.pid), True, started)
+            held.does, held.extra = FAIL, (reason, is_cancelled, worker_id(seat.pid), True, started)
             self.agent.offer(held)
         elif held.does == SCHEDULE and tells:  # perhaps of a receiver of pre_enqueue, perhaps of no fault of its own
             held.deaths += 1
@@ -147,7 +151,7 @@ class HandOut:
                 held.extra = (*held.extra[:3], False, held.extra[4])
             if held.does != RUN:
                 self.agent.offer(held)
-            elif self.agent.draining:
+            elif self.agent.begins_nothing:
                 self.agent.forget(held)
             else:
                 self.unread.append(held)
@@ -213,10 +217,10 @@ class HandOut:
 
     def next(self, seat: Seat) -> Held | None:
         """Take what a worker is to do next."""
-        if seat.fresh and self.unread:
+        if seat.fresh and self.unread and not self.agent.begins_nothing:
             return self.unread.popleft()
         urgent = self.agent.urgent
-        waits = bool(self.agent.waiting) and not self.agent.draining and self.agent.unsaved_bytes <= MOST_BYTES
+        waits = bool(self.agent.waiting) and not self.agent.begins_nothing and self.agent.unsaved_bytes <= MOST_BYTES
         skips = bool(urgent) and urgent[0].does == SCHEDULE and ((waits and self.scheduled) or not self.may_queue(seat))
         self.scheduled = False
         for held in urgent:

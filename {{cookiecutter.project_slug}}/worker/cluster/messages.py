@@ -23,12 +23,15 @@ from socket import gethostname
 from time import time
 from typing import TYPE_CHECKING, Any
 
+from worker.delivery import queued_at
+
 if TYPE_CHECKING:
     from worker.cluster.failures import Failed
     from worker.cluster.packages import Row
 
 RUN, FAIL, AFTER, GATHER, SCHEDULE, LEAVE = "run", "fail", "after", "gather", "schedule", "leave"
 RESULT, WAIT = "result", "wait"
+CANCELLED_BY = "Cancelled by "  #: begins the reason why such a task has failed
 
 
 @dataclass(slots=True)
@@ -40,6 +43,7 @@ class Held:
     payload: str = ""
     receipt: str = ""  #: what the broker knows a task by
     queued_as: str = ""  #: what it called the task when that was queued
+    claimed: float = 0.0  #: when
     count: int = 1  #: how often the broker has handed it out
     again: bool = False  #: whether something may be saved of it
     extra: tuple[Any, ...] = ()  #: what else a worker must know
@@ -53,6 +57,11 @@ class Held:
     def turn(self) -> tuple[bool, int]:
         """When it is handed out, among others of its kind."""
         return (not self.again, self.ticket)
+
+    @property
+    def may_begin(self) -> float:
+        """Since when it might have begun, about: of what was delayed, the payload does not say."""
+        return self.claimed if self.again else queued_at(self.payload) or self.claimed
 
     @property
     def message(self) -> tuple[Any, ...]:

@@ -59,7 +59,9 @@ class Migration(migrations.Migration):
                     ("waited_buckets", models.JSONField()),
                 ],
                 options={
-                    "constraints": [models.UniqueConstraint(fields=["cluster", "func", "outcome"], name="worker_one_tally")]
+                    "constraints": [
+                        models.UniqueConstraint(fields=["cluster", "func", "outcome"], name="worker_one_tally")
+                    ]
                 },
             ),
         ),
@@ -74,7 +76,9 @@ class Migration(migrations.Migration):
                     ("done", models.IntegerField()),
                     ("failed", models.IntegerField()),
                 ],
-                options={"constraints": [models.UniqueConstraint(fields=["cluster", "minute"], name="worker_one_minute")]},
+                options={
+                    "constraints": [models.UniqueConstraint(fields=["cluster", "minute"], name="worker_one_minute")]
+                },
             ),
         ),
         index(
