@@ -72,3 +72,9 @@ def after_two(exception: BaseException, result: Any) -> float | None:
     """Stop once two attempts have failed in different ways."""
     kinds = {error.exception_class_path for error in result.errors}
     return None if len(kinds) == result.attempts == 2 else SOON
+
+
+def linger(folder: str, key: str) -> None:
+    """Take a moment."""
+    note(folder, key, "start")
+    time.sleep(0.05)

@@ -119,7 +119,7 @@ class Tallies:
         for each in news:
             done, failed = minutes[each.minute]
             rows.filter(minute=each.minute).update(done=F("done") + done, failed=F("failed") + failed)
-        if self.minute != news[-1].minute:
+        if news and self.minute != news[-1].minute:
             self.minute = news[-1].minute
             rows.filter(minute__lt=timezone.now() - KEPT).delete()
 

@@ -86,9 +86,8 @@ def look(patience: float = 3.0) -> list[Sign]:
         for row in silent:  # unless it has answered meanwhile
             clusters().filter(pk=row.pk, seen=row.seen).update(lost=Now())
             row.lost = row.now
-    forget(rows)
     known = {key: alive for key, alive in here.items() if alive is not None}
-    return [sign_of(row, row.lost is None and known.get(row.pk, has_written_lately(row))) for row in rows]
+    return [sign_of(row, row.lost is None and known.get(row.pk, has_written_lately(row))) for row in kept(rows)]
 
 
 def ask(now: datetime) -> datetime | None:
@@ -118,10 +117,11 @@ def has_written_lately(row: Any) -> bool:
     return bool(row.now - row.seen < timedelta(seconds=3 * setting("Q_QUIET")))
 
 
-def forget(rows: list[Any]) -> None:
-    """Delete what was not seen for long."""
-    if old := [row.pk for row in rows if row.now - row.seen > FORGOTTEN]:
+def kept(rows: list[Any]) -> list[Any]:
+    """Delete those that were not seen for long, and return the others."""
+    if old := {row.pk for row in rows if row.now - row.seen > FORGOTTEN}:
         clusters().filter(pk__in=old).delete()
+    return [row for row in rows if row.pk not in old]
 
 
 def sign_of(row: Any, alive: bool) -> Sign:

@@ -1,0 +1,229 @@
+"""What people order: a queue that is paused begins nothing, and a task that is cancelled does not run, or not on."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import tried
+from clusters import clusters, own, own_queue
+from django.db import connection, transaction
+from django.utils import timezone
+from django_q.models import Schedule, Task
+from django_q.tasks import async_task
+from project import wait_for
+from worker import announcements
+from worker.cluster import orders
+from worker.cluster.board import LISTED, Board
+from worker.cluster.orders import Orders
+from worker.models import Cancellation, Failure, Pause, Tally
+
+COUNT = "core.tasks.count_words"
+by_ada = {"by": "ada"}
+
+
+@pytest.fixture(autouse=True)
+def queue(transactional_db: None) -> Iterator[None]:
+    """Provide a queue of the tests' own."""
+    with own_queue():
+        yield
+
+
+def pause() -> None:
+    """Pause the queue."""
+    Pause.objects.create(cluster="own", since=timezone.now(), **by_ada)
+    announcements.announce("default", "orders")
+
+
+def resume() -> None:
+    """Take that back."""
+    Pause.objects.all().delete()
+    announcements.announce("default", "orders")
+
+
+def cancel(*tasks: str) -> None:
+    """Cancel tasks."""
+    Cancellation.objects.bulk_create([Cancellation(task=task, since=timezone.now(), **by_ada) for task in tasks])
+    announcements.announce("default", "orders")
+
+
+def queue_task(func: str, *args: Any, **options: Any) -> str:
+    """Queue a task, and return its id."""
+    identity: str = async_task(func, *args, q_options={"cluster": "own", **options})
+    return identity
+
+
+def lines(folder: Path, key: str) -> int:
+    """Return how often a task has begun."""
+    return len((folder / key).read_text().splitlines()) if (folder / key).exists() else 0
+
+
+def test_a_paused_queue_begins_nothing_and_goes_on_within_two_seconds(tmp_path: Path) -> None:
+    files = str(tmp_path)
+    with clusters(tmp_path):
+        long = queue_task("jobs.nap", 3)
+        wait_for(lambda: own()[0].running, "the first task")
+        pause()
+        wait_for(lambda: "ada has paused its queue" in (tmp_path / "clusters.log").read_text(), "pause")
+        queue_task("tried.fail", files, "while idle")
+        due = timezone.now() - timedelta(seconds=1)
+        fields = {"args": "'one two'", "cluster": "own", "next_run": due}
+        schedule = Schedule.objects.create(func=COUNT, schedule_type="H", **fields)
+        wait_for(lambda: Task.objects.filter(pk=long, success=True), "what ran goes on")
+        wait_for(lambda: Schedule.objects.get(pk=schedule.pk).task, "the schedule's task")
+        assert not own()[0].ahead  # it keeps nothing back
+    with clusters(tmp_path):  # also of those that start meanwhile
+        queue_task("tried.fail", files, "later", run_after=timezone.now() + timedelta(seconds=0.5))
+        wait_for(lambda: own()[0].alive, "sign")
+        time.sleep(1.5)  # in which each of them would have begun
+        assert not Task.objects.exclude(pk=long).exists()
+        assert not [key for key in ("while idle", "later") if lines(tmp_path, key)]
+        begun = time.monotonic()
+        resume()
+        wait_for(lambda: all(lines(tmp_path, key) for key in ("while idle", "later")), "what has waited")
+        wait_for(lambda: Task.objects.filter(func=COUNT, success=True), "the schedule's task")
+        assert time.monotonic() - begun < 2
+    schedule.delete()
+
+
+def outcomes() -> dict[str, int]:
+    """Return how many ended how."""
+    found: Counter[str] = Counter()
+    for row in Tally.objects.filter(cluster="own"):
+        found[row.outcome] += row.count
+    return found
+
+
+def test_a_task_that_is_cancelled_ends_whatever_it_does_and_waits_for_and_no_other(tmp_path: Path) -> None:
+    files = str(tmp_path)
+    with clusters(tmp_path, Q_WORKERS="2"):
+        deaf, sleeper = (queue_task(f"tried.{name}", files, name) for name in ("be_deaf", "sleep"))
+        wait_for(lambda: lines(tmp_path, "be_deaf") and lines(tmp_path, "sleep"), "both")
+        fetched = queue_task("tried.fail", files, "fetched")
+        others = [queue_task("tried.fail", files, f"other {number}") for number in range(4)]
+        soon = timezone.now() + timedelta(seconds=2)
+        delayed = queue_task("tried.fail", files, "delayed", run_after=soon)
+        begun = time.monotonic()
+        cancel(deaf, fetched, delayed, "0" * 32)
+        wait_for(lambda: Failure.objects.filter(pk=deaf), "the end of one that hears nothing")
+        assert time.monotonic() - begun < 4
+        failing = queue_task("tried.fail", files, "tried", "ValueError", max_attempts=3, backoff=tried.soon)
+        wait_for(lambda: Failure.objects.filter(pk=failing), "a first attempt")
+        cancel(failing)
+        wait_for(
+            lambda: Failure.objects.filter(pk__in=[delayed, fetched, failing], next_try=None).count() == 3, "the end"
+        )
+        wait_for(lambda: Task.objects.filter(pk__in=others, success=True).count() == 4, "the others")
+        cancel(sleeper)
+        wait_for(lambda: Failure.objects.filter(pk=sleeper), "the end of one that sleeps")
+    for key in (deaf, sleeper, fetched, delayed, failing):
+        kept = Failure.objects.get(pk=key)
+        assert (kept.reason, kept.exception) == ("Cancelled by ada", "worker.policy.Cancelled")
+        assert kept.next_try is None
+    assert [lines(tmp_path, key) for key in ("be_deaf", "sleep", "fetched", "delayed", "tried")] == [1, 1, 0, 0, 1]
+    assert [lines(tmp_path, f"other {number}") for number in range(4)] == [1] * 4
+    assert [each.task for each in Cancellation.objects.all()] == ["0" * 32]
+    assert outcomes() == {"successful": 4, "cancelled": 5, "retried": 1}
+
+
+def test_a_cancelled_task_that_ends_meanwhile_costs_no_other_an_attempt(tmp_path: Path) -> None:
+    files = str(tmp_path)
+    with clusters(tmp_path, Q_WORKERS="2"):
+        ids = [queue_task("tried.linger", files, f"{number}", max_attempts=1) for number in range(60)]
+        for identity in ids[::6]:
+            wait_for(lambda key=identity: lines(tmp_path, f"{ids.index(key)}"), "begin")  # type: ignore[misc]
+            cancel(identity)
+        wait_for(lambda: Task.objects.filter(pk__in=ids).count() == 60, "all of them")
+    failed = [ids.index(row.pk) for row in Task.objects.filter(pk__in=ids, success=False)]
+    assert all(number % 6 == 0 for number in failed)
+    assert max(lines(tmp_path, f"{number}") for number in range(60)) <= 2
+
+
+# Parts
+
+
+def held_by(listener: Any) -> Orders:
+    """Return the orders of an agent that holds something."""
+    return Orders(Mock(held={1: 1}, board=Board(1)), listener)
+
+
+def test_a_frozen_database_holds_up_nobody_for_longer_than_a_second() -> None:
+    listener = SimpleNamespace(hears=False, bell=threading.Event())
+    given = held_by(listener)
+    begun = time.monotonic()
+    given.refresh()
+    assert 0.9 < time.monotonic() - begun < 1.5
+    assert listener.bell.is_set()
+    given.look()
+    begun = time.monotonic()
+    given.refresh()  # it has just looked
+    listener.hears, given.looked = True, 0.0
+    given.refresh()  # it would have been told
+    assert time.monotonic() - begun < 0.1
+
+
+def test_orders_are_looked_at_each_second_only_where_none_are_announced_and_something_is_done() -> None:
+    listener = SimpleNamespace(hears=False)
+    given = held_by(listener)
+    assert given.is_due()
+    given.agent.held.clear()
+    assert not given.is_due()
+    given.paused = True
+    assert given.is_due()
+    listener.hears = True
+    assert not given.is_due()
+
+
+def test_workers_know_which_tasks_may_be_cancelled() -> None:
+    board = Board(1)
+    assert not board.may_be_cancelled("a")
+    board.cancel(["a", "b" * 32])
+    assert [board.may_be_cancelled(key) for key in ("a", "b" * 32, "b" * 31, "c")] == [True, True, False, False]
+    board.cancel([str(number) for number in range(LISTED + 1)])
+    assert board.may_be_cancelled("c")  # perhaps: the database is asked
+    board.cancel([])
+    assert not board.may_be_cancelled("a")
+
+
+def test_an_attempt_that_has_ended_is_not_wanted_to_end() -> None:
+    board = Board(1)
+    assert not board.is_ended(0)
+    board.attempt(0, "a", "f", 1)
+    (running,) = board.attempts()
+    board.end_attempt(running)
+    assert board.is_ended(0)
+    board.end(0)
+    assert not board.is_ended(0)
+    board.attempt(0, "b", "f", 1)
+    assert not board.is_ended(0)
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no such locks")
+def test_orders_that_cannot_be_read_hold_up_no_task(tmp_path: Path) -> None:
+    with clusters(tmp_path), transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE worker_pause")
+        announcements.announce("default", "orders")
+        other = threading.Thread(target=queue_and_close, args=(str(tmp_path),))
+        begun = time.monotonic()
+        other.start()
+        wait_for(lambda: lines(tmp_path, "one"), "a task")
+        assert time.monotonic() - begun < 2
+        other.join()
+
+
+def queue_and_close(files: str) -> None:
+    """Queue a task on a connection of this thread's own."""
+    queue_task("tried.fail", files, "one")
+    connection.close()
+
+
+def test_who_has_cancelled_a_task_is_told() -> None:
+    cancel("a")
+    assert (orders.cancelled_by("a"), orders.cancelled_by("b")) == ("ada", None)

@@ -1,0 +1,193 @@
+"""Signs of life: what all see of a cluster, how soon a dead one is found, and what that costs while nobody looks."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+from uuid import uuid4
+
+import pytest
+from clusters import clusters, own, own_queue
+from django.utils import timezone
+from django_q.tasks import async_task
+from project import wait_for
+from pytest_django import DjangoAssertNumQueries
+from worker import heartbeat
+from worker.announcements import ORDERS, SIGNS, Listener
+from worker.cluster import schedules as module
+from worker.cluster.agent import Agent
+from worker.cluster.board import SINCE, Board
+from worker.cluster.channels import pair
+from worker.cluster.schedules import Schedules
+from worker.models import Cluster
+from worker.queue import signs
+
+SOON = 5.0  #: seconds in which a dead cluster is to be found
+
+
+@pytest.fixture
+def queue(transactional_db: None) -> Iterator[None]:
+    """Provide a queue of the tests' own."""
+    with own_queue():
+        yield
+
+
+@pytest.mark.usefixtures("queue")
+def test_whatever_of_a_cluster_dies_or_is_frozen_is_dead_within_five_seconds(tmp_path: Path) -> None:
+    with clusters(tmp_path, 5) as found:
+        agents = {sign.main: sign.agent for sign in heartbeat.signs("own")}
+        victims = [found[0].pid, agents[found[1].pid], found[2].pid, agents[found[3].pid]]
+        try:
+            begun = time.monotonic()
+            for pid, number in zip(victims, [signal.SIGKILL] * 2 + [signal.SIGSTOP] * 2, strict=True):
+                os.kill(pid, number)
+            alive: list[int] = []
+            while len(alive) != 1 and time.monotonic() - begun < 2 * SOON:
+                alive = [sign.pid for sign in own() if sign.alive]
+            assert time.monotonic() - begun < SOON
+            assert alive == [found[4].pid]
+            assert [sign.running for sign in own() if not sign.alive] == [[]] * 4
+            begun = time.monotonic()
+            own()
+            assert time.monotonic() - begun < 1  # who is known to be dead is not waited for again
+        finally:
+            for pid in victims[2:]:
+                os.kill(pid, signal.SIGCONT)
+        wait_for(lambda: sum(sign.alive for sign in own()) == 3, "those that were frozen")
+        assert {sign.host for sign in own()} == {os.uname().nodename}
+    assert not [sign for sign in own() if sign.alive]
+    assert len(own()) == 2  # who stops as it should leaves nothing
+
+
+@pytest.mark.usefixtures("queue")
+def test_a_cluster_tells_what_it_runs_and_what_it_has_fetched(tmp_path: Path) -> None:
+    with clusters(tmp_path, Q_WORKERS="1") as (sign,):
+        before = time.time()
+        identity = async_task("jobs.nap", 4, cluster="own", task_name="the first")
+        for _ in range(3):
+            async_task("jobs.nap", 0, cluster="own")
+        wait_for(lambda: own()[0].running, "a sign of it")
+        (seen,) = own()
+        (run,) = seen.running
+        assert (run.id, run.name, run.func, run.attempt) == (identity, "the first", "jobs.nap", 1)
+        assert abs(run.since - before) < 3
+        assert (seen.pid, seen.workers, seen.ahead, seen.lag, seen.late) == (sign.pid, 1, 3, 0.0, {})
+        assert seen.oldest is not None
+        assert abs(seen.oldest - before) < 3
+        assert signs.running(identity) == run
+        wait_for(lambda: not own()[0].running and not own()[0].ahead, "end")
+
+
+class Quiet(Schedules):  # type: ignore[misc]
+    """An agent's thread, which ends after a while."""
+
+    def __init__(self) -> None:
+        """Speak for an agent without tasks."""
+        control, theirs = pair()
+        agent = Agent(Mock(publishes=False), control, Board(2))
+        super().__init__(agent)
+        agent.schedules, agent.orders = self, self.orders
+        self.ends = [control, theirs, agent.wake_up, agent.woken]
+
+
+@pytest.fixture
+def thread(db: None) -> Iterator[Quiet]:
+    """Provide one whose listener hears, and whose tick takes no time."""
+    made = Quiet()
+    made.changes.hears = True
+    yield made
+    for end in made.ends:
+        end.close()
+
+
+def test_nothing_is_asked_while_nothing_happens_and_two_queries_each_q_quiet(
+    thread: Quiet, django_assert_num_queries: DjangoAssertNumQueries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Listener, "wait", lambda *_: set())
+    thread.look({ORDERS, SIGNS})
+    with django_assert_num_queries(0):
+        thread.rest(0.3)
+    with django_assert_num_queries(2):
+        thread.look({ORDERS, SIGNS})  # one each
+
+
+def test_a_row_is_written_when_what_is_shown_changes_and_not_again(
+    thread: Quiet, django_assert_num_queries: DjangoAssertNumQueries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board: Board = thread.agent.board
+    thread.look({ORDERS, SIGNS})
+    clock = [time.monotonic()]
+    monkeypatch.setattr("worker.cluster.signs.time", Mock(monotonic=lambda: clock[0], time=time.time))
+    board.attempt(0, "a" * 32, "jobs.nap", 2)
+    for later, queries, shown in ((0.1, 0, []), (1, 1, ["a" * 32]), (9, 0, ["a" * 32])):
+        clock[0] += later
+        with django_assert_num_queries(queries):
+            thread.look(set())
+        (row,) = Cluster.objects.all()
+        assert [run["id"] for run in row.state["running"]] == shown
+    board.attempt(0, "a" * 32, "jobs.nap", 3)  # the next attempt, before anybody has looked
+    clock[0] += 1
+    with django_assert_num_queries(1):
+        thread.look(set())
+    assert Cluster.objects.get().state["running"][0]["attempt"] == 3
+    board.clear(0, SINCE)  # as the supervisor does once a worker has died
+    thread.look(set())
+    assert Cluster.objects.get().state["running"] == []
+    thread.signs.withdraw()
+    thread.signs.write()
+    assert not Cluster.objects.exists()
+
+
+def test_a_cluster_whose_supervisor_is_frozen_says_so(thread: Quiet, monkeypatch: pytest.MonkeyPatch) -> None:
+    thread.look({SIGNS})
+    assert Cluster.objects.get().lost is None
+    monkeypatch.setattr("worker.cluster.board.SUPERVISED", -1.0)
+    thread.look({SIGNS})
+    assert Cluster.objects.get().lost is not None
+
+
+def a_row(**fields: Any) -> Cluster:
+    """Return a cluster of another host."""
+    state = {"hears": False, "folder": "elsewhere", "running": [], **fields.pop("state", {})}
+    facts = {"name": "own", "host": "there", "pid": 1, "since": timezone.now(), "seen": timezone.now()}
+    return Cluster.objects.create(pk=uuid4(), **{**facts, **fields, "state": state})
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("age", "lost", "alive"), [(80, False, True), (100, False, False), (1, True, False), (4000, False, None)]
+)
+def test_who_cannot_be_asked_is_known_by_what_was_last_seen(age: float, lost: bool, alive: bool | None) -> None:
+    a_row(seen=timezone.now() - timedelta(seconds=age), lost=timezone.now() if lost else None)
+    assert [sign.alive for sign in own()] == ([] if alive is None else [alive])
+    own()
+    assert Cluster.objects.count() == (alive is not None)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_does_not_answer_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signs, "announce", announce := Mock())
+    a_row(seen=timezone.now() - timedelta(seconds=1), state={"hears": True})
+    begun = time.monotonic()
+    assert [sign.alive for sign in signs.look(0.3)] == [False]
+    assert 0.3 <= time.monotonic() - begun < 1
+    assert Cluster.objects.get().lost
+    begun = time.monotonic()
+    assert [sign.alive for sign in signs.look(5)] == [False]
+    assert time.monotonic() - begun < 1
+    assert announce.call_count <= 1
+
+
+@pytest.mark.django_db
+def test_what_was_found_dead_goes_when_its_successor_starts_on_its_host(thread: Quiet) -> None:
+    here = os.uname().nodename
+    name = thread.signs.rows.model and module.Conf.CLUSTER_NAME
+    a_row(host=here, name=name, lost=timezone.now())
+    a_row(host=here, name=name, pid=os.getppid())
+    others = {a_row(host=here, name=name).pk, a_row(name=name, lost=timezone.now()).pk}
+    thread.look({SIGNS})
+    assert {row.pk for row in Cluster.objects.all()} == {*others, thread.signs.identity}
