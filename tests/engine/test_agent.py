@@ -57,7 +57,7 @@ def replies(agent: Agent, *names: str) -> list[Reply]:
     """Let the agent hold tasks of these names, and return what a worker answers."""
     held = [agent.hold(RUN, payload="", receipt=name) for name in names]
     return [
-        (RESULT, each.ticket, tuple(row(name)), "", True, None, False, None, None, (None, None))
+        (RESULT, each.ticket, tuple(row(name)), "", True, None, False, None, None, (None, None), {})
         for each, name in zip(held, names, strict=True)
     ]
 
@@ -118,11 +118,11 @@ def test_a_failure_is_left_to_the_cluster_that_has_the_task_by_now(
 ) -> None:
     database = Database(agent.results, monkeypatch)
     agent.broker.renew.return_value = {"lost"}
-    soon, batch = time.time() + 60, []
+    soon, batch = time.time() + 60, list[Any]()
     for name in ("lost", "kept"):
         held, failed = agent.hold(RUN, payload="", receipt=name), row(name, success=False, result="no")
         kept = failures.Failed(failed.id, 1, 3, soon, "builtins.OSError", "no", "[]", None)
-        batch.append((RESULT, held.ticket, tuple(failed), "no", True, soon, False, None, tuple(kept), (None, None)))
+        batch.append((RESULT, held.ticket, tuple(failed), "no", True, soon, False, None, tuple(kept), (None, None), {}))
     agent.results.settle(batch)
     assert database.saved == [("kept", False)]
     assert list(agent.broker.release.call_args.args[0]) == ["kept"]

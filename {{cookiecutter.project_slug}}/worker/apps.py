@@ -25,12 +25,12 @@ class WorkerConfig(AppConfig):
     name = "worker"
 
     def ready(self) -> None:
-        """Register checks and validators, and let tasks that were signed with a former key be read."""
+        """Register checks and validators, let tasks signed with a former key be read, and begin with Sentry."""
         from django.core import signing
         from django.utils.encoding import force_str
         from django_q import core_signing
 
-        from worker import allowed, announcements, checks, tasks  # noqa: F401
+        from worker import allowed, announcements, checks, errors, tasks  # noqa: F401
 
         def loads(value: str | bytes, **options: Any) -> Any:
             return signing.loads(force_str(value), **options)  # some brokers return statuses as bytes
@@ -38,3 +38,4 @@ class WorkerConfig(AppConfig):
         # django-q2 1.11.1 has a copy of this function that does not know SECRET_KEY_FALLBACKS: after a change of the
         # key, what was queued before could not be verified.
         core_signing.loads = loads
+        errors.begin()

@@ -13,6 +13,7 @@ DEFAULTS = {
     "Q_MOST_RESULTS": 1_000_000,  #: results that are kept at all, about; those of groups no fewer days
     "Q_QUIET": 30,  #: seconds for which an idle worker leaves the database alone
     "Q_SCHEDULE_MODULES": None,  #: modules of what schedules may run; None for the project's own apps
+    "SENTRY_DSN": "",  #: where tasks that have failed for good are told of; "" for mail to ADMINS
 }
 
 

@@ -24,6 +24,7 @@ from django.db.backends.signals import connection_created
 from django_q.brokers import get_broker
 from django_q.conf import Conf
 
+from worker import errors
 from worker.cluster.board import THREADS, Board
 from worker.cluster.channels import Channel
 from worker.cluster.hand_out import HandOut
@@ -158,7 +159,7 @@ class Agent:
     def set_aside(self, held: Held, reason: str) -> None:
         """Let a row stand for a task that no worker can open."""
         row = set_aside(held.payload, reason)
-        self.answer((RESULT, held.ticket, row, reason, True, None, False, None, None, (None, None)))
+        self.answer((RESULT, held.ticket, row, reason, True, None, False, None, None, (None, None), {}))
 
     def answer(self, reply: tuple[Any, ...]) -> None:
         """Let the thread that saves results settle something."""
@@ -190,6 +191,7 @@ def be_patient(connection: Any, **signal: Any) -> None:
 def run(control: Channel, board: Board) -> None:
     """Run an agent, as a process of the cluster, once its broker can be asked: some ask their server at once."""
     connection_created.connect(be_patient)
+    errors.leave()
     while True:
         for thread in range(len(THREADS)):
             board.expect(thread, 60.0)

@@ -15,7 +15,7 @@ from django.utils import timezone
 from django_q.conf import Conf
 from django_q.timeout import TimeoutHandler
 
-from worker import policy
+from worker import policy, traces
 from worker.cluster import packages
 from worker.cluster.failures import Failed
 from worker.cluster.messages import CANCELLED_BY, worker_id
@@ -30,7 +30,7 @@ ERRORS = 100  #: the newest attempts of which anything is kept
 MOST = 2**31 - 1  #: what an integer of a database holds
 KEPT = ("attempts", "next_try", "errors")  #: of a failure
 #: of a package, what is not an option of the task
-NO_OPTIONS = {*packages.NEEDED, "sync", "once", "run_after", "result", "success", "stopped"}
+NO_OPTIONS = {*packages.NEEDED, "sync", "once", "run_after", "result", "success", "stopped", "request_id", traces.KEY}
 
 logger = logging.getLogger("django-q")
 

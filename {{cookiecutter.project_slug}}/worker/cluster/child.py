@@ -4,6 +4,7 @@ What this process dies of costs one task an attempt. It reads and writes one cha
 waits for what it may have taken along.
 """
 
+import json
 import logging
 import os
 import signal
@@ -11,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from multiprocessing.process import current_process
 from types import SimpleNamespace
@@ -19,21 +20,21 @@ from typing import Any, TypeVar
 
 from django.core.signing import BadSignature
 from django.db import DatabaseError, close_old_connections, connections
-from django.db.models.signals import post_save
 from django.utils import timezone
 from django_q import worker as upstream
 from django_q.conf import Conf
-from django_q.models import Task as Model
-from django_q.signals import post_execute
 
+from worker import errors, logs, traces
 from worker.cluster import after, due, packages
 from worker.cluster.attempts import Attempt, earlier, limit_of, options_of
 from worker.cluster.board import IDLE, NO_LIMIT, TAKEN, TELLS, Board
 from worker.cluster.channels import Channel
 from worker.cluster.failures import moment
 from worker.cluster.functions import Call, located, prepare
+from worker.cluster.lines import keys_of
 from worker.cluster.messages import CANCELLED_BY, FAIL, LEAVE, RESULT, RUN, SCHEDULE, WAIT
 from worker.cluster.orders import cancelled_by
+from worker.cluster.rows import is_in_transaction
 from worker.delivery import Task, brief
 from worker.health import may_pass
 
@@ -62,6 +63,9 @@ def run(seat: int, channel: Channel, board: Board) -> None:
     current = Child(seat, channel, board)
     upstream.traceback = SimpleNamespace(format_exc=current.format_exc)
     current.work()
+    with after.whatever_it_raises("What tells others of tasks"):
+        errors.flush()
+        traces.flush()
 
 
 def without_limit() -> None:
@@ -85,11 +89,13 @@ class Child:
 
     def __init__(self, seat: int, channel: Channel, board: Board) -> None:
         """Take messages from a channel."""
-        self.seat, self.channel, self.board, self.listeners = seat, channel, board, listeners()
+        self.seat, self.channel, self.board, self.listeners = seat, channel, board, after.listeners()
         self.task: Task | None = None  #: what runs
         self.attempt = Attempt()
         self.message: tuple[Any, ...] = ()
         self.leaving = False
+        self.around = ExitStack()  #: what is entered for a task, and left when the next one comes
+        self.span: Any = None  #: the task's, of OpenTelemetry
 
     def work(self) -> None:
         """Work until told to leave, or to be replaced by a fresh one."""
@@ -124,6 +130,9 @@ class Child:
                 logger.warning("%s has left a transaction open: it is rolled back", self.board.name(self.seat))
                 self.leaving = True
                 return "STOP"
+            with after.whatever_it_raises("What is around a task"):
+                self.around.close()
+            self.span, logs.here = None, {}
             message = self.channel.receive()
             if message is None or message[0] == LEAVE:
                 self.leaving = True
@@ -150,6 +159,8 @@ class Child:
             match does:
                 case "after":
                     task = packages.opened(payload)
+                    logs.here = keys_of(task, extra[1])
+                    self.around.enter_context(traces.carried(task))
                     self.board.call(self.seat, packages.label("name", task["name"]))
                     with suppress(ValueError):  # which has failed it
                         self.begin(limit_of(task))
@@ -186,6 +197,7 @@ class Child:
                 task["group"] = packages.label("group", task["group"])
             self.task, self.attempt.options = task, options_of(task)
             self.board.call(self.seat, task["name"])
+            logs.here = keys_of(task)
             if again or task.get("once"):
                 self.attempt.earlier = self.asked(earlier, task)
             before = self.attempt.earlier
@@ -193,11 +205,14 @@ class Child:
                 extra = (f"{CANCELLED_BY}{by}", True, "", True, None)
             if not extra or extra[3]:  # otherwise a worker may have died of this
                 Call.current = prepare(task, queued_as, before)
+            logs.here = keys_of(task, before.attempts + 1)
+            self.around.enter_context(errors.around(logs.here))
             if before.is_over:  # though its cluster could not tell the broker any more
                 self.put(task | {"success": before.success, "result": before.result})
             elif extra:  # an attempt has failed with its worker
                 reason, for_good, *self.attempt.died, started = extra
                 self.attempt.started = started and moment(started)
+                self.span = self.around.enter_context(traces.span(task, logs.here))
                 self.put(task | {"success": False, "result": reason} | ({"ack_failure": True} if for_good else {}))
             elif count > 1 and (before.next_try or 0) > time.time():  # nor when it is to be tried again
                 self.channel.send((WAIT, self.message[1], None, before.next_try))
@@ -206,6 +221,7 @@ class Child:
                 task["timeout"] = limit_of(task)
                 self.begin(task["timeout"])
                 self.board.attempt(self.seat, task["id"], packages.function_label(task["func"]), before.attempts + 1)
+                self.span = self.around.enter_context(traces.span(task, logs.here))
                 self.attempt.began = time.monotonic()
                 return task
         except BaseException as error:  # whatever unpickling raises
@@ -217,8 +233,9 @@ class Child:
             else:
                 reason = f"The task cannot be read: {brief(error)}"
                 row = packages.set_aside(payload, reason)
-                more = (tuple(row), reason, True, None, False, None, None, (None, None))
+                more: tuple[Any, ...] = (tuple(row), reason, True, None, False, None, None, (None, None), {})
                 self.channel.send((RESULT, self.message[1], *more))
+                errors.report({"task": row.func, "task_id": row.id}, "set aside", reason, None, [])
         return None
 
     def asked(self, ask: Callable[[Any], Answer], what: Any) -> Answer:
@@ -252,13 +269,18 @@ class Child:
         save = not before.is_over and (save or bool(before.attempts and not is_cached))  # or it stays a failure there
         follows = is_cached or bool(task.get("chain") or (task.get("hook") and not part)) or self.listeners
         failed: Any = None
-        reason, next_try = "", None
+        reason, next_try, at = "", None, time.time_ns()
         self.board.end(self.seat)
         if not row.success and not before.is_over:
             failed = tuple(failure := self.attempt.failed(task, packages.unpickled(row.result)))
             reason, next_try = f"{failure.reason}\n{self.attempt.traceback}".strip(), failure.next_try
-        self.channel.send((RESULT, self.message[1], tuple(row), reason, save, next_try, follows, part, failed, times))
+        end = reason, save, next_try, follows, part, failed, times, dict(logs.here)
+        self.channel.send((RESULT, self.message[1], tuple(row), *end))
         self.task = None
+        with after.whatever_it_raises("The trace of a task"):
+            traces.end(self.span, None if row.success else self.attempt.error, at)
+        if failed and next_try is None:
+            errors.report(logs.here, failure.exception, failure.reason, self.attempt.error, json.loads(failure.errors))
         if call and not next_try and not before.is_over:
             call.end(task, failed and failed[6], self.attempt.error)
 
@@ -273,16 +295,3 @@ class Child:
         self.attempt.error, self.attempt.traceback = error, text
         reason = f"It ended with code {error.code}, by sys.exit()" if isinstance(error, SystemExit) else brief(error)
         self.put(task | {"success": False, "result": f"{reason} : {text}", "stopped": timezone.now()})
-
-
-def is_in_transaction(connection: Any) -> bool:
-    """Say whether a connection is in a transaction, also in one that Django does not know of."""
-    driver = connection.connection  # of psycopg, sqlite3, or another
-    status = getattr(getattr(driver, "info", None), "transaction_status", 0)  # PostgreSQL's: 0 is none, 4 unknown
-    return connection.in_atomic_block or getattr(driver, "in_transaction", False) or 0 < status < 4
-
-
-def listeners() -> bool:
-    """Say whether anybody wants to know of each task once it is saved, beside django-q2, which calls hooks."""
-    with after.without_hooks():
-        return post_save.has_listeners(Model) or post_execute.has_listeners()

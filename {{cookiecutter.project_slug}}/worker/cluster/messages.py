@@ -13,8 +13,9 @@ queued, what else it must know):
 
 To RUN and FAIL it answers (RESULT, ticket, row, why it has failed, whether to save it, when the next attempt is or
 None, whether there is something to do AFTER, what to GATHER or None, what is kept of a failure or None, (how long it
-waited, and ran) or None if the task had ended before), or (WAIT, ticket, None, when the next attempt is) if that is not
-due yet; to the others (what it was told, ticket, None, why it is to be told again, or "").
+waited, and ran) or None if the task had ended before, the keys of the line about it), or (WAIT, ticket, None, when the
+next attempt is) if that is not due yet; to the others (what it was told, ticket, None, why it is to be told again, or
+"").
 """
 
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ class Outcome:
     counts: bool  #: whether it has not ended before
     waited: float | None  #: seconds from when it might have begun; None if it did not begin, or nobody knows
     ran: float | None  #: seconds
+    keys: dict[str, Any]  #: of the line about it
     attempts: int = 1
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 
-from worker.cluster import failures
 from worker.cluster.board import RESULTS
 from worker.cluster.failures import Failed
+from worker.cluster.lines import tell
 from worker.cluster.messages import AFTER, GATHER, RESULT, WAIT, Held, Outcome, delays, receipts, size_of
 from worker.cluster.packages import Row
 from worker.cluster.rows import LOCKED_FOR
@@ -108,10 +108,10 @@ class Results(Saving):
             if not (held := self.agent.held.get(ticket)):
                 continue
             if does == RESULT:
-                row, reason, save, next_try, follows, part, failure, times = reply
+                row, reason, save, next_try, follows, part, failure, times, keys = reply
                 failed = failure and Failed(*failure)
-                took = bool(times), *(times or (None, None))
-                outcomes[ticket] = Outcome(held, Row(*row), reason, save, next_try, follows, part, failed, *took)
+                more = failed, bool(times), *(times or (None, None)), keys
+                outcomes[ticket] = Outcome(held, Row(*row), reason, save, next_try, follows, part, *more)
             elif does == WAIT:
                 held.next_try = reply[1]
                 ended.append(held)
@@ -167,7 +167,8 @@ class Results(Saving):
             return
         for receipt in lost & failed.keys():
             outcome = outcomes.pop(failed[receipt])
-            logger.warning("%s has failed, and is another cluster's by now, which decides on it", outcome.row.name)
+            what = "%s has failed, and is another cluster's by now, which decides on it"
+            logger.warning(what, outcome.row.name, extra=outcome.keys)
             with self.agent.lock:
                 self.agent.held.pop(outcome.held.ticket, None)
 
@@ -178,15 +179,3 @@ class Results(Saving):
                 self.persevere(f"{what} {number} tasks", self.broker.ping, action)
             except Exception:
                 logger.exception("The broker refuses to %s %s tasks", what, number)
-
-
-def tell(outcome: Outcome) -> None:
-    """Write into the log what has become of an attempt."""
-    row, failure = outcome.row, outcome.failure
-    if row.success:
-        logger.info("Processed '%s' (%s)", row.func, row.name)
-        return
-    reason, _, details = outcome.reason.partition("\n")
-    if failure:
-        reason += f"; {failures.stage(failure.attempts, failure.max_attempts, failure.next_try)}"
-    logger.error("Failed '%s' (%s) - %s%s", row.func, row.name, reason, details and f"\n{details}")

@@ -106,7 +106,7 @@ class Saving:
     def save_stub(self, outcome: Outcome, error: Exception) -> None:
         """Save what stands for a row that the database refuses; perhaps without the payload, which may be too large."""
         row, ticket = outcome.row, outcome.held.ticket
-        logger.error("The database refuses the result of %s", row.name, exc_info=error)
+        logger.error("The database refuses the result of %s", row.name, exc_info=error, extra=outcome.keys)
         reason = f"The result of {row.name} cannot be saved: {brief(error)}"
         stub = set_aside(outcome.held.payload, reason)._replace(id=row.id, stopped=row.stopped)
         for candidate in (stub, stub._replace(args=None, kwargs=None)):

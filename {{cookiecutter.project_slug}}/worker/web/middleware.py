@@ -8,6 +8,7 @@ from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
 from django.utils.log import log_response
 
+from worker import logs
 from worker.conf import setting
 from worker.health import why_away
 from worker.web.readiness import Readiness
@@ -69,6 +70,18 @@ class ProbeMiddleware(Middleware):
             headers={"Cache-Control": "no-store"},
             status=503 if problems else 200,
         )
+
+
+class RequestIdMiddleware(Middleware):
+    """Gives each request an id: in its answer, on each line of its log, and of those of the tasks that it queues."""
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Take the id that a proxy has given it, if that can be used, or a new one."""
+        request_id = logs.request_id(request.META.get("HTTP_X_REQUEST_ID", ""))
+        with logs.around(request_id=request_id):
+            response = self.get_response(request)
+        response.headers["X-Request-ID"] = request_id
+        return response
 
 
 class ProxyMiddleware(Middleware):
