@@ -1,7 +1,8 @@
-"""Lift the files of the chosen variants into the project, drop the others, and say what comes next."""
+"""Lift the files of the chosen variants into the project, drop the others, list worker/, and say what comes next."""
 
 import json
 import os
+import runpy
 import shlex
 import shutil
 from pathlib import Path
@@ -13,5 +14,6 @@ for question in variants.iterdir():
     if chosen.is_dir():
         shutil.copytree(chosen, ".", dirs_exist_ok=True)
 shutil.rmtree(variants)
+runpy.run_path("worker/manifest.py")["write"]()
 folder = os.path.relpath(Path.cwd(), os.path.realpath(os.environ.get("PWD", "..")))
 print(f"Next:\n\n    cd {shlex.quote(folder)}\n    git init -b main\n    make run")

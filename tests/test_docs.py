@@ -36,6 +36,9 @@ ELSEWHERE = {
     "make demo": ("tests/test_demo.py", '[MAKE, "demo", "ONCE=1"]'),
     "make run": ("scripts/demo.py", 'running("make", "run"'),
     "make test": (".ci/run", "step make test"),
+    "uv run --script docs/upstream/fallback_keys.py": ("tests/test_upstream.py", "run([workplace.python, path]"),
+    "make update-worker VERSION=1.1.0": ("tests/test_update.py", 'make("update-worker", '),
+    "make update VERSION=1.1.0": ("tests/test_update.py", 'make("update", '),
     "make lint": ("tests/test_project_tests.py", '"make lint" in printed'),
     "uvx cookiecutter https://github.com/OWNER/cookiecutter-django-q2": (
         "tests/test_docs.py",
@@ -79,6 +82,7 @@ TOLD = {
     "cat": {">"},
     "cd": {"my_project"},
     "cp": {"-R"},
+    "cruft": {"link", "update"},
     "docker": {
         "build",
         "compose --env-file local.env down",
@@ -194,11 +198,10 @@ def readmes(project: Path) -> list[Path]:
     """Return all other pages."""
     own = list(TEMPLATE.glob("docs/*.md"))
     return [
-        TEMPLATE / "README.md",
-        TEMPLATE / "CHANGELOG.md",
+        *TEMPLATE.glob("*.md"),
         *TEMPLATE.glob(".github/*.md"),
         *own,
-        project / "README.md",
+        *(project / name for name in ("AGENTS.md", "README.md", "worker/README.md")),
     ]
 
 

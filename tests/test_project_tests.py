@@ -161,9 +161,9 @@ def check_context(project: Path) -> None:
 
 def test_make_alone_lists_its_targets(bake: Callable[[Combination], Path]) -> None:
     project = bake(COMBINATIONS[0])
-    targets = re.findall(r"^([a-z]+):", (project / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (project / "Makefile").read_text(), re.MULTILINE)
     printed = run(["make"], project, os.environ)
-    assert re.findall(r"^  make (\w+)\t\w+", printed, re.MULTILINE) == [
+    assert re.findall(r"^  make ([\w-]+)\t\w+", printed, re.MULTILINE) == [
         name for name in targets if name not in {"help", "install"}
     ]
 

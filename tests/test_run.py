@@ -64,7 +64,8 @@ def production(workplace: Workplace, addresses: dict[str, str]) -> Iterator[Site
     site = Site(workplace, {**PRODUCTION, **addresses, "PORT": str(port)}, port, [])
     workplace.manage("release", environment=site.environment)
     workplace.manage("collectstatic", "--noinput", environment=site.environment)
-    names = workplace.manage("prodserver", "--list", environment=site.environment).split()
+    *names, version = workplace.manage("prodserver", "--list", environment=site.environment).splitlines()
+    assert version.startswith("worker/ ")
     with ExitStack() as stack:
         for name in names:
             command: Command = [workplace.python, "manage.py", "prodserver", name]
@@ -206,4 +207,25 @@ def test_the_default_project_runs_on_each_python(
         pytest.skip(f"not tested: there is no Python {'.'.join(map(str, numbers))} here")
     workplace = Workplace.of(bake(COMBINATIONS[0]), interpreters()[numbers], environments, tmp_path)
     with servers.database("sqlite", workplace.temporary) as found, production(workplace, dict(found)) as site:
+        check(site)
+
+
+#: Ends settings from which all is gone that worker/ has a default for; where tasks wait still stands there.
+FORGET = """
+for name in [name for name in globals() if name.startswith(("MAX_", "METRICS_", "Q_")) and name != "Q_CLUSTER"]:
+    del globals()[name]
+Q_CLUSTER = {key: Q_CLUSTER[key] for key in ("mongo", "mongo_db", "orm", "redis", "sqs") if key in Q_CLUSTER}
+del BASE_DIR, PORT
+"""
+
+
+@each("", lambda combination: iter([()]), [it for it in COMBINATIONS if it.broker == "redis"][:1])
+def test_a_newer_worker_runs_with_older_settings(combination: Combination, workplace: Workplace) -> None:
+    with (workplace.path / "config/settings.py").open("a") as settings:
+        settings.write(FORGET)
+    with (
+        servers.sqlite(workplace.temporary) as found,
+        servers.broker(combination, workplace) as queue,
+        production(workplace, {**found, **queue}) as site,
+    ):
         check(site)

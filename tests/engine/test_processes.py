@@ -19,6 +19,7 @@ from core.tasks import OFFERS
 from django.core.management import CommandError, call_command, get_commands, load_command_class
 from project import PROJECT, Site, free_port, manage, running, variables, wait_for
 from pytest_django import Settings
+from worker import __version__
 from worker.cluster.forks import room_for_files
 from worker.management.commands.qcluster import begin_as
 
@@ -40,7 +41,9 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Mock:
 
 def test_the_processes_are_listed(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
     prodserver("--list")
-    assert capsys.readouterr().out.split() == list(settings.PRODUCTION_PROCESSES)
+    shown = capsys.readouterr()
+    assert shown.out.split() == list(settings.PRODUCTION_PROCESSES)
+    assert shown.err == f"worker/ {__version__}\n"  # where no script looks for names
 
 
 def test_a_process_starts_only_once_the_system_checks_have_passed(

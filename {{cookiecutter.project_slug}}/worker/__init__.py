@@ -7,3 +7,5 @@ people; `management`, from a shell.
 
 It knows nothing of `config` and `core`. Where tasks wait is a matter of `broker` alone.
 """
+
+__version__ = "{{ cookiecutter._version }}"

@@ -7,6 +7,8 @@ from typing import Any
 from django.apps import AppConfig
 from django.core.exceptions import ImproperlyConfigured
 
+from worker.conf import complete
+
 # Asked here, since a later entry of INSTALLED_APPS, or the project's tasks, would end in a traceback.
 for module, package in {"django_q": "django-q2", "croniter": "croniter"}.items():
     if find_spec(module) is None:
@@ -14,6 +16,8 @@ for module, package in {"django_q": "django-q2", "croniter": "croniter"}.items()
             f"{package} is not installed here: run `uv sync`, or `uv add {package}` if it was removed."
         )
 
+
+complete()
 
 # django-q2 holds that a lease must outlast its task, since it does not renew leases as this worker does.
 warnings.filterwarnings("ignore", message="Retry and timeout are misconfigured")

@@ -1,0 +1,180 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["cookiecutter==2.7.1"]
+# ///
+"""Bring a project that was generated earlier to this version: `make update` and `make update-worker` run it there.
+
+update-worker puts this version's worker/ in the place of the project's, and changes nothing else. update commits what
+this version generates for the same answers to the branch `template`, and merges that. Both say what to look at.
+"""
+
+import argparse
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+TEMPLATE = Path(__file__).resolve().parent.parent
+BRANCH = "template"
+ANSWERS = ".answers.toml"
+
+
+def bake(template: Path, answers: dict[str, str], folder: Path) -> Path:
+    """Generate a project into a folder, whatever the user's own configuration says, and return where it is."""
+    config = folder / "config.json"
+    config.write_text(json.dumps({"replay_dir": str(folder), "cookiecutters_dir": str(folder)}))
+    given = []
+    for key, text in answers.items():  # which cookiecutter takes for templates, as it does defaults
+        quoted = f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}" if "{" in text else text
+        given += [f"{key}={quoted}"] * (key != "version")
+    command = [sys.executable, "-m", "cookiecutter", str(template), "--no-input", "--config-file", str(config)]
+    done = subprocess.run(
+        [*command, "-o", str(folder / "baked"), *given], check=False, capture_output=True, encoding="utf-8"
+    )
+    if done.returncode:
+        sys.exit(f"{ANSWERS} does not suit this version: {(done.stdout + done.stderr).strip().splitlines()[-1]}")
+    return next((folder / "baked").iterdir())
+
+
+def answers_of(project: Path) -> dict[str, str]:
+    """Return what was answered when a project was generated, and by which version."""
+    return tomllib.loads((project / ANSWERS).read_text(encoding="utf-8"))
+
+
+def git(*arguments: str, where: Path | None = None, **variables: str) -> str:
+    """Run git, and return what it printed; end with what it says if it fails."""
+    done = subprocess.run(
+        ["git", *arguments], cwd=where, env={**os.environ, **variables}, check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        sys.exit(f"git {arguments[0]}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout.strip()
+
+
+def differences(worker: Path, new: Path) -> list[str]:
+    """Return which files of a worker/ are not as they were released."""
+    if not (worker / "manifest.json").exists():
+        return ["manifest.json, without which nobody can tell what else"]
+    found: list[str] = runpy.run_path(str(new / "worker/manifest.py"))["changed"](worker)
+    return found
+
+
+def replace_worker(new: Path) -> None:
+    """Put another version's worker/ in the place of this one."""
+    shutil.copytree(new / "worker", "worker.new", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.rmtree("worker")
+    Path("worker.new").rename("worker")
+
+
+def record(baked: Path, message: str) -> None:
+    """Commit what was generated to the branch, without a look at the files of the branch that is checked out."""
+    folder = git("rev-parse", "--absolute-git-dir")
+    with TemporaryDirectory() as temporary:
+        own = {"GIT_DIR": folder, "GIT_WORK_TREE": str(baked), "GIT_INDEX_FILE": f"{temporary}/index"}
+        git("add", "--all", where=baked, **own)
+        tree = git("write-tree", where=baked, **own)
+    former, same = git("for-each-ref", "--format=%(objectname) %(tree)", f"refs/heads/{BRANCH}").split() or ("", "")
+    if tree == same:
+        return
+    commit = git("commit-tree", tree, *(["-p", former] if former else []), "-m", message)
+    git("update-ref", f"refs/heads/{BRANCH}", commit)
+
+
+def begin(folder: Path) -> None:
+    """Make the branch, with what the project was generated from, and let it be where the project comes from."""
+    if git("for-each-ref", f"refs/remotes/*/{BRANCH}"):
+        git("branch", "--track", BRANCH, git("for-each-ref", "--format=%(refname)", f"refs/remotes/*/{BRANCH}"))
+        return
+    first = git("log", "--diff-filter=A", "--reverse", "--format=%H", "--", ANSWERS).split()[0]
+    answers = tomllib.loads(git("show", f"{first}:{ANSWERS}"))  # what is answered otherwise since is a change, too
+    git("-C", str(TEMPLATE), "worktree", "add", "--quiet", "--detach", str(folder / "template"), answers["version"])
+    record(bake(folder / "template", answers, folder), f"What {answers['version']} generates")
+    message = f"Let the branch {BRANCH} be where this project comes from"
+    git("merge", "--quiet", "--strategy=ours", "--allow-unrelated-histories", "-m", message, BRANCH)
+
+
+def merge(new: Path, version: str, *, worker_was_replaced: bool) -> None:
+    """Merge what this version generates."""
+    if git("rev-parse", "--show-prefix") or git("status", "--porcelain"):
+        sys.exit("Commit what you have first, and type this at the top of the repository.")
+    if not git("for-each-ref", f"refs/heads/{BRANCH}"):
+        with TemporaryDirectory() as temporary:
+            begin(Path(temporary))
+    record(new, f"What {version} generates")
+    if worker_was_replaced and not differences(Path("worker"), new):  # of which the branch knows nothing
+        replace_worker(new)
+        git("add", "--all", "worker")
+        git("commit", "--quiet", "--allow-empty", "-m", f"Take worker/ of {version}")
+    if subprocess.run(["git", "merge", "--no-edit", BRANCH], check=False).returncode:
+        print("Put right what git names, `git add` it, and end with `git merge --continue`. Then:")
+
+
+def as_numbers(version: str) -> tuple[int, ...]:
+    """Return a version to compare."""
+    return tuple(map(int, re.findall(r"\d+", version)))
+
+
+def news(former: str) -> str:
+    """Return what CHANGELOG.md says to projects that were generated by a former version."""
+    found = []
+    for section in re.split(r"^## ", (TEMPLATE / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]:
+        heading, _, text = section.partition("\n")
+        told = re.search(r"^### For projects generated earlier\n(.*?)(?=^### |\Z)", text, re.MULTILINE | re.DOTALL)
+        if told and as_numbers(heading.split()[0]) > as_numbers(former):
+            found.append(f"{heading.split()[0]}:\n\n{told[1].strip()}\n")
+    return "\n".join(found)
+
+
+def settings_of(conf: Path) -> dict[str, str]:
+    """Return the settings that a version of worker/ reads, each with its default and what it is."""
+    return dict(re.findall(r'^    "([A-Z_]+)": (.*)', conf.read_text(), re.MULTILINE)) if conf.exists() else {}
+
+
+def pinned(project: Path) -> dict[str, str]:
+    """Return the packages of which a project must have one version exactly, since worker/ reaches into them."""
+    text = (project / "pyproject.toml").read_text(encoding="utf-8")
+    return dict(re.findall(r'^    "([\w-]+(?:\[\w+\])?)==([^"]+)"', text, re.MULTILINE))
+
+
+def main() -> None:
+    """Do what is asked for, and say what to look at."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=["update", "update-worker"])
+    parser.add_argument("--force", action="store_true", help="replace worker/ even if changes of it are lost")
+    options = parser.parse_args()
+    if not Path(ANSWERS).exists():
+        sys.exit(f"There is no {ANSWERS} here: CHANGELOG.md says what to do with a project of before 1.0.0.")
+    answers = answers_of(Path())
+    (worker_was,) = re.findall('__version__ = "(.*)"', Path("worker/__init__.py").read_text())
+    former = worker_was if options.action == "update-worker" else answers["version"]
+    with TemporaryDirectory() as temporary:
+        new = bake(TEMPLATE, answers, Path(temporary))
+        version = answers_of(new)["version"]
+        had, reads = settings_of(Path("worker/conf.py")), settings_of(new / "worker/conf.py")
+        wanted = pinned(new).items() - pinned(Path()).items()
+        if options.action == "update":
+            merge(new, version, worker_was_replaced=worker_was != former)
+        else:
+            if (lost := differences(Path("worker"), new)) and not options.force:
+                sys.exit(
+                    f"worker/ is not as it was released, so this would be lost: {', '.join(lost)}. FORCE=1 drops it."
+                )
+            replace_worker(new)
+            print(f"worker/ was {former}, and is {version} now. Nothing else has changed.")
+            for name, number in sorted(wanted):
+                print(f"It needs another version of a package: uv add '{name}=={number}'")
+    for name in sorted(reads.keys() - had.keys()):
+        print(f"A new setting, for whoever wants another value: {name} = {reads[name]}")
+    if text := news(former):
+        print(f"\nWhat CHANGELOG.md says to projects generated earlier:\n\n{text}")
+    print("Look at what git shows. Then run `uv lock`, `make check` and `uv run python manage.py migrate`.")
+
+
+if __name__ == "__main__":
+    main()
