@@ -258,9 +258,6 @@ def test_a_file_of_worker_that_is_not_as_released_is_named(combination: Combinat
     assert "no issues" in workplace.manage("check", environment=DEVELOPMENT)
     (workplace.path / "worker/mine.py").touch()
     (workplace.path / "worker/results.py").write_text("\n# mine\n" + (workplace.path / "worker/results.py").read_text())
-    (workplace.path / "worker/queue/signs.py").rename(workplace.path / "worker/queue/sign.py")
+    (workplace.path / "worker/README.md").rename(workplace.path / "worker/READ.md")
     printed = workplace.manage("check", environment=DEVELOPMENT)
-    assert (
-        f"worker/ is not as version {VERSION} was released: mine.py, queue/sign.py, queue/signs.py, results.py."
-        in printed
-    )
+    assert f"worker/ is not as version {VERSION} was released: READ.md, README.md, mine.py, results.py." in printed
