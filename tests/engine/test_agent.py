@@ -129,6 +129,22 @@ def test_a_failure_is_left_to_the_cluster_that_has_the_task_by_now(
     assert not agent.held
 
 
+def test_the_return_of_the_database_is_told(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    results, gone = agent.results, OperationalError("gone")
+    monkeypatch.setattr("worker.cluster.saving.time.sleep", Mock())
+    monkeypatch.setattr(results, "ask_database", Mock(side_effect=gone))
+    monkeypatch.setattr(results, "write", Mock(side_effect=[gone, gone, None, None]))
+    caplog.set_level("INFO")
+    results.settle(replies(agent, "one", "two"))
+    results.settle(replies(agent, "three"))
+    results.tell_return()
+    results.tell_return()
+    said = [record.getMessage() for record in caplog.records if "answer" in record.getMessage()]
+    assert said == ["The database answers again after 0 s, 3 results saved"]
+
+
 def test_a_lock_is_waited_for_once(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     database = Database(agent.results, monkeypatch, one="55P03")
     agent.results.settle(replies(agent, "one"))

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.db import connection, transaction
@@ -10,7 +11,7 @@ from django.utils import timezone
 from django_q.models import Task
 from pytest_django import DjangoAssertNumQueries, Settings
 from worker import retention
-from worker.models import Failure
+from worker.models import Cancellation, Cluster, Failure
 from worker.retention import Ceiling, estimate, prune
 
 postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="of PostgreSQL only")
@@ -24,6 +25,7 @@ def empty(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     yield
     Task.objects.all().delete()
     Failure.objects.all().delete()
+    Cancellation.objects.all().delete()
 
 
 def add(days: float, *names: str, success: bool = True, group: str | None = None) -> None:
@@ -47,6 +49,16 @@ def fails(task: str, *, again: bool) -> None:
     """Let a task have failed, and be tried again or not."""
     facts = {"attempts": 1, "max_attempts": 3, "exception": "E", "reason": "", "errors": []}
     Failure.objects.create(task=task, next_try=timezone.now() if again else None, **facts)
+
+
+def test_orders_and_clusters_of_long_ago_go() -> None:
+    old, young = (timezone.now() - timedelta(days=days) for days in (7.1, 6.9))
+    for task, since in (("old", old), ("young", young)):
+        Cancellation.objects.create(task=task, since=since, by="ada")
+    Cluster.objects.create(pk=uuid4(), name="gone", host="there", pid=1, since=young, seen=young, state={})
+    prune()
+    assert [each.task for each in Cancellation.objects.all()] == ["young"]
+    assert not Cluster.objects.filter(name="gone").exists()
 
 
 def test_results_are_kept_by_their_age_and_failures_for_longer(settings: Settings) -> None:

@@ -33,18 +33,19 @@ def an_outcome(ran: float | None = 0.02, waited: float | None = 700.0, **fields:
 def test_attempts_are_counted_by_how_they_ended_and_how_long_they_took() -> None:
     cancelled = Failed("0" * 32, 1, 3, None, tallies.CANCELLED, "c", "[]", None)
     counted = Tallies()
-    for outcome in (
-        an_outcome(),
-        an_outcome(),
-        an_outcome(None, None, next_try=5.0),
-        an_outcome(failure=None),
-        an_outcome(counts=True, next_try=None),
-        an_outcome(failure=cancelled),
-        an_outcome(counts=False),
-    ):
-        counted.note(outcome)
+    counted.note(
+        [
+            an_outcome(),
+            an_outcome(),
+            an_outcome(None, None, next_try=5.0),
+            an_outcome(failure=None),
+            an_outcome(counts=True, next_try=None),
+            an_outcome(failure=cancelled),
+            an_outcome(counts=False),
+        ]
+    )
     counted.write()
-    counted.note(an_outcome(4000.0))
+    counted.note([an_outcome(4000.0)])
     counted.write()
     counted.write()
     rows = {row.outcome: row for row in Tally.objects.filter(func="f")}
@@ -67,12 +68,12 @@ def test_attempts_are_counted_by_how_they_ended_and_how_long_they_took() -> None
 @pytest.mark.django_db
 def test_what_could_not_be_written_is_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = Tallies()
-    counted.note(an_outcome())
+    counted.note([an_outcome()])
     with monkeypatch.context() as patched:
         patched.setattr(tallies, "write_counts", Mock(side_effect=OperationalError("away")))
         with pytest.raises(OperationalError):
             counted.write()
-    counted.note(an_outcome())
+    counted.note([an_outcome()])
     counted.write()
     assert Tally.objects.get().count == 2
     assert Minute.objects.get().done == 2
@@ -83,7 +84,7 @@ def test_minutes_of_an_hour_ago_go() -> None:
     old = timezone.now() - 2 * tallies.KEPT
     Minute.objects.create(cluster=tallies.Conf.CLUSTER_NAME, minute=old, done=1, failed=0)
     counted = Tallies()
-    counted.note(an_outcome())
+    counted.note([an_outcome()])
     counted.write()
     assert Minute.objects.get().minute != old
 

@@ -58,15 +58,10 @@ class Results(Saving):
             batch = self.gather()
             if batch:
                 self.settle(batch)
-            if self.silence and self.agent.replies.empty():
-                logger.info("The database answers again after %.0f s, %s results saved", self.silence, self.saved)
-                self.silence, self.saved = 0.0, 0
+            if self.agent.replies.empty():
+                self.tell_return()
             if self.tallies.are_due():
-                try:
-                    self.tallies.write()
-                except Exception as error:  # there is another time
-                    connections[self.alias].close()
-                    logger.warning("What has ended could not be counted yet: %s", brief(error))
+                self.write_tallies()
             if self.has_saved and time.monotonic() - self.pruned > PRUNE_EVERY:
                 self.prune()
 
@@ -91,6 +86,21 @@ class Results(Saving):
         while self.aside and self.aside[0][0] < time.monotonic():
             due.append(self.aside.popleft()[1])
         return due
+
+    def tell_return(self) -> None:
+        """Say that the database answers again, if it was away, once all is saved that has waited for it."""
+        if self.silence:
+            logger.info("The database answers again after %.0f s, %s results saved", self.silence, self.saved)
+            self.silence, self.saved = 0.0, 0
+
+    def write_tallies(self) -> None:
+        """Write what was counted, once: there is another time."""
+        self.agent.board.expect(RESULTS, ANSWER)
+        try:
+            self.tallies.write()
+        except Exception as error:  # each driver has exceptions of its own
+            connections[self.alias].close()
+            logger.warning("What has ended could not be counted yet: %s", brief(error))
 
     def lag(self) -> float:
         """Return for how many seconds the oldest result waits to be saved, about."""
@@ -131,9 +141,9 @@ class Results(Saving):
             outcomes = {ticket: outcome for ticket, outcome in outcomes.items() if ticket not in self.unsaved}
         if self.silence:
             self.saved += sum(outcome.save for outcome in outcomes.values())
+        self.tallies.note(outcomes.values())
         for outcome in outcomes.values():
             held = outcome.held
-            self.tallies.note(outcome)
             tell(outcome)
             held.part, held.next_try = outcome.part, outcome.next_try
             if outcome.follows:

@@ -6,6 +6,7 @@ If the cluster is killed, the counts of these seconds are lost; no result ever i
 import time
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import Lock
@@ -68,21 +69,21 @@ class Tallies:
         self.written = time.monotonic()
         self.minute: datetime | None = None  #: the last one that was written
 
-    def note(self, outcome: Outcome) -> None:
-        """Count an attempt that has ended, and is saved."""
-        if not outcome.counts:
-            return
-        how = kind(outcome)
+    def note(self, outcomes: Iterable[Outcome]) -> None:
+        """Count attempts that have ended, and are saved."""
+        minute = timezone.now().replace(second=0, microsecond=0)
         with self.lock:
-            count = self.counts[outcome.row.func, how]
-            count.count += 1
-            for number, seconds in enumerate((outcome.ran, outcome.waited)):
-                if seconds is not None:
-                    count.seconds[number] += seconds
-                    count.buckets[number][bisect_left(BUCKETS, seconds)] += 1
-            if how not in {"retried", "cancelled"}:
-                minute = self.minutes[timezone.now().replace(second=0, microsecond=0)]
-                minute[0 if how == "successful" else 1] += 1
+            for outcome in outcomes:
+                if outcome.counts:
+                    how = kind(outcome)
+                    count = self.counts[outcome.row.func, how]
+                    count.count += 1
+                    for number, seconds in enumerate((outcome.ran, outcome.waited)):
+                        if seconds is not None:
+                            count.seconds[number] += seconds
+                            count.buckets[number][bisect_left(BUCKETS, seconds)] += 1
+                    if how not in {"retried", "cancelled"}:
+                        self.minutes[minute][0 if how == "successful" else 1] += 1
 
     def are_due(self) -> bool:
         """Say whether there is something to write by now."""
