@@ -9,14 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 from django.conf import settings
 from django.db import connections
 from django_q.brokers import get_broker
+from django_q.conf import Conf
 from project import DEADLINE, PROJECT, variables, wait_for
 from worker.queue.signs import Sign, look
 from worker.testing.process import START
 
 OWN = "own"
+alike_elsewhere = pytest.mark.skipif(
+    not Conf.ORM and not Conf.REDIS, reason="the broker has no part in it; SQLite is tried with another one"
+)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 import tried
-from clusters import clusters, own, own_queue
+from clusters import alike_elsewhere, clusters, own, own_queue
 from django.db import connection, transaction
 from django.utils import timezone
 from django_q.models import Schedule, Task
@@ -132,6 +132,7 @@ def test_a_task_that_is_cancelled_ends_whatever_it_does_and_waits_for_and_no_oth
     assert outcomes() == {"successful": 4, "cancelled": 5, "retried": 1}
 
 
+@alike_elsewhere
 def test_a_cancelled_task_that_ends_meanwhile_costs_no_other_an_attempt(tmp_path: Path) -> None:
     files = str(tmp_path)
     with clusters(tmp_path, Q_WORKERS="2"):

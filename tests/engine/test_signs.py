@@ -11,7 +11,7 @@ from unittest.mock import Mock
 from uuid import uuid4
 
 import pytest
-from clusters import clusters, own, own_queue
+from clusters import alike_elsewhere, clusters, own, own_queue
 from django.utils import timezone
 from django_q.tasks import async_task
 from project import wait_for
@@ -36,9 +36,10 @@ def queue(transactional_db: None) -> Iterator[None]:
         yield
 
 
+@alike_elsewhere
 @pytest.mark.usefixtures("queue")
 def test_whatever_of_a_cluster_dies_or_is_frozen_is_dead_within_five_seconds(tmp_path: Path) -> None:
-    with clusters(tmp_path, 5) as found:
+    with clusters(tmp_path, 5, Q_WORKERS="1") as found:
         agents = {sign.main: sign.agent for sign in heartbeat.signs("own")}
         victims = [found[0].pid, agents[found[1].pid], found[2].pid, agents[found[3].pid]]
         try:
@@ -63,6 +64,7 @@ def test_whatever_of_a_cluster_dies_or_is_frozen_is_dead_within_five_seconds(tmp
     assert len(own()) == 2  # who stops as it should leaves nothing
 
 
+@alike_elsewhere
 @pytest.mark.usefixtures("queue")
 def test_a_cluster_tells_what_it_runs_and_what_it_has_fetched(tmp_path: Path) -> None:
     with clusters(tmp_path, Q_WORKERS="1") as (sign,):

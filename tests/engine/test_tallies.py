@@ -5,7 +5,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from clusters import clusters, own_queue
+from clusters import alike_elsewhere, clusters, own_queue
 from django.db import OperationalError
 from django.utils import timezone
 from django_q.models import Task
@@ -26,7 +26,9 @@ def an_outcome(ran: float | None = 0.02, waited: float | None = 700.0, **fields:
     both = {**known, **fields}
     if row.success:
         both["failure"] = None
-    return Outcome(Held(1, "run"), row, "", save=True, follows=False, part=None, waited=waited, ran=ran, **both)
+    return Outcome(
+        Held(1, "run"), row, "", save=True, follows=False, part=None, waited=waited, ran=ran, keys={}, **both
+    )
 
 
 @pytest.mark.django_db
@@ -89,6 +91,7 @@ def test_minutes_of_an_hour_ago_go() -> None:
     assert Minute.objects.get().minute != old
 
 
+@alike_elsewhere
 @pytest.mark.django_db(transaction=True)
 def test_two_clusters_count_each_of_2000_tasks_once(tmp_path: Path) -> None:
     with own_queue():
