@@ -62,6 +62,15 @@ def enqueue_with_policy(
     return list(import_module("worker.enqueue").enqueue_many(func, map(tuple, calls), q_options=options))
 
 
+def enqueue_later(func: str, delays: dict[str, float]) -> dict[str, tuple[str, float]]:
+    """Queue a task for each key, to be run after so many seconds; return their ids, and when they are due."""
+    queued = {}
+    for key, seconds in delays.items():
+        due = timezone.now() + timedelta(seconds=seconds)
+        queued[key] = async_task(func, key, q_options={"run_after": due}), due.timestamp()
+    return queued
+
+
 def waiting() -> dict[str, float]:
     """Return the tasks that will be tried again, and when."""
     rows = import_module("worker.models").Failure.objects.filter(next_try__isnull=False)

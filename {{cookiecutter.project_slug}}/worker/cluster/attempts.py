@@ -7,10 +7,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from time import monotonic, time
 from typing import Any
 
-from django.db.models import OuterRef, Subquery
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.utils import timezone
 from django_q.conf import Conf
 from django_q.timeout import TimeoutHandler
@@ -47,16 +48,20 @@ class Earlier:
     is_over: bool = False  #: whether there is to be no further attempt
 
 
+@cache  # it takes longer to make than to ask
+def rows() -> "QuerySet[Any, Any]":
+    """Return what is saved of all tasks."""
+    failures = Failure.objects.filter(task=OuterRef("pk"))
+    columns = {f"failed_{name}": Subquery(failures.values(name)) for name in KEPT}
+    return packages.table().annotate(**columns).values_list("pk", "success", "result", "attempt_count", *columns)
+
+
 def earlier(task: Task) -> Earlier:
     """Return what is saved of a task, or of the iterable that it was part of, by one query if its row is there."""
     identity = packages.label("id", task["id"])
     ids = [identity, *([packages.label("id", task["group"])] if task.get("iter_count") and task.get("group") else [])]
-    failures = Failure.objects.filter(task=OuterRef("pk"))
-    columns = {f"failed_{name}": Subquery(failures.values(name)) for name in KEPT}
-    rows = packages.table().annotate(**columns).filter(pk__in=ids)
     failed: Any = None
-    names = ("pk", "success", "result", "attempt_count", *columns)
-    for key, success, result, attempts, *more in rows.values_list(*names):
+    for key, success, result, attempts, *more in rows().filter(pk__in=ids):
         if success:
             return Earlier(attempts, True, result, None, more[2] or [], is_over=True)
         if key == identity:
