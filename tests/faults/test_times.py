@@ -31,17 +31,20 @@ class Due:
         self.failing = dict(
             zip(failing, enqueue(lab, "fail_first", calls, max_attempts=MOST, seconds=BACKOFF), strict=True)
         )
-        later = lab.call("enqueue_later", func="lab_tasks.work", delays=delayed)
-        self.delayed = {key: identity for key, (identity, _) in later.items()}
-        self.due = {key: due for key, (_, due) in later.items()}
-        kinds = {"once": {"schedule_type": "O", "repeats": -1}, "minutes": {"schedule_type": "I"}}
+        queued = lab.call("enqueue_later", func="lab_tasks.work", delays=delayed)
+        self.delayed = {key: identity for key, (identity, _) in queued.items()}
+        self.due = {key: due for key, (_, due) in queued.items()}
+        kinds: dict[str, dict[str, object]] = {
+            "once": {"schedule_type": "O", "repeats": -1},
+            "minutes": {"schedule_type": "I"},
+        }
         kinds["cron"] = {"schedule_type": "C", "cron": "* * * * *"}
         self.schedules, self.once = set[str](), set[str]()
         for index in range(NUMBER // 2):
             kind = ("once", "once", "minutes", "cron")[index % 4]
             name, fields = f"{kind}{index}", {"func": "lab_tasks.work_when_due", "intended_date_kwarg": "due"}
-            fields |= {"args": f"{name!r},", **kinds[kind]}
-            lab.call("schedule", name=name, seconds_ago=-chance.uniform(1, SECONDS), **fields)
+            ago = -chance.uniform(1, SECONDS)
+            lab.call("schedule", name=name, seconds_ago=ago, args=f"{name!r},", **fields, **kinds[kind])
             self.schedules.add(name)
             self.once |= {name} if kind == "once" else set()
 
