@@ -66,6 +66,7 @@ BASE = {
     "worker/announcements.py",
     "worker/apps.py",
     "worker/broker/__init__.py",
+    "worker/broker/words.py",
     "worker/checks.py",
     "worker/cluster/__init__.py",
     "worker/cluster/after.py",

@@ -1,11 +1,12 @@
-"""A payload that could not be opened runs when the admin's "resubmit" queues it again."""
+"""What a payload tells without being opened; and one that could not be opened runs when "resubmit" queues it again."""
 
 import math
+import time
 from typing import Any
 
 import pytest
 from django_q.signing import SignedPackage
-from worker.delivery import brief, run_payload
+from worker.delivery import brief, queued_at, run_payload
 
 
 def payload(func: Any) -> str:
@@ -36,3 +37,11 @@ def test_an_error_whose_text_cannot_be_read_is_told() -> None:
 def test_an_error_is_told_without_a_password(password: str) -> None:
     error = ConnectionError(f"cannot reach redis://me:{password}@db:6379/0")
     assert brief(error) == "ConnectionError: cannot reach redis://…@db:6379/0"
+
+
+def test_a_payload_tells_when_it_was_queued_unopened() -> None:
+    signed = SignedPackage.dumps({"id": 1})
+    assert queued_at(signed) == pytest.approx(time.time(), abs=2)
+    assert queued_at(signed[-100:]) == queued_at(signed)
+    for other in ("", ":", "::", "no task at all", "a:b:c", "a:1234567:c", "a:12345é:c"):
+        assert queued_at(other) is None

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -156,12 +157,13 @@ def test_a_connection_is_looked_at_now_and_then_not_for_each_task(
 ) -> None:
     looks: list[str | None] = []
     monkeypatch.setattr(ORM, "get_connection", looks.append)
-    monkeypatch.setattr(module, "LOOK_EVERY", 1000)
-    monkeypatch.setattr(module.looked, "at", 0.0, raising=False)
+    contents = import_module("worker.broker.contents")
+    monkeypatch.setattr(contents, "LOOK_EVERY", 1000)
+    monkeypatch.setattr(contents.looked, "at", 0.0, raising=False)
     for expected in (1, 1):
         module.Broker.get_connection()
         assert len(looks) == expected
-    module.looked.at -= 2000
+    contents.looked.at -= 2000
     module.Broker.get_connection()
     assert len(looks) == 2
     monkeypatch.setattr(database(), "errors_occurred", True)
@@ -370,3 +372,43 @@ def test_a_claim_reads_no_more_than_it_takes_however_many_there_are(lock: str, b
         transaction.set_rollback(True, using=Conf.ORM)
     assert "worker_queue" in plan
     assert "Seq Scan on django_q_ormq" not in plan, plan
+
+
+@postgresql
+@pytest.mark.parametrize("lock", ["epoch", "2000-01-01", "2999-01-01"], ids=["waiting", "due", "not due"])
+def test_a_look_at_a_queue_reads_no_more_than_it_counts(lock: str, brokers: Brokers) -> None:
+    (broker,) = brokers()
+    rows = (
+        "INSERT INTO django_q_ormq (key, payload, lock) SELECT %s, repeat('x', 99), %s FROM generate_series(1, 100000)"
+    )
+    which = {"key": broker.list_key, "used": module.USED, "most": 100}
+    statements = import_module("worker.broker.statements")
+    with transaction.atomic(using=Conf.ORM), database().cursor() as cursor:
+        cursor.execute(rows, [broker.list_key, lock])
+        cursor.execute("ANALYZE django_q_ormq")
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statements.DEPTH.format(**statements.ON_SERVER)}", which)
+        ((((plan,),),),) = (cursor.fetchall(),)
+        transaction.set_rollback(True, using=Conf.ORM)
+
+    def read(node: dict[str, Any]) -> float:
+        rows: float = node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0)
+        return rows + sum(map(read, node.get("Plans", [])))
+
+    assert read(plan["Plan"]) < 1000, plan
+
+
+def test_what_a_lapse_is_known_of_is_forgotten_with_its_task(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = brokers(2)
+    monkeypatch.setattr(Conf, "RETRY", 1)
+    queued = [str(one.enqueue("a task")) for _ in range(3)]
+    take(one, 3)
+    again = take(two, 3)
+    known = module.lapses().filter(task__in=queued)
+    assert known.count() == 3
+    two.release({delivery.receipt: 60 for delivery in again[:2]})
+    assert one.remove(queued[0])
+    assert known.count() == 2
+    assert one.purge() == 1
+    assert [lapse.task for lapse in known.all()] == [int(queued[2])]
+    two.acknowledge_all([again[2].receipt])
+    assert not known.exists()

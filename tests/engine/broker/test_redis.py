@@ -398,3 +398,57 @@ def test_an_idle_queue_is_asked_no_more_than_twice_a_second(
     while time.monotonic() < end:
         broker.claim(1, PLENTY)
     assert 6 <= len(requests) <= 12, requests
+
+
+def place(broker: Any) -> Any:
+    """Return up to where the stream was read."""
+    (group,) = broker.connection.xinfo_groups(broker.keys[0])
+    return group["last-delivered-id"]
+
+
+def test_what_is_taken_out_leaves_alone_up_to_where_the_stream_was_read(brokers: Brokers) -> None:
+    one, two = brokers(2)
+    queued = [one.enqueue(f"task {number}") for number in range(6)]
+    (held,) = take(one, 1)
+    before = place(one)
+    assert two.remove(queued[1])
+    assert two.remove(queued[5])
+    assert place(one) == before
+    assert two.purge() == 3
+    assert place(one) == before
+    one.enqueue("another")
+    assert two.depth()[:3] == (1, 0, 1)
+    assert texts(take(two, 1)) == ["another"]
+    assert one.renew([held.receipt]) == set()
+    one.acknowledge_all([held.receipt])
+    assert (one.depth()[:3], one.connection.xlen(one.keys[0])) == ((0, 0, 1), 1)
+
+
+def test_more_than_a_request_takes_is_emptied_past_what_is_held(brokers: Brokers) -> None:
+    one, two = brokers(2)
+    one.enqueue_all(["a task"] * 25_000)
+    one.enqueue_all(["delayed"] * 12_000, in_a_second())
+    taken = take(one, 150)
+    one.release({delivery.receipt: 60 for delivery in taken[:100]})
+    assert two.depth(10)[:3] == (24_850, 12_100, 50) or two.depth()[:3] == (36_850, 100, 50)
+    assert two.purge() == 36_950
+    assert two.depth() == (0, 0, 50, None)
+    assert two.connection.zcard(two.keys[2]) == 0
+    assert one.renew(receipts(taken[100:])) == set()
+
+
+def test_a_queue_that_nobody_has_used_can_be_looked_at(brokers: Brokers) -> None:
+    (broker,) = brokers()
+    assert (broker.depth(), broker.remove("1-1+"), broker.remove("1-1"), broker.purge()) == ((0, 0, 0, None), 0, 0, 0)
+    assert list(broker.payloads(1)) == []
+
+
+def test_a_server_that_is_full_can_be_emptied(brokers: Brokers, server: redis.Redis) -> None:
+    (broker,) = brokers()
+    delayed(broker)
+    queued = [broker.enqueue("x" * 100_000) for _ in range(5)]
+    server.config_set("maxmemory", server.info("memory")["used_memory"] - 100_000)
+    with pytest.raises(redis.exceptions.OutOfMemoryError):
+        broker.enqueue("x")
+    assert broker.remove(queued[0])
+    assert broker.purge() == 6

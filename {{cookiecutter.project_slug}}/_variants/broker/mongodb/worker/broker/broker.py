@@ -9,11 +9,11 @@ pipeline of an update (https://www.mongodb.com/docs/manual/reference/aggregation
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import islice
 from multiprocessing.connection import wait
-from sys import maxsize
 from typing import Any
 
 from bson import ObjectId
@@ -25,7 +25,8 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError, ConnectionFailure, ExecutionTimeout, InvalidURI, WTimeoutError
 
-from worker.delivery import Delivery
+from worker.broker.words import Words
+from worker.delivery import Delivery, Depth
 
 Document = dict[str, Any]
 
@@ -82,7 +83,7 @@ def later(seconds: float) -> Document:
     return {"$add": ["$$NOW", math.ceil(seconds * 1000)]}
 
 
-class Broker(Mongo):  # type: ignore[misc]
+class Broker(Words, Mongo):  # type: ignore[misc]
     """django-q2's, with leases. Errors are PyMongo's; a task of more than 16 MB is a DocumentTooLarge.
 
     Tasks come in the order of their ids: as they were queued by one process, to the second by those of several.
@@ -227,29 +228,42 @@ class Broker(Mongo):  # type: ignore[misc]
         found = self.collection.find_one({"_id": ObjectId(receipt)}) if ObjectId.is_valid(receipt) else None
         return found and str(found["payload"])
 
+    def payloads(self, most: int) -> Iterator[tuple[str, str]]:
+        """Yield tasks, whoever holds them, in the order in which they were queued."""
+        for task in islice(self.collection.find({}, ["payload"], sort=[("_id", ASCENDING)]), most):
+            yield str(task["_id"]), task["payload"]
+
+    def depth(self, most: int | None = None) -> Depth:
+        """Return how much is in the queue, each counted up to `most`; when a task was queued is known to the second."""
+        now, limit = self.now(), {} if most is None else {"limit": most}
+        later = {"lock": {"$gt": now}}
+        conditions = {"lock": {"$lte": now}}, later | {"lease": None}, later | {"lease": {"$ne": None}}
+        waiting, late, taken = (self.collection.count_documents(condition, **limit) for condition in conditions)
+        queued = self.collection.find_one({"lock": LONG_AGO}, ["_id"], sort=[("_id", ASCENDING)])
+        due = {"lock": {"$gt": LONG_AGO, "$lte": now}}
+        first = self.collection.find_one(due, ["lock"], sort=[("lock", ASCENDING)])
+        times = [queued["_id"].generation_time] if queued else []
+        times += [first["lock"].replace(tzinfo=UTC)] if first else []
+        return Depth(waiting, late, taken, min((time.timestamp() for time in times), default=None))
+
+    def remove(self, receipt: str) -> bool:
+        """Take out a task that nobody holds."""
+        return ObjectId.is_valid(receipt) and self.take_out({"_id": ObjectId(receipt)}) == 1
+
+    def purge(self) -> int:
+        """Take out all that nobody holds."""
+        return self.take_out({})
+
+    def take_out(self, which: Document) -> int:
+        """Take out what nobody holds: no lease, or one that has run out."""
+        free = [{"lock": {"$lte": self.now()}}, {"lease": None}]
+        return int(self.collection.delete_many({**which, "$or": free}).deleted_count)
+
     # django-q2's words
-
-    def dequeue(self) -> list[tuple[str, str | bytes]]:
-        """Take tasks, as receipts and payloads."""
-        return [(delivery.receipt, delivery.payload) for delivery in self.claim(Conf.BULK, maxsize)]
-
-    def acknowledge(self, task_id: str) -> None:
-        """Remove a task that is done."""
-        self.acknowledge_all([task_id])
-
-    fail = acknowledge
 
     def delete(self, task_id: str) -> None:
         """Remove a task, whoever holds it, by its receipt or by what enqueue() has returned."""
         self.collection.delete_one({"_id": ObjectId(task_id.partition(".")[0])})
-
-    def queue_size(self) -> int:
-        """Return the number of tasks that may be taken now."""
-        return int(self.collection.count_documents({"lock": {"$lte": self.now()}}))
-
-    def lock_size(self) -> int:
-        """Return the number of tasks that are taken, or not due yet."""
-        return int(self.collection.count_documents({"lock": {"$gt": self.now()}}))
 
     def purge_queue(self) -> None:
         """Remove all tasks, and keep the index."""

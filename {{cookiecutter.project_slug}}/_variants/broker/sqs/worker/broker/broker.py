@@ -25,18 +25,17 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from multiprocessing.connection import wait
-from sys import maxsize
 from typing import Any
 
-from boto3 import Session
 from botocore import exceptions
 from django.core.exceptions import ImproperlyConfigured
-from django_q.brokers.aws_sqs import Sqs
 from django_q.conf import Conf
 
 from worker.broker import messages, queues
+from worker.broker.contents import Contents
 from worker.broker.messages import BATCH, MAX_BYTES
 from worker.broker.queues import OutageError, check_settings, clients, queue_url
+from worker.broker.words import Words
 from worker.delivery import MAX_DELIVERIES, Delivery
 
 GONE = {"InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid"}  #: codes of a lease that is lost
@@ -44,7 +43,7 @@ GONE = {"InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid"}
 logger = logging.getLogger("django-q")
 
 
-class Broker(Sqs):  # type: ignore[misc]
+class Broker(Words, Contents):
     """django-q2's, with leases, in a queue whose name holds the project's. Errors are those of botocore.
 
     Upstream, 1.11.1, makes its boto3 resource anew for each task that is queued, shares its connection over forks, and
@@ -55,7 +54,6 @@ class Broker(Sqs):  # type: ignore[misc]
     away: tuple[type[Exception], ...] = (exceptions.ConnectionError, exceptions.HTTPClientError)
     passing: tuple[type[Exception], ...] = ()
     check_settings = staticmethod(check_settings)
-    queue: str  #: its URL
 
     def __init__(self, list_key: str | None = None) -> None:
         """Serve the queue of this cluster.
@@ -66,7 +64,7 @@ class Broker(Sqs):  # type: ignore[misc]
         self.cluster = list_key or Conf.CLUSTER_NAME
         name = queues.queue_name(self.cluster)
         self.leases: dict[str, float] = {}  #: when they run out, by the monotonic clock
-        self.payloads: dict[str, str] = {}  #: of what is held
+        self.bodies: dict[str, str] = {}  #: of what is held
         self.keep = queues.KEEP  #: seconds for which the queue keeps a task
         self.turn = threading.Lock()  #: of whoever gives back: a renewal after it would hide the task
         self.looked = False
@@ -86,20 +84,6 @@ class Broker(Sqs):  # type: ignore[misc]
                 "SQS needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                 f"or give the host a role. {error}"
             ) from error
-
-    @staticmethod
-    def get_connection(list_key: str | None = None) -> Session | None:
-        """Return nothing: clients() has this process's session."""
-        return None
-
-    def get_queue(self) -> str:
-        """Return the queue's URL."""
-        return queue_url(os.getpid(), self.list_key)
-
-    @property
-    def client(self) -> Any:
-        """The client for what may be done twice."""
-        return clients(os.getpid())[0]
 
     def send(self, payloads: list[str], delay: float = 0.0, *, again: bool = False) -> list[str]:
         """Add tasks, in one request that is never repeated, and return their ids.
@@ -157,7 +141,7 @@ class Broker(Sqs):  # type: ignore[misc]
             raise
         found = {message["ReceiptHandle"]: message for message in answer.get("Messages", [])}
         self.leases.update(dict.fromkeys(found, asked + Conf.RETRY))
-        self.payloads.update({receipt: message["Body"] for receipt, message in found.items()})
+        self.bodies.update({receipt: message["Body"] for receipt, message in found.items()})
         left = {receipt: messages.time_left(message, answer) for receipt, message in found.items()}
         for receipt, message in found.items():
             if left[receipt] > 0:
@@ -216,7 +200,7 @@ class Broker(Sqs):  # type: ignore[misc]
     def queue_anew(self, receipt: str, delay: float, *, again: bool) -> None:
         """Give a task back that SQS cannot hide for so long, unless it is another's by now."""
         if self.leases.get(receipt, 0.0) > time.monotonic():
-            self.send([self.payloads[receipt]], delay, again=again)
+            self.send([self.bodies[receipt]], delay, again=again)
             self.acknowledge_all([receipt])
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
@@ -229,7 +213,7 @@ class Broker(Sqs):  # type: ignore[misc]
         """Hold tasks no longer."""
         for receipt in receipts:
             self.leases.pop(receipt, None)
-            self.payloads.pop(receipt, None)
+            self.bodies.pop(receipt, None)
 
     def in_batches(self, action: Callable[..., Any], receipts: Iterable[str], **more: Any) -> set[str]:
         """Send a request for each ten receipts that are not late, and return those for which it was in vain.
@@ -250,47 +234,8 @@ class Broker(Sqs):  # type: ignore[misc]
             raise RuntimeError(f"SQS refused {len(refused)} of {len(receipts)} receipts ({reason})")
         return lost
 
-    @staticmethod
-    def receipt_of(receipt: str) -> str:
-        """Return nothing: a receipt does not tell the id of its message."""
-        return ""
-
-    @staticmethod
-    def peek(receipt: str) -> None:
-        """Return nothing: SQS cannot be asked for a message."""
-
-    # django-q2's words
-
-    def dequeue(self) -> list[tuple[str, str | bytes]]:
-        """Take tasks, as receipts and payloads."""
-        return [(delivery.receipt, delivery.payload) for delivery in self.claim(Conf.BULK, maxsize)]
+    # A word of django-q2's
 
     def delete(self, task_id: str) -> None:
         """Remove a task."""
         self.acknowledge_all([task_id])
-
-    def attributes(self) -> Any:
-        """Ask the server what it knows of the queue."""
-        return self.client.get_queue_attributes(QueueUrl=self.queue, AttributeNames=["All"])["Attributes"]
-
-    def queue_size(self) -> int:
-        """Return the number of waiting tasks, about."""
-        return int(self.attributes()["ApproximateNumberOfMessages"])
-
-    def lock_size(self) -> int:
-        """Return the number of tasks that are taken, or not due yet, about."""
-        attributes = self.attributes()
-        return sum(int(attributes[f"ApproximateNumberOfMessages{kind}"]) for kind in ("NotVisible", "Delayed"))
-
-    def purge_queue(self) -> None:
-        """Remove all tasks, within a minute."""
-        self.client.purge_queue(QueueUrl=self.queue)
-
-    def delete_queue(self) -> None:
-        """Remove the queue, but not what SQS has set aside."""
-        self.client.delete_queue(QueueUrl=self.queue)
-        queue_url.cache_clear()
-
-    def ping(self) -> bool:
-        """Ask the queue for an answer; upstream's asks only what boto3 knows."""
-        return bool(self.attributes())
