@@ -15,10 +15,11 @@ import pytest
 
 from tests import servers
 from tests.browser import Browser, Page, status
-from tests.combinations import COMBINATIONS, Combination, databases, each
+from tests.combinations import CHOICES, COMBINATIONS, Combination, databases, each
 from tests.interpreters import PROMISED, interpreters
 from tests.processes import Command, Process, free_port, started, succeeds
 from tests.projects import PRODUCTION, Environments, Workplace
+from tests.test_project_tests import newest
 
 TEXT = "three short words"
 STAFF = {
@@ -230,3 +231,10 @@ def test_a_newer_worker_runs_with_older_settings(combination: Combination, workp
         production(workplace, {**found, **queue}) as site,
     ):
         check(site)
+
+
+@each("", lambda combination: iter([()]), [newest(broker) for broker in CHOICES["broker"]])
+def test_older_settings_are_sound_with_each_broker(combination: Combination, workplace: Workplace) -> None:
+    with (workplace.path / "config/settings.py").open("a") as settings:
+        settings.write(FORGET)
+    assert "no issues" in workplace.manage("check", environment={**PRODUCTION, "DEBUG": "true"})

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 
 CLUSTER = """
@@ -16,11 +17,12 @@ queue = {"orm": "default", "timeout": 5, "retry": 10, "workers": 1}
 settings.configure(DATABASES={"default": database}, INSTALLED_APPS=["django_q"], Q_CLUSTER=queue, SECRET_KEY="x")
 django.setup(); call_command("migrate", verbosity=0); call_command("qcluster")
 """
-for _ in range(3):  # since one in sixteen ends
+for seconds in (1, 2, 4):  # until all wait for work; and one in sixteen ends nevertheless
     command = [sys.executable, "-c", CLUSTER]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as cluster:
         while not cluster.stderr.readline().rstrip().endswith("running."):
             pass
+        time.sleep(seconds)
         os.killpg(cluster.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             cluster.wait(8)
