@@ -209,6 +209,7 @@ def check_lines(site: Site, ids: dict[str, str]) -> None:
     assert site.lines("in a thread", task_id=ids["odd"], request_id="id-of/odd")
     assert "KeyError" in site.lines("Failed 'reported.clash'", task_id=ids["clash"])[0]["message"]
     assert site.lines("Failed 'reported.die'", task_id=ids["die"], attempt=1, of=1, request_id="id-of/die")
+    assert any("SIGKILL" in line["message"] for line in site.lines("Worker-", task_id=ids["die"], task="reported.die"))
     assert site.lines("link queued", request_id="id-of/queue_another", task="reported.link")
     assert site.lines("Enqueued", request_id="id-of/queue_another", task="reported.link")
     for name in ("first", "last"):

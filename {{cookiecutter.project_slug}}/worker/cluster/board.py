@@ -4,7 +4,7 @@ import math
 import mmap
 import time
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 IDLE = 0.0  #: the limit of a worker that has no task
 NO_LIMIT = math.inf  #: the limit of a task that may run for ever
@@ -136,6 +136,12 @@ class Board:
             running = Running(seat, task, func, self.name(seat), since, number)
             if since and since == self._numbers[self._at(seat, SINCE)]:
                 yield running
+
+    def keys(self, seat: int) -> dict[str, Any]:
+        """Return by which keys the log finds the attempt that the worker has begun; none if it has not."""
+        task, func = self._text(self._keys + seat * KEY, KEY), self._text(self._functions + seat * FUNC, FUNC)
+        number = int(self._numbers[self._at(seat, ATTEMPT)])
+        return {"task_id": task, "task": func, "attempt": number} if self.tells(seat) and number else {}
 
     def end_attempt(self, running: Running) -> None:
         """Want the worker of an attempt that goes on to be killed."""

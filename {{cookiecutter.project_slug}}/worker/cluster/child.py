@@ -26,7 +26,7 @@ from django_q.conf import Conf
 
 from worker import errors, logs, traces
 from worker.cluster import after, due, packages
-from worker.cluster.attempts import Attempt, earlier, limit_of, options_of
+from worker.cluster.attempts import Attempt, earlier, limit_of, most_of, options_of
 from worker.cluster.board import IDLE, NO_LIMIT, TAKEN, TELLS, Board
 from worker.cluster.channels import Channel
 from worker.cluster.failures import moment
@@ -205,8 +205,9 @@ class Child:
                 extra = (f"{CANCELLED_BY}{by}", True, "", True, None)
             if not extra or extra[3]:  # otherwise a worker may have died of this
                 Call.current = prepare(task, queued_as, before)
-            logs.here = keys_of(task, before.attempts + 1)
-            self.around.enter_context(errors.around(logs.here))
+            logs.here = {**logs.here, "attempt": before.attempts + 1, "of": most_of(task) or None}
+            if errors.sentry():
+                self.around.enter_context(errors.around(logs.here))
             if before.is_over:  # though its cluster could not tell the broker any more
                 self.put(task | {"success": before.success, "result": before.result})
             elif extra:  # an attempt has failed with its worker
@@ -220,7 +221,7 @@ class Child:
             else:
                 task["timeout"] = limit_of(task)
                 self.begin(task["timeout"])
-                self.board.attempt(self.seat, task["id"], packages.function_label(task["func"]), before.attempts + 1)
+                self.board.attempt(self.seat, task["id"], logs.here["task"], before.attempts + 1)
                 self.span = self.around.enter_context(traces.span(task, logs.here))
                 self.attempt.began = time.monotonic()
                 return task

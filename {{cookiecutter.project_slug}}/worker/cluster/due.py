@@ -117,7 +117,8 @@ def attempt(schedule: Schedule, intended: datetime, broker: Leasing, tells: Call
         options["broker"] = noting = Noting(broker)
         if not overlap and goes_on(schedule, options, broker):
             name = schedule.name or schedule.pk
-            logger.warning("Skipped the schedule %s: its task %s still goes on", name, schedule.task)
+            keys = {"task_id": schedule.task, "task": schedule.func}
+            logger.warning("Skipped the schedule %s: its task %s still goes on", name, schedule.task, extra=keys)
             return ""
         with transaction.atomic(router.db_for_write(Schedule)):  # what is refused here spoils no more than this
             schedule.task = async_task(schedule.func, *args, q_options=options, **kwargs)
@@ -127,7 +128,8 @@ def attempt(schedule: Schedule, intended: datetime, broker: Leasing, tells: Call
         if may_pass(error):
             raise
         return brief(error)
-    logger.info("Queued the schedule %s as %s", schedule.name or schedule.pk, schedule.task)
+    keys = {"task_id": schedule.task, "task": schedule.func}
+    logger.info("Queued the schedule %s as %s", schedule.name or schedule.pk, schedule.task, extra=keys)
     return ""
 
 

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from worker.cluster.board import ENDED, HAND_OUT, SENT, Board
 from worker.cluster.channels import Channel
@@ -46,6 +46,7 @@ class Seat:
     quick: bool = False
     fresh: bool = True  #: it was sent nothing yet
     broken: bool = False  #: it has said what cannot be read, and was killed
+    keys: dict[str, Any] = field(default_factory=dict)  #: of lines about the attempt that it was at when it ended
 
 
 class HandOut:
@@ -105,7 +106,8 @@ class HandOut:
                     self.seats[number] = seat = Seat(number, pid, Channel.of(ours), Channel.of(theirs))
                     self.by_descriptor[seat.channel.fileno()] = seat
                     self.poll.register(seat.channel, select.POLLIN)
-                case ("gone", number, reason, name, tells):
+                case ("gone", number, reason, name, tells, keys):
+                    self.seats[number].keys = keys
                     self.remove(self.seats.pop(number), reason, name, tells)
                 case ("stop",):
                     self.agent.draining, self.stopping = True, time.monotonic()
@@ -126,12 +128,13 @@ class HandOut:
     def died(self, held: Held, seat: Seat, reason: str, name: str, tells: bool) -> None:
         """Decide what becomes of what a worker had when it ended: it has a name, and may have come to a user's code."""
         if held.does == AFTER and tells:
-            logger.error("The hook of %s has failed: %s", name, reason)
+            keys = {"task_id": held.extra[0][0], "task": held.extra[0][2]}
+            logger.error("The hook of %s has failed: %s", name, reason, extra=keys)
             self.agent.answer((AFTER, held.ticket, None, ""))
         elif reason == CUT_OFF or (reason == MOVED_ON and held.does == RUN):
             if held.does == RUN:
                 after = f" {time.monotonic() - self.stopping:.0f} s after the stop" if reason == CUT_OFF else ""
-                logger.warning("%s was cut off%s; it is given back, and run again", name, after)
+                logger.warning("%s was cut off%s; it is given back, and run again", name, after, extra=seat.keys)
             self.agent.forget(held)
         elif held.does == RUN and tells:  # another worker opens it, and says of whom an attempt has failed
             is_cancelled = reason == CANCELLED

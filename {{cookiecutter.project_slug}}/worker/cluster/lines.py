@@ -2,6 +2,7 @@
 
 import logging
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from django_q.conf import Conf
@@ -15,10 +16,16 @@ from worker.processes import queue_of
 logger = logging.getLogger("django-q")
 
 
+@cache
+def queue() -> str:
+    """Return the queue that this cluster serves."""
+    return queue_of(Conf.CLUSTER_NAME)
+
+
 def keys_of(task: Task, attempt: int = 0) -> dict[str, Any]:
     """Return what is known of a task, and of the attempt if that is: plain values, which channels carry."""
     keys: dict[str, Any] = {"task_id": packages.label("id", task["id"]), "task": packages.function_label(task["func"])}
-    keys["queue"] = queue_of(Conf.CLUSTER_NAME)
+    keys["queue"] = queue()
     if attempt:
         keys |= {"attempt": attempt, "of": most_of(task) or None}
     if "request_id" in task:
@@ -29,7 +36,7 @@ def keys_of(task: Task, attempt: int = 0) -> dict[str, Any]:
 def tell(outcome: Outcome) -> None:
     """Write what has become of an attempt."""
     row, failure = outcome.row, outcome.failure
-    keys: dict[str, Any] = {"task_id": row.id, "task": row.func, "queue": queue_of(Conf.CLUSTER_NAME)} | outcome.keys
+    keys: dict[str, Any] = {"task_id": row.id, "task": row.func, "queue": queue()} | outcome.keys
     for key, seconds in {"wait": outcome.waited, "duration": outcome.ran}.items():
         if seconds is not None:
             keys[key] = round(seconds, 6)

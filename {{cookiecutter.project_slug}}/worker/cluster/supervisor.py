@@ -243,15 +243,16 @@ class Supervisor:
                     worker.reason = MOVED_ON
                 how = how_ended(code)
                 if code or worker.reason:
-                    say(logging.WARNING, "Worker-%s at %s %s. %s", worker.seat + 1, pid, how, worker.reason)
+                    keys = self.board.keys(worker.seat)
+                    say(logging.WARNING, "Worker-%s at %s %s. %s", worker.seat + 1, pid, how, worker.reason, extra=keys)
                 if code or not self.board.taken(worker.seat):
                     gone.add(worker.seat)
                 if not self.deadline and not self.board.taken(worker.seat):
                     self.unfit.append(time.monotonic())
                 reason = worker.reason or f"The worker {how} while it ran this task"
                 # With what the board says of it, before another worker writes there.
-                order = ("gone", worker.seat, reason, self.board.name(worker.seat), self.board.tells(worker.seat))
-                self.orders.append((order, []))
+                name, tells = self.board.name(worker.seat), self.board.tells(worker.seat)
+                self.orders.append((("gone", worker.seat, reason, name, tells, self.board.keys(worker.seat)), []))
 
     def kill_late_workers(self, now: float) -> None:
         """Kill workers whose task is out of time, that do not take theirs, or that a stop has left no more time."""
