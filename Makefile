@@ -10,11 +10,13 @@
 # one that breaks, stay in build/benchmarks/figures.json.
 # `make demo` bakes the default project, runs it and a task, and serves until Ctrl-C; `make demo ONCE=1` stops after the
 # result, PORT=8001 takes another port. `make examples` bakes the projects in examples/ anew. `make docker` deploys the
-# project of each broker with Docker; ARGS="redis --with queues=fast_and_slow" takes one of them.
+# project of each broker with Docker; ARGS="redis --with queues=fast_and_slow" takes one of them. `make docs` builds the
+# site of docs/ into build/docs, `make links` asks what the pages link to elsewhere, `make configuration` writes
+# docs/configuration.md from what projects have.
 
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: bench demo docker examples test test-all test-faults lint install servers
+.PHONY: bench configuration demo docker docs examples links test test-all test-faults lint install servers
 
 demo:
 	@python3 scripts/demo.py
@@ -31,6 +33,15 @@ test: install servers
 test-all: install servers
 	.venv/bin/python -m pytest --share-nothing $(ARGS)
 
+docs: install
+	.venv/bin/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+
+configuration: install
+	.venv/bin/python -m scripts.configuration
+
+links: install
+	.venv/bin/python -m sphinx --quiet --builder linkcheck docs build/links
+
 bench: install servers
 	.venv/bin/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
@@ -41,6 +52,7 @@ lint: install
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m mypy benchmarks hooks scripts tests
+	.venv/bin/python -m codespell_lib
 
 servers: install
 	.venv/bin/python -m tests.servers

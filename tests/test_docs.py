@@ -27,9 +27,12 @@ from tests.test_project_tests import newest
 from tests.test_run import check_schedules, check_stranger, production
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DOCS = TEMPLATE / "docs"
 CLOUD = "☁"  #: marks a line
 FOLLOWS = "# What follows needs "  #: marks the rest of a block
 INDENTED = re.compile(r"^    (docker|dokku|doctl|fly|git|heroku|kubectl|make|python|railway|uv) ", re.MULTILINE)
+
+DIFFERENCE = "(cd .. && diff -ruN before/my_project after/my_project) > ../broker.patch || test $? -eq 1"
 
 #: What other tests run or read: the file, and what shows it there. All else is run by test_what_is_not_marked_runs().
 ELSEWHERE = {
@@ -64,6 +67,19 @@ ELSEWHERE = {
         "tests/test_docs.py",
         "def test_the_first_user_comes_in_through_the_proxy_of_the_page_and_no_stranger",
     ),
+    "uvx cookiecutter -o ../before https://github.com/OWNER/cookiecutter-django-q2": (
+        "tests/test_guides.py",
+        "def test_the_broker_is_changed_as_the_page_says",
+    ),
+    "uvx cookiecutter -o ../after https://github.com/OWNER/cookiecutter-django-q2": (
+        "tests/test_guides.py",
+        "def test_the_broker_is_changed_as_the_page_says",
+    ),
+    DIFFERENCE: ("tests/test_guides.py", "DIFFERENCE"),
+    "patch -p2 --dry-run < ../broker.patch": ("tests/test_guides.py", '"patch -p2 --dry-run < ../broker.patch"'),
+    "patch -p2 < ../broker.patch": ("tests/test_guides.py", '"patch -p2 < ../broker.patch"'),
+    "uv lock && uv sync": ("tests/test_guides.py", "environments.python("),
+    "make lock": ("tests/test_docs.py", "def test_every_command_is_one_that_its_program_knows"),
     "from django.test import TestCase": ("tests/test_project_tests.py", 'startswith("from django.test")'),
     "from datetime import timedelta": (
         "tests/engine/test_schedules.py",
@@ -155,6 +171,7 @@ TOLD = {
     },
     "kill": {"-9", "-TERM"},
     "kubernetes/deploy": {""},
+    "patch": {"-p2"},
     "pipx": {"run cookiecutter"},
     "python3": {"-c"},
     "railway": {"config apply", "config plan", "domain", "init", "logs", "redeploy", "ssh"},
@@ -191,12 +208,18 @@ def of_hosting(hosting: str) -> Combination:
 
 def pages_of(project: Path, hosting: str) -> list[Path]:
     """Return the pages that somebody reads who deploys a project."""
-    return [project / "DEPLOY.md", TEMPLATE / "docs/hosting" / f"{hosting}.md"]
+    return [project / "DEPLOY.md", DOCS / "hosting" / f"{hosting}.md"]
+
+
+def guides() -> list[Path]:
+    """Return the pages that tests/test_guides.py follows block by block."""
+    pages = sorted(DOCS.rglob("*.md"))
+    return [page for page in pages if page.parent.name != "hosting" and BLOCK.search(page.read_text())]
 
 
 def readmes(project: Path) -> list[Path]:
     """Return all other pages."""
-    own = list(TEMPLATE.glob("docs/*.md"))
+    own = [page for page in DOCS.rglob("*.md") if page.stem not in CHOICES["hosting"]]
     return [
         *TEMPLATE.glob("*.md"),
         *TEMPLATE.glob(".github/*.md"),
@@ -228,7 +251,7 @@ def test_what_is_not_marked_runs(hosting: str, bake: Callable[[Combination], Pat
 
 
 def test_the_other_pages_hold_only_what_is_seen_elsewhere(bake: Callable[[Combination], Path]) -> None:
-    for page in readmes(bake(COMBINATIONS[0])):
+    for page in set(readmes(bake(COMBINATIONS[0]))) - set(guides()):
         assert [command for command in unmarked(page) if command not in ELSEWHERE] == [], page
 
 
@@ -250,7 +273,7 @@ def test_a_command_that_is_neither_marked_nor_seen_is_found() -> None:
 
 
 def test_each_promise_that_the_tests_name_is_listed() -> None:
-    page = (TEMPLATE / "docs/reliability.md").read_text()
+    page = (DOCS / "reliability.md").read_text()
     listed = {int(it) for it in re.findall(r"^(\d+)\. ", page, re.MULTILINE)}
     named = {
         int(number)
