@@ -17,16 +17,18 @@ from pathlib import Path
 import pytest
 
 from tests import servers
-from tests.combinations import COMBINATIONS, Combination
+from tests.combinations import CHOICES, COMBINATIONS, Combination
 from tests.interpreters import for_combination
 from tests.processes import Command, Process, free_port, run, started
 from tests.projects import PRODUCTION, Environments, Workplace
 from tests.test_docs import BLOCK, DIFFERENCE, DOCS, ELSEWHERE, commands, guides
 
 #: Answers that the project of a page needs, where they are not the first ones.
-ANSWERS = {"tasks/commit.md": {"broker": "redis"}, "tasks/limits.md": {"queues": "fast_and_slow"}}
-#: Pages that begin with no worker.
-ALONE: set[str] = set()
+ANSWERS = {
+    "tasks/commit.md": {"broker": "redis"},
+    "tasks/limits.md": {"queues": "fast_and_slow"},
+    **{f"brokers/{broker}.md": {"broker": broker} for broker in CHOICES["broker"]},
+}
 DEADLINE = 30.0  #: seconds that what a page shows may take to come true
 PLACE = re.compile(r"# ([\w./-]+|manage\.py shell)\n")
 SHELL = r"""
@@ -63,9 +65,9 @@ def pattern_of(text: str) -> re.Pattern[str]:
 class Reader:
     """Does what a page says."""
 
-    def __init__(self, workplace: Workplace, variables: Mapping[str, str], stack: ExitStack, *, alone: bool) -> None:
+    def __init__(self, workplace: Workplace, variables: Mapping[str, str], stack: ExitStack) -> None:
         """Begin with a project that is migrated."""
-        self.workplace, self.stack, self.alone = workplace, stack, alone
+        self.workplace, self.stack = workplace, stack
         self.environment = workplace.environment({"PORT": str(free_port()), **variables})
         self.worker: Process | None = None
         self.shell: subprocess.Popen[str] | None = None
@@ -159,7 +161,7 @@ class Reader:
     def start(self) -> None:
         """Start the worker, unless it runs; what the last step has printed was no error that nobody expected."""
         assert "Traceback" not in self.printed, self.printed
-        if not self.worker and not self.alone:
+        if not self.worker:
             serve: Command = [self.workplace.python, "manage.py", "prodserver", "worker"]
             name = f"worker-{time.monotonic_ns()}"
             self.worker = self.stack.enter_context(
@@ -193,21 +195,36 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Workplace], 
     return copy
 
 
-@pytest.mark.parametrize("page", [it.relative_to(DOCS).as_posix() for it in guides()])
-def test_what_a_page_says_can_be_done(
-    page: str,
+def read_together() -> dict[str, list[Path]]:
+    """Return the pages by what they are read in: a project of its own for each that adds to files of it."""
+    found: dict[str, list[Path]] = {}
+    for page in guides():
+        name = page.relative_to(DOCS).as_posix()
+        adds = any(
+            place[1] != "manage.py shell" for _, text in BLOCK.findall(page.read_text()) if (place := PLACE.match(text))
+        )
+        found.setdefault(name if adds else f"{combination_of(name)}-{len(surroundings(name))}", []).append(page)
+    return found
+
+
+@pytest.mark.parametrize("pages", read_together().values(), ids=read_together())
+def test_what_pages_say_can_be_done(
+    pages: list[Path],
     bake: Callable[[Combination], Path],
     environments: Environments,
     migrated: Callable[[Workplace], Path],
     tmp_path: Path,
 ) -> None:
-    combination = combination_of(page)
+    name = pages[0].relative_to(DOCS).as_posix()
+    combination = combination_of(name)
     workplace = Workplace.of(bake(combination), for_combination(combination), environments, tmp_path)
-    variables = {"DATABASE_URL": f"sqlite:///{migrated(workplace)}", **surroundings(page)}
+    variables = {"DATABASE_URL": f"sqlite:///{migrated(workplace)}", **surroundings(name)}
     with ExitStack() as stack:
         variables |= stack.enter_context(servers.broker(combination, workplace))
-        reader = Reader(workplace, variables, stack, alone=page in ALONE)
-        reader.follow((DOCS / page).read_text())
+        reader = Reader(workplace, variables, stack)
+        for page in pages:
+            print(page)  # so that a failure tells it
+            reader.follow(page.read_text())
         reader.stop()
     workplace.manage("check", environment=variables)
 
@@ -280,6 +297,6 @@ def test_a_slip_in_a_page_is_seen(
     combination = COMBINATIONS[0]
     workplace = Workplace.of(bake(combination), for_combination(combination), environments, tmp_path)
     with ExitStack() as stack:
-        reader = Reader(workplace, {"DEBUG": "true"}, stack, alone=True)
+        reader = Reader(workplace, {"DEBUG": "true"}, stack)
         with pytest.raises(AssertionError):
             reader.follow(SLIPS[slip])

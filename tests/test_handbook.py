@@ -39,6 +39,41 @@ def test_a_link_that_leads_nowhere_breaks_the_site(tmp_path: Path) -> None:
     assert len(re.findall("WARNING: ", said)) == len(slips), said
 
 
+# Questions
+
+#: What a reader asks, with the page and the heading that answer it.
+QUESTIONS = {
+    "How do I run a task every night?": ("tasks/schedules", "Run a task every night"),
+    "How do I retry a task, with a delay?": ("tasks/retries", "Retry with a delay of your own"),
+    "How do I see which tasks have failed?": ("tasks/retries", "See failures"),
+    "How do I limit how long one task may run?": ("tasks/limits", "Limit how long a task may run"),
+    "How do I test a task?": ("tasks/testing", "Test a task"),
+    "How do I send e-mail?": ("files", "Mail"),
+    "How do I keep uploads in S3?": ("files", "Files in a bucket"),
+    "How do I add an app?": ("start", "Add an app"),
+    "How do I upgrade?": ("upgrading", "Upgrade from an older version of the template"),
+    "How do I change the broker?": ("brokers/changing", "Change the broker later"),
+    "Where are the logs?": ("operations/logs", "Logs"),
+    "How do I run one command?": ("tasks/debugging", "Run one command"),
+    "How do I debug a task?": ("tasks/debugging", "Debug a task"),
+    "How do I use `@task`?": ("tasks/queue", "Write a task with `@task`"),
+    "How do I scale out?": ("operations/scale", "Scale out: more workers"),
+    "How do I rotate keys?": ("operations/keys", "Rotate keys"),
+    "How do I restore a backup?": ("operations/restore", "Restore a backup"),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_is_answered_two_clicks_from_the_index(question: str) -> None:
+    page, heading = QUESTIONS[question]
+    assert f"\n{page}\n" in (DOCS / "index.md").read_text(), "one click leads to the page"
+    assert re.search(f"^#+ {re.escape(heading)}$", (DOCS / f"{page}.md").read_text(), re.MULTILINE), "another to this"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((TEMPLATE / "README.md").read_text().splitlines()) < 200
+
+
 # Configuration
 
 
