@@ -99,6 +99,7 @@ TOLD = {
     "cd": {"my_project"},
     "cp": {"-R"},
     "cruft": {"link", "update"},
+    "diff": {"-ruN"},
     "docker": {
         "build",
         "compose --env-file local.env down",
