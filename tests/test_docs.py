@@ -79,6 +79,7 @@ ELSEWHERE = {
     "patch -p2 --dry-run < ../broker.patch": ("tests/test_guides.py", '"patch -p2 --dry-run < ../broker.patch"'),
     "patch -p2 < ../broker.patch": ("tests/test_guides.py", '"patch -p2 < ../broker.patch"'),
     "uv lock && uv sync": ("tests/test_guides.py", "environments.python("),
+    "uv add sentry-sdk": ("tests/test_reports.py", "run `uv add sentry-sdk`"),
     "make lock": ("tests/test_docs.py", "def test_every_command_is_one_that_its_program_knows"),
     "from django.test import TestCase": ("tests/test_project_tests.py", 'startswith("from django.test")'),
     "from datetime import timedelta": (
