@@ -279,6 +279,11 @@ def test_no_condition_stands_in_the_project_tree() -> None:
             assert not re.search(r"{%[-+]?\s*(if|elif|else)\b", path.read_text()), name
 
 
+def test_what_an_agent_reads_first_stays_short() -> None:
+    for path, most in ((TEMPLATE / "AGENTS.md", 60), (TREE / "AGENTS.md", 60), (TREE / "worker/README.md", 80)):
+        assert len(path.read_text().splitlines()) < most, path
+
+
 def test_the_hooks_stay_short() -> None:
     assert sum(len(path.read_text().splitlines()) for _, path in files(TEMPLATE / "hooks")) < 45
 

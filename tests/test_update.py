@@ -249,6 +249,16 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert f'    "{needed}",\n' in (TEMPLATE / "pyproject.toml").read_text()
 
 
+def test_what_cannot_be_updated_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = load(TEMPLATE / "scripts/update.py")
+    with pytest.raises(SystemExit, match=r"^\.answers\.toml does not suit this version: .*postgresql"):
+        script.bake(TEMPLATE, {"broker": "postgresql"}, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["update.py", "update-worker"])
+    with pytest.raises(SystemExit, match=r"CHANGELOG\.md says what to do with a project of before 1\.0\.0"):
+        script.main()
+
+
 @of_one
 def test_a_file_of_worker_that_is_not_as_released_is_named(combination: Combination, workplace: Workplace) -> None:
     manifest = json.loads((workplace.path / "worker/manifest.json").read_text())
