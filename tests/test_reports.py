@@ -152,6 +152,8 @@ def test_the_log_sentry_and_traces_tell_of_tasks(
     spans = workplace.temporary / "spans"
     with receiver() as sentry, running(workplace, reporters, SENTRY_DSN=sentry.dsn, SPANS=str(spans)) as site:
         # First those that end their workers, which would take along spans that are not sent yet.
+        ids = {"die": site.get("die", "id-of/die")}
+        site.wait_for("Failed 'reported.die'", task_id=ids["die"][0])
         task_id, _ = site.get("last", "id-of/last")
         row = f"task={task_id!r}, by='ada', since=timezone.now()"
         imports = "from django.utils import timezone; from worker.models import Cancellation"
@@ -160,7 +162,7 @@ def test_the_log_sentry_and_traces_tell_of_tasks(
         workplace.manage("shell", "-v0", "-c", cancel, environment=site.environment)
         (told,) = [site.wait_for("Failed 'reported.last'", task_id=task_id, request_id="id-of/last")]
         assert "Cancelled by ada" in told["message"]
-        ids = {name: site.get(name, f"id-of/{name}") for name in ("die", "fail", "mend", "clash", "collide", "odd")}
+        ids |= {name: site.get(name, f"id-of/{name}") for name in ("fail", "mend", "clash", "collide", "odd")}
         ids |= {name: site.get(name, f"id-of/{name}") for name in ("queue_another", "chain")}
         assert {name: request_id for name, (_, request_id) in ids.items()} == {name: f"id-of/{name}" for name in ids}
         for given in ODD_IDS:
