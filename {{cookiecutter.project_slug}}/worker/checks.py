@@ -176,11 +176,11 @@ def refused_option(connection: Any) -> str:
 
 @register(Tags.caches)
 def check_cache(**_: Any) -> Iterator[CheckMessage]:
-    """Check that the cache which carries the signs of life is shared by all processes."""
+    """Check that the cache, into which workers put results of the option `cached`, is shared by all processes."""
     alias = settings.Q_CLUSTER.get("cache", "default")
     backend = settings.CACHES.get(alias, {}).get("BACKEND", "")
     if backend.rpartition(".")[2] in {"", "DummyCache", "LocMemCache"}:
-        problem = f"CACHES[{alias!r}] is not shared by the processes, so web cannot see whether a worker is alive."
+        problem = f"CACHES[{alias!r}] is not shared by the processes, so web cannot see the results of `cached` tasks."
         yield Warning(problem, hint="Use django.core.cache.backends.db.DatabaseCache.", id="worker.W011")
 
 
