@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from worker.cluster.agent import Agent
 
 FIRST = 10.0  #: seconds for which the first look is waited for: until then nobody knows whether a task may begin
-WITHIN = 1.0  #: seconds in which an order is found, while something is done, where none are announced
+WITHIN = 0.9  #: seconds in which an order is found, while something is done, where none are announced: less than a tick
 
 logger = logging.getLogger("django-q")
 
