@@ -32,6 +32,7 @@ PACKAGES = {
     "initdb": "postgresql",
     "pgbouncer": "pgbouncer",
     "postgres": "postgresql",
+    "promtool": "prometheus",
     "psql": "postgresql",
     "redis-server": "redis-server",
 }

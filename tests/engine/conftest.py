@@ -1,5 +1,6 @@
 """What the tests of the engine share. They run inside a baked project: see pytest.ini."""
 
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Variables for real processes, beside those that lead to the servers, and a database that is set up."""
     env = {
         "DEBUG": "true",
+        "METRICS_TOKEN": secrets.token_urlsafe(),
         "PORT": str(free_port()),
         "TMPDIR": str(tmp_path_factory.mktemp("temporary")),
     }

@@ -309,6 +309,18 @@ LOGGING = {
     },
 }
 
+# Metrics, at /metrics, for who sends "Authorization: Bearer " and this
+
+METRICS_TOKEN = env.str(
+    "METRICS_TOKEN",
+    "",
+    validate=validate.Regexp(
+        r"(\S{16,})?$",
+        error="write 16 characters or more, without spaces, such as those that "
+        "`python -c 'import secrets; print(secrets.token_urlsafe())'` prints.",
+    ),
+)
+
 # Queue
 
 {% for line in cookiecutter._brokers[cookiecutter.broker].settings %}

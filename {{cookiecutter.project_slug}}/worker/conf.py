@@ -8,6 +8,7 @@ from django.conf import settings
 DEFAULTS = {
     "BASE_DIR": Path(__file__).resolve().parent.parent,  #: the project's folder
     "MAX_UPLOAD_SIZE": 10_000_000,  #: bytes of the body of a request
+    "METRICS_TOKEN": "",  #: what somebody must know who asks for /metrics; "" for nobody
     "PORT": 8000,  #: of the web server
     "Q_GRACE": 25,  #: seconds that a stop leaves to running tasks
     "Q_KEEP_FAILURES": 30,  #: days for which results of tasks are kept that have failed for good

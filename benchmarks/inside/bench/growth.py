@@ -6,6 +6,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import django
@@ -13,8 +14,13 @@ import django
 RESULTS = """
 INSERT INTO django_q_task (id, name, func, args, kwargs, started, stopped, success, attempt_count)
 SELECT md5(number::text), 'task', 'bench.tasks.nothing', 'gAV9lC4=', 'gAV9lC4=', now(), now() - number * interval '1 s',
-       true, 1
+       number %% 50 <> 0, 1
 FROM generate_series(%s, %s) AS number
+"""
+FAILURES = """
+INSERT INTO worker_failure (task, attempts, max_attempts, next_try, exception, reason, errors)
+SELECT md5(number::text), 1, 3, CASE WHEN number %% 200 = 0 THEN now() END, 'builtins.ValueError', number::text, '[]'
+FROM generate_series(%s, %s) AS number WHERE number %% 50 = 0
 """
 
 
@@ -70,6 +76,7 @@ def main() -> None:
             broker.enqueue_all([payload] * min(10_000, number - begin))
         with connection.cursor() as cursor:
             cursor.execute(RESULTS, [there + 1, number])
+            cursor.execute(FAILURES, [there + 1, number])
             cursor.execute("ANALYZE")
         there = number
         actions = {
@@ -79,6 +86,10 @@ def main() -> None:
             "show the start page": lambda: start(request),
             "list the newest 10 results": lambda: list(Success.objects.order_by("-stopped")[:10]),
         }
+        with suppress(ImportError):  # former versions have none
+            from worker.queue.overview import overview
+
+            actions["look at all queues"] = overview
         for name, action in actions.items():
             found.setdefault(name, []).append(cost(action))
     broker.purge_queue()

@@ -15,6 +15,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from worker.queue import actions
 from worker.queue.overview import overview
 
+WITHIN = 10.0  #: seconds for which many tasks are queued again while somebody waits for the page
 GROUP = ("function", "exception", "reason")  #: what the failed tasks of a group have in common
 
 
@@ -49,13 +50,13 @@ ACTIONS = {
     "retry": Action(_("Run again"), lambda said, by: actions.retry(by, task=said[0])),
     "retry_group": Action(
         _("Run again"),
-        lambda said, by: actions.retry(by, **dict(zip(GROUP, said, strict=False))),
+        lambda said, by: actions.retry(by, within=WITHIN, **dict(zip(GROUP, said, strict=False))),
         _("Run these tasks again?"),
         _("All tasks of this function that have failed for good for this reason are queued again."),
     ),
     "retry_all": Action(
         _("Run all again"),
-        lambda said, by: actions.retry(by),
+        lambda said, by: actions.retry(by, within=WITHIN),
         _("Run all failed tasks again?"),
         _("All tasks that have failed for good are queued again, whatever the reason."),
     ),

@@ -98,6 +98,6 @@ class Overview:
     queues: list[QueueState]
     running: list[Running]  #: the longest first
     again: Again
-    failed: list[Group]  #: the 20 newest groups
+    failed: list[Group]  #: the 20 newest groups, of the newest failures
     failed_total: int  #: tasks that have failed for good
     schedules: list[Scheduled]

@@ -1,0 +1,66 @@
+"""What tests of the overview let there be: signs of clusters, a broker's depth, failures and schedules."""
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+from django_q.models import Task
+from worker.cluster import failures
+from worker.cluster.failures import Failed
+from worker.delivery import Depth
+from worker.enqueue import new_id
+from worker.processes import clusters, queue_of
+from worker.queue import overview, signs
+from worker.queue.signs import Run, Sign
+
+
+def sign(cluster: str | None = None, **fields: Any) -> Sign:
+    """Return what a cluster has said."""
+    now, name = timezone.now(), cluster or clusters()[0]
+    given: dict[str, Any] = {"host": "here", "pid": 7, "since": now, "seen": now, "alive": True, "workers": 2}
+    return Sign(name=name, queue=queue_of(name), **given | {"ahead": 0, "oldest": None} | fields)
+
+
+def run(key: str, seconds: float = 2.0) -> Run:
+    """Return an attempt that goes on."""
+    return Run(key, f"name of {key}", "core.tasks.count_words", 1, timezone.now().timestamp() - seconds, "here:8")
+
+
+def give_signs(monkeypatch: pytest.MonkeyPatch, *found: Sign) -> None:
+    """Let clusters have said this."""
+    monkeypatch.setattr(signs, "look", lambda patience=3.0: list(found))
+
+
+def set_depth(monkeypatch: pytest.MonkeyPatch, *depth: Any, error: Exception | None = None) -> None:
+    """Let each queue be as deep as this, or its broker not answer."""
+
+    class Broker:
+        def depth(self, most: int) -> Depth:
+            if error:
+                raise error
+            return Depth(*depth)
+
+    monkeypatch.setattr(overview, "get_broker", lambda cluster: Broker())
+
+
+def failed(
+    reason: str = "ValueError: no",
+    *,
+    func: str = "core.tasks.count_words",
+    exception: str = "builtins.ValueError",
+    next_try: datetime | None = None,
+    ago: float = 0,
+    **fields: Any,
+) -> str:
+    """Let a task have failed, for good unless it will be tried again; return its id."""
+    now = timezone.now() - timedelta(seconds=ago)
+    key: str = new_id()
+    known = {"name": f"name of {key[:6]}", "started": now, "stopped": now, "result": reason, "attempt_count": 1}
+    Task.objects.create(id=key, func=func, success=False, **{"args": ("one",), "kwargs": {}, **known, **fields})
+    error = {"exception_class_path": exception, "traceback": reason, "worker": "here:8", "started": None}
+    errors = json.dumps([{**error, "stopped": now.isoformat()}])
+    following = next_try.timestamp() if next_try else None
+    failures.write([Failed(key, 1, 3, following, exception, reason, errors, None)], "default")
+    return key

@@ -1,0 +1,222 @@
+"""`manage.py queue` and `health_check queue`: what they print, ask and refuse."""
+
+import io
+import json
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import OperationalError
+from django.utils import timezone
+from project import free_port, manage
+from queue_state import failed, give_signs, run, set_depth, sign
+from worker.models import Pause
+from worker.processes import clusters
+from worker.queue import actions, overview
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin with one cluster for each queue, and with empty queues."""
+    give_signs(monkeypatch, *map(sign, clusters()))
+    set_depth(monkeypatch, 0, 0, 0, None)
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Provide the actions that are carried out, in the place of carrying them out."""
+    done: list[Any] = []
+    monkeypatch.setattr(actions, "somebody", lambda: "ada@here")
+    for name in ("pause", "resume", "purge", "retry", "cancel", "run_schedule"):
+
+        def do(*args: Any, name: str = name, **more: Any) -> str:
+            done.append((name, *args, more))
+            return "Done."
+
+        monkeypatch.setattr(actions, name, do)
+    return done
+
+
+def ask(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    """Let somebody sit there who answers this."""
+    monkeypatch.setattr(sys, "stdin", Mock(wraps=io.StringIO(f"{answer}\n"), isatty=lambda: True))
+    monkeypatch.setattr("builtins.input", lambda question: answer)
+
+
+def fails(*args: str) -> tuple[int, str]:
+    """Return the code and the sentence with which a command ends."""
+    with pytest.raises(CommandError) as error:
+        call_command(*args)
+    return error.value.returncode, str(error.value)
+
+
+def test_it_prints_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    set_depth(monkeypatch, 12, 3, 0, timezone.now().timestamp() - 130)
+    give_signs(monkeypatch, sign(running=[run("a" * 32)]))
+    call_command("queue")
+    head, first, *_ = lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["queue", "waiting", "due", "oldest", "running", "workers", "done", "failed"]
+    assert first.split() == ["default", "12", "3", "2", "min", "1", "2", "0", "0"]
+    assert max(map(len, lines)) <= 80
+    assert any(line.split() == ["2", "s", "default", "core.tasks.count_words", "a" * 32] for line in lines)
+
+
+def test_it_prints_json_and_nothing_else(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    set_depth(monkeypatch, error=OSError("away"))
+    call_command("queue", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert [queue["problem"] for queue in found["queues"]] == ["The broker does not answer (OSError: away)."] * len(
+        clusters()
+    )
+
+
+def test_it_prints_again_and_again_also_while_a_server_is_away(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[Any] = [overview.overview(), OperationalError("connection refused"), overview.overview()]
+    monkeypatch.setattr("worker.management.commands.queue.overview", Mock(side_effect=[*answers, KeyboardInterrupt]))
+    call_command("queue", "--watch", "0.01")  # Ctrl-C ends it well
+    printed = capsys.readouterr().out
+    assert printed.count("waiting") == 2
+    assert "A server does not answer (OperationalError: connection refused)." in printed.splitlines()
+
+
+def test_actions_are_carried_out_and_what_cannot_be_undone_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, done: list[Any]
+) -> None:
+    for command in ("pause default", "resume default", "retry 7", "run-schedule nightly"):
+        call_command("queue", *command.split())
+    assert [each[0] for each in done] == ["pause", "resume", "retry", "run_schedule"]
+    assert done[0] == ("pause", "default", "ada@here", {})
+    done.clear()
+    for command in ("purge default", "retry --all", "retry --all --function core.tasks.tidy", "cancel 7"):
+        ask(monkeypatch, "n")
+        assert fails("queue", *command.split()) == (1, "Nothing was done.")
+        assert not done
+        ask(monkeypatch, "y")
+        call_command("queue", *command.split())
+        call_command("queue", *command.split(), "--yes")
+        assert len(done) == 2
+        assert done[0] == done[1]
+        done.clear()
+
+
+WRONG = {
+    "puase default": "There is no `queue puase`. Did you mean 'pause'?",
+    "pause": "`queue pause` needs the name of a queue.",
+    "pause defualt": "There is no queue 'defualt'. Did you mean 'default'?",
+    "purge": "`queue purge` needs the name of a queue.",
+    "purge default": "Remove all tasks from the queue default that no worker has fetched? "
+    "Nobody can be asked here: write --yes.",
+    "purge defualt --yes": "There is no queue 'defualt'. Did you mean 'default'?",
+    "retry": "`queue retry` needs the id of a task, or --all.",
+    "retry 7 --all": "Write the id of a task, or --all, not both.",
+    "retry 7": "'7' is no id of a task: write its 32 characters, as the admin shows them.",
+    "retry --all": "Run again all tasks that have failed for good? Nobody can be asked here: write --yes.",
+    "retry --all --yes": "No task has failed for good.",
+    "retry --function core.tasks.tidy": "--function needs --all beside it.",
+    "cancel": "`queue cancel` needs the id of a task.",
+    "cancel 7 --yes": "'7' is no id of a task: write its 32 characters, as the admin shows them.",
+    "cancel 7": "Cancel the task 7, and end its worker if it runs? Nobody can be asked here: write --yes.",
+    "cancel 7 --all": "--all and --function belong to `queue retry`.",
+    "run-schedule": "`queue run-schedule` needs the name of a schedule, or its id.",
+    "run-schedule nightly": "There is no schedule 'nightly'. There are none.",
+    "--json --watch": "Write --json or --watch, not both.",
+    "--watch soon": "--watch is 'soon': write seconds, such as 2.",
+    "--watch 0": "--watch is '0': write seconds, such as 2.",
+    "pause default --json": "--json and --watch belong to `queue` alone, not to `queue pause`.",
+    "--all": "--all and --function belong to `queue retry`.",
+}
+IMPOSSIBLE = ("no id of", "No task", "There is no queue", "There is no schedule")  #: refused by the action itself
+
+
+@pytest.mark.parametrize("command", WRONG)
+def test_what_is_typed_wrongly_is_one_sentence(command: str) -> None:
+    sentence = WRONG[command]
+    assert fails("queue", *command.split()) == (1 if any(each in sentence for each in IMPOSSIBLE) else 2, sentence)
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("queue", NEW := "The database is not migrated: run `python manage.py migrate`."),
+        ("queue pause default", NEW),
+        ("queue --json", AWAY := "A server does not answer (OperationalError: connection failed: "),
+        ("health_check queue", AWAY),
+    ],
+)
+def test_a_database_that_is_new_or_away_is_one_sentence(
+    environment: Mapping[str, str], tmp_path: Path, command: str, sentence: str
+) -> None:
+    away = f"postgres://ada:secret@127.0.0.1:{free_port()}/nothing"
+    url = away if "server" in sentence else f"sqlite:///{tmp_path / 'new.sqlite3'}"
+    ended = manage(*command.split(), env={**environment, "DATABASE_URL": url})
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert sentence in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert "secret" not in ended.stderr
+
+
+def test_limits_of_the_queues_are_watched(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    call_command("health_check", "queue")
+    assert capsys.readouterr().out == "queue: ok\n"
+    set_depth(monkeypatch, 5, 0, 0, timezone.now().timestamp() - 700)
+    call_command("health_check", "queue", "--max-age", "800", "--max-waiting", "5")
+    code, said = fails("health_check", "queue", "--max-age", "600", "--max-waiting", "4", "--queue", "default")
+    assert (code, said) == (
+        1,
+        "queue: The oldest task of the queue default waits for 700 s, more than 600. "
+        "In the queue default 5 tasks wait, more than 4.",
+    )
+    Pause.objects.create(cluster=clusters()[0], by="ada", since=timezone.now() - timedelta(hours=1))
+    assert "more than 600. It is paused by ada." in fails("health_check", "queue", "--max-age", "600")[1]
+    set_depth(monkeypatch, error=OSError("away"))
+    assert fails("health_check", "queue", "--queue", "default") == (
+        1,
+        "queue: default: The broker does not answer (OSError: away).",
+    )
+    set_depth(monkeypatch, 0, 0, 0, None)
+    give_signs(monkeypatch, sign(alive=False))
+    assert fails("health_check", "queue", "--queue", "default") == (
+        1,
+        "queue: Nothing serves the queue default: start it with `python manage.py prodserver worker`.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("queue --max-age -1", "--max-age is '-1': write a number, such as 600."),
+        ("queue --max-age abc", "--max-age is 'abc': write a number, such as 600."),
+        ("queue --max-waiting many", "--max-waiting is 'many': write a number, such as 600."),
+        ("queue --queue defualt", "There is no queue 'defualt'. Did you mean 'default'?"),
+        ("web --max-age 5", "--queue, --max-age and --max-waiting belong to `health_check queue`."),
+    ],
+)
+def test_limits_that_are_none_are_one_sentence(command: str, sentence: str) -> None:
+    name, option, value = command.split()
+    assert fails("health_check", name, f"{option}={value}") == (2, sentence)
+
+
+def test_who_has_no_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> str:
+        raise KeyError("uid not found: 1000")
+
+    monkeypatch.setattr("getpass.getuser", unknown)
+    assert actions.somebody().partition("@")[0].isdecimal()
+
+
+def test_what_has_failed_is_found_by_its_id_in_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    key = failed("ValueError: no")
+    call_command("queue")
+    printed = capsys.readouterr().out.splitlines()
+    place = printed.index("Failed for good: 1")
+    assert printed[place + 1].split()[-1] == key
+    assert printed[place + 2].strip() == "ValueError: no"
