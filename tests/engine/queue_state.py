@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
-from django_q.models import Task
+from django_q.models import Schedule, Task
+from worker import models
 from worker.cluster import failures
 from worker.cluster.failures import Failed
 from worker.delivery import Depth
@@ -14,6 +15,12 @@ from worker.enqueue import new_id
 from worker.processes import clusters, queue_of
 from worker.queue import overview, signs
 from worker.queue.signs import Run, Sign
+
+
+def empty() -> None:
+    """Remove, for this test alone, what tests with real workers have left."""
+    for model in (Task, Schedule, models.Failure, models.ScheduleState, models.Minute, models.Tally, models.Pause):
+        model.objects.all().delete()
 
 
 def sign(cluster: str | None = None, **fields: Any) -> Sign:

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from pytest_django import Settings
-from queue_state import failed, give_signs, run, set_depth, sign
+from queue_state import empty, failed, give_signs, run, set_depth, sign
 from worker.models import BUCKETS, Tally
 from worker.processes import clusters
 from worker.queue import metrics
@@ -33,6 +33,12 @@ def quiet(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     settings.SECURE_SSL_REDIRECT = True
     give_signs(monkeypatch, sign())
     set_depth(monkeypatch, 0, 0, 0, None)
+
+
+@pytest.fixture
+def _tables(db: None) -> None:
+    """Begin without results, schedules and tallies."""
+    empty()
 
 
 def labels_of(sample: Any) -> list[str]:
@@ -60,7 +66,7 @@ def test_only_who_knows_the_token_is_told(client: Client, settings: Settings, mo
     assert client.get("/metrics", secure=True, headers={"authorization": "Bearer "}).status_code == 404
 
 
-@pytest.mark.django_db
+@pytest.mark.usefixtures("_tables")
 def test_a_queue_is_told_of_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     set_depth(monkeypatch, 10, 3, 2, timezone.now().timestamp() - 100)
     give_signs(monkeypatch, sign(ahead=1, running=[run("a")], lag=2.5), sign(workers=3), sign(alive=False))
@@ -76,7 +82,7 @@ def test_a_queue_is_told_of_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None
     assert (values["django_q_retrying_tasks",], values["django_q_failed_tasks",]) == (1, 1)
 
 
-@pytest.mark.django_db
+@pytest.mark.usefixtures("_tables")
 def test_what_the_broker_would_have_to_tell_is_left_out_while_it_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     set_depth(monkeypatch, error=OSError("away"))
     values = found()
@@ -89,7 +95,7 @@ def test_what_the_broker_would_have_to_tell_is_left_out_while_it_is_away(monkeyp
     assert ("django_q_oldest_waiting_seconds", "default") not in found()
 
 
-@pytest.mark.django_db
+@pytest.mark.usefixtures("_tables")
 def test_what_all_clusters_have_counted_is_told_by_function_and_outcome() -> None:
     empty = [0] * (len(BUCKETS) + 1)
     for outcome, count in (("successful", 5), ("failed", 1), ("retried", 2), ("cancelled", 1)):
@@ -116,7 +122,7 @@ def test_what_all_clusters_have_counted_is_told_by_function_and_outcome() -> Non
     assert values["django_q_task_wait_seconds_count", *of] == 0
 
 
-@pytest.mark.django_db
+@pytest.mark.usefixtures("_tables")
 def test_a_schedule_that_is_overdue_is_told_by_its_name() -> None:
     now = timezone.now()
     Schedule.objects.create(name="late", func="core.tasks.tidy", next_run=now - timedelta(minutes=3))

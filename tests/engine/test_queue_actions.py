@@ -11,7 +11,7 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 from django_q.models import Schedule, Task
 from django_q.tasks import async_task
-from queue_state import failed, give_signs, run, sign
+from queue_state import empty, failed, give_signs, run, sign
 from worker.cluster import packages
 from worker.enqueue import new_id
 from worker.models import Cancellation, Failure, Pause
@@ -62,8 +62,9 @@ class Memory:
 
 
 @pytest.fixture
-def broker(monkeypatch: pytest.MonkeyPatch) -> Memory:
+def broker(db: None, monkeypatch: pytest.MonkeyPatch) -> Memory:
     """Let all queues be this broker's."""
+    empty()
     memory = Memory()
     for module in ("django_q.tasks", "worker.enqueue", "worker.queue.actions", "worker.queue.cancel"):
         monkeypatch.setattr(f"{module}.get_broker", lambda *args: memory)

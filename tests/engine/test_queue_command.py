@@ -14,7 +14,7 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.utils import timezone
 from project import free_port, manage
-from queue_state import failed, give_signs, run, set_depth, sign
+from queue_state import empty, failed, give_signs, run, set_depth, sign
 from worker.models import Pause
 from worker.processes import clusters
 from worker.queue import actions, overview
@@ -23,8 +23,9 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+def quiet(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin with one cluster for each queue, and with empty queues."""
+    empty()
     give_signs(monkeypatch, *map(sign, clusters()))
     set_depth(monkeypatch, 0, 0, 0, None)
 

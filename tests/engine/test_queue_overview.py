@@ -11,7 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django_q.models import Schedule, Task
-from queue_state import failed, give_signs, run, set_depth, sign
+from queue_state import empty, failed, give_signs, run, set_depth, sign
 from worker.enqueue import new_id
 from worker.models import Minute, Pause, ScheduleState
 from worker.processes import clusters
@@ -22,8 +22,9 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+def quiet(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin without clusters, and with empty queues."""
+    empty()
     give_signs(monkeypatch)
     set_depth(monkeypatch, 0, 0, 0, None)
 
