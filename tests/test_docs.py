@@ -91,6 +91,8 @@ ELSEWHERE = {
         "def test_the_code_in_the_readme_queues_a_task",
     ),
     "from core.tasks import count_words": ("tests/test_docs.py", "def test_the_code_in_the_readme_queues_a_task"),
+    "scrape_configs:": ("tests/test_monitoring.py", 'block("scrape_configs")'),
+    "- type: prometheus": ("tests/test_monitoring.py", 'block("type: prometheus")'),
     "components:": ("tests/test_kubernetes.py", 'kustomization["components"] = '),
 }
 #: What the programs are told in the pages, in blocks or within prose, as the reference of each has it. What is here of
