@@ -51,7 +51,7 @@ if not hasattr(base.Task, "__class_getitem__"):  # Django's own is generic to ty
     setattr(base.Task, "__class_getitem__", classmethod(lambda cls, _: cls))  # noqa: B010 (there is none, to mypy)
 
 
-class DeclarationError(policy.PolicyError, InvalidTask):  # type: ignore[misc]
+class DeclarationError(policy.PolicyError, InvalidTask):  # type: ignore[misc, unused-ignore]
     """What is wrong with how a task is declared, in a sentence."""
 
 

@@ -53,7 +53,8 @@ def rows() -> "QuerySet[Any, Any]":
     """Return what is saved of all tasks."""
     failures = Failure.objects.filter(task=OuterRef("pk"))
     columns = {f"failed_{name}": Subquery(failures.values(name)) for name in KEPT}
-    return packages.table().annotate(**columns).values_list("pk", "success", "result", "attempt_count", *columns)
+    rows: QuerySet[Any, Any] = packages.table().annotate(**columns)
+    return rows.values_list("pk", "success", "result", "attempt_count", *columns)
 
 
 def earlier(task: Task) -> Earlier:
