@@ -12,11 +12,11 @@
 # result, PORT=8001 takes another port. `make examples` bakes the projects in examples/ anew. `make docker` deploys the
 # project of each broker with Docker; ARGS="redis --with queues=fast_and_slow" takes one of them. `make docs` builds the
 # site of docs/ into build/docs, `make links` asks what the pages link to elsewhere, `make configuration` writes
-# docs/configuration.md from what projects have.
+# docs/configuration.md from what projects have. `make screenshots` takes the pictures in docs/images/ anew.
 
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: bench configuration demo docker docs examples links test test-all test-faults lint install servers
+.PHONY: bench configuration demo docker docs examples links screenshots test test-all test-faults lint install servers
 
 demo:
 	@python3 scripts/demo.py
@@ -26,6 +26,9 @@ docker: .venv/bake
 
 examples: .venv/bake
 	.venv/bin/python scripts/examples.py
+
+screenshots: install servers
+	.venv/bin/python -m scripts.screenshots
 
 test: install servers
 	.venv/bin/python -m pytest $(ARGS)

@@ -28,6 +28,7 @@ Server = Callable[[Path], AbstractContextManager[Environment]]
 #: By program.
 PACKAGES = {
     "caddy": "caddy",
+    "chromium": "chromium",
     "faketime": "faketime",
     "initdb": "postgresql",
     "pgbouncer": "pgbouncer",

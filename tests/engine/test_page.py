@@ -164,7 +164,7 @@ def test_what_is_done_came_from_the_page_itself(done: list[Any]) -> None:
             "Run these tasks again?",
             ("retry", "ada", dict(zip(("function", "exception", "reason"), GROUP, strict=True))),
         ),
-        ("retry_all", ["1,208"], "Run all failed tasks again?", ("retry", "ada", {})),
+        ("retry_all", ["All 1,208"], "Run all failed tasks again?", ("retry", "ada", {})),
         ("run", ["1"], "", ("run_schedule", 1, "ada", {})),
     ],
 )
