@@ -4,14 +4,16 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import OuterRef, QuerySet, Subquery
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.utils.html import format_html_join
 from django.utils.translation import gettext_lazy as _
 from django_q import admin as upstream
 from django_q import models
 
 from worker.cluster import failures, packages
-from worker.models import Failure, WaitingTask
+from worker.models import Failure, Queue, WaitingTask
+from worker.queue import page
 from worker.resubmit import resubmit
 
 
@@ -110,6 +112,29 @@ class WaitingAdmin(Errors, upstream.FailAdmin):  # type: ignore[misc]
     def next_at(self, task: Any) -> str:
         """Return when the next one is."""
         return failures.clock(task.failure_next_try.timestamp())
+
+
+@admin.register(Queue)
+class QueueAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Leads from the admin's lists to the page of the queue."""
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Show it to whom the page is shown."""
+        return page.may_see(request)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Show the heading above it likewise."""
+        return page.may_see(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Offer no list to change."""
+        return False
+
+    has_add_permission = has_delete_permission = has_change_permission
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Lead there."""
+        return redirect("queue")
 
 
 for model, shown in ((models.Success, SuccessAdmin), (models.Failure, FailureAdmin)):

@@ -16,6 +16,7 @@ from django.utils.module_loading import import_string
 from django_prodserver.backends.base import BaseProcessBackend, BaseWorkerBackend
 from django_q import conf
 
+from worker import __version__, manifest
 from worker.conf import setting
 from worker.delivery import brief
 from worker.processes import clusters, did_you_mean, unknown_cluster, workers
@@ -177,11 +178,11 @@ def refused_option(connection: Any) -> str:
 
 @register(Tags.caches)
 def check_cache(**_: Any) -> Iterator[CheckMessage]:
-    """Check that the cache which carries the signs of life is shared by all processes."""
+    """Check that the cache, into which workers put results of the option `cached`, is shared by all processes."""
     alias = settings.Q_CLUSTER.get("cache", "default")
     backend = settings.CACHES.get(alias, {}).get("BACKEND", "")
     if backend.rpartition(".")[2] in {"", "DummyCache", "LocMemCache"}:
-        problem = f"CACHES[{alias!r}] is not shared by the processes, so web cannot see whether a worker is alive."
+        problem = f"CACHES[{alias!r}] is not shared by the processes, so web cannot see the results of `cached` tasks."
         yield Warning(problem, hint="Use django.core.cache.backends.db.DatabaseCache.", id="worker.W011")
 
 
@@ -221,12 +222,26 @@ def check_database(**_: Any) -> Iterator[CheckMessage]:
         yield Error("DATABASE_URL is not set, and DEBUG is off.", hint=hint, id="worker.E020")
     elif ":memory:" in name or "mode=memory" in name:
         lost = "one in memory ends with its process"
-    elif Path(name).resolve().is_relative_to(getattr(settings, "BASE_DIR", Path.cwd())):
+    elif Path(name).resolve().is_relative_to(setting("BASE_DIR")):
         lost = "a file in the project's folder is replaced with it at the next deploy"
     elif announced := [variable for variable in EPHEMERAL if variable in os.environ]:
         lost = f"this machine's disk goes with it, as {announced[0]} tells"
     if lost:
         yield Error(f"DATABASE_URL names a SQLite database, and {lost}.", hint=hint, id="worker.E022")
+
+
+@register()
+def check_release(**_: Any) -> Iterator[CheckMessage]:
+    """Check that this app is as it was released: what is changed in it would be lost with its next version."""
+    try:
+        changed = manifest.changed()
+    except (OSError, ValueError) as error:
+        changed = [f"{manifest.NAME} ({error})"]
+    if changed:
+        # No warning, which a release would refuse: a fix may be wanted before it is released.
+        problem = f"worker/ is not as version {__version__} was released: {', '.join(changed)}."
+        hint = "Its next version replaces it whole. Move what is yours into an app, or ask for it upstream."
+        yield Info(problem, hint=hint, id="worker.I060")
 
 
 def require_database(*refused: str) -> None:

@@ -1,12 +1,13 @@
-"""What the cluster needs of a broker, and what becomes of a payload that nobody can open."""
+"""What is asked of a broker, and what becomes of a payload that nobody can open."""
 
 import pydoc
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from django.core.signing import b62_decode
 from django_q.signing import SignedPackage
 
 Task = dict[str, Any]  #: django-q2's package of a task: id, name, func, args, kwargs, started, …
@@ -25,8 +26,17 @@ class Delivery:
     again: bool = False
 
 
+class Depth(NamedTuple):
+    """How much is in a queue."""
+
+    waiting: int  #: that may be taken now, those included whose lease has run out
+    due: int  #: that may be taken later: delayed, or between two attempts
+    taken: int  #: that clusters hold
+    oldest: float | None  #: since when the oldest waiting one may be taken; None if none waits, or it cannot be told
+
+
 class Leasing(Protocol):
-    """What a cluster needs of a broker, beyond what django-q2 does.
+    """What is asked of a broker, beyond what django-q2 does.
 
     A claimed task is under a lease of `retry` seconds. Whoever lets it run out loses the task to the next claim, and
     from then on can do nothing to it: renew(), release() and acknowledge_all() leave alone what is another's.
@@ -39,7 +49,7 @@ class Leasing(Protocol):
     cache: Any
     away: tuple[type[Exception], ...]  #: errors of the client when the server does not answer
     forgets_returned: bool  #: whether a hand-out that ended with the task given back does not count as one
-    can_peek: bool  #: whether peek() can be asked
+    can_peek: bool  #: whether peek() and payloads() can be asked, and remove() finds anything
     passing: tuple[type[Exception], ...]  #: errors of a server that is there, and takes nothing more for a while
     publishes: bool  #: whether its client announces changes to all who listen; may be left out if not
     transactional: bool  #: whether enqueue() is part of the transaction of the database that holds the schedules
@@ -68,6 +78,21 @@ class Leasing(Protocol):
 
     def enqueue_all(self, payloads: list[str], after: datetime | None = None) -> None:
         """Add tasks, in this order and as few requests as can be; all or none where the server knows how."""
+
+    def payloads(self, most: int) -> Iterator[tuple[str, str]]:
+        """Yield up to so many tasks of the queue, whoever holds them, the oldest first.
+
+        Each is what enqueue() has returned as a text, and the payload; a few at a time are kept in memory.
+        """
+
+    def depth(self, most: int | None = None) -> Depth:
+        """Return how much is in the queue; a count may end at `most`, where the server counts one by one."""
+
+    def remove(self, receipt: str) -> bool:
+        """Take out a task that nobody holds, by what enqueue() has returned; return whether it was there, and free."""
+
+    def purge(self) -> int:
+        """Take out all that nobody holds, waiting and delayed, and return how many."""
 
     def queue_size(self) -> int:
         """Return the number of tasks that may be taken now; lock_size() those that are taken, or not due yet."""
@@ -106,6 +131,12 @@ def brief(error: BaseException) -> str:
     except Exception:  # whatever a class's own __str__ raises
         line = "its text cannot be read"
     return f"{type(error).__name__}: {line[:197] + '...' if len(line) > 200 else line}"
+
+
+def queued_at(payload: str) -> float | None:
+    """Return when a payload was signed, which is not opened for it; None if it does not say so."""
+    time = payload.rpartition(":")[0].rpartition(":")[2]
+    return float(b62_decode(time)) if re.fullmatch("[0-9A-Za-z]{6}", time) else None  # from 1999 to 3769
 
 
 def run_payload(payload: str | bytes) -> Any:

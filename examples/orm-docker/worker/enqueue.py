@@ -15,10 +15,11 @@ from django_q import tasks as upstream
 from django_q.brokers import get_broker
 from django_q.signals import pre_enqueue
 
+from worker import logs, traces
 from worker.delivery import Leasing
 from worker.django_tasks import base
 from worker.policy import check, shown
-from worker.processes import cluster_of, did_you_mean, unknown_cluster
+from worker.processes import cluster_of, did_you_mean, queue_of, unknown_cluster
 
 #: of async_task(), in its q_options or beside the arguments of the task
 OPTIONS = {
@@ -31,8 +32,10 @@ POLICY = ("max_attempts", "backoff", "run_after", "kwargs")
 
 policy: ContextVar[dict[str, Any]] = ContextVar("policy", default={})  # noqa: B039 (nobody changes it)
 collecting = ContextVar("collecting", default=False)  #: whether async_task() is asked for many tasks, one by one
+#: of the task that is being queued, for django-q2's line about it
+queued: ContextVar[dict[str, Any] | None] = ContextVar("queued", default=None)
 logger = logging.getLogger("django-q")
-logger.addFilter(lambda record: not collecting.get())
+logger.addFilter(lambda record: not collecting.get() and not record.__dict__.update(queued.get() or {}))
 
 
 class Noting:
@@ -72,11 +75,12 @@ def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str
         broker = options.pop("broker", None) or kwargs.pop("broker", None)
         broker = broker or get_broker(options.get("cluster") or kwargs.get("cluster"))
         kwargs["broker"] = Noting(broker, after)
-    token = policy.set(wanted)
+    tokens = policy.set(wanted), queued.set({})
     try:
         identity: str = original(func, *args, q_options=options, **kwargs)
     finally:
-        policy.reset(token)
+        policy.reset(tokens[0])
+        queued.reset(tokens[1])
     return identity
 
 
@@ -233,6 +237,12 @@ def refuse_words(function: Any, words: set[str], options: set[str]) -> None:
 def add_policy(task: dict[str, Any], **signal: Any) -> None:
     """Put what django-q2 does not know into the package of the task that is being queued."""
     task.update(policy.get(), id=new_id())
+    if request_id := logs.known().get("request_id"):
+        task["request_id"] = request_id
+    traces.inject(task)
+    if (keys := queued.get()) is not None:
+        path = task["func"] if isinstance(task["func"], str) else shown(task["func"])
+        keys.update(task_id=task["id"], task=path, queue=queue_of(task.get("cluster")))
 
 
 def run_at_once(payload: str) -> str:

@@ -16,8 +16,10 @@ def resubmit(task: Any) -> str:
 
     Raises:
         TypeError: If the task is refused, as by async_task().
-        ValueError: Likewise, or if its options cannot be read.
+        ValueError: Likewise, or if its arguments or options cannot be read.
     """
+    if not isinstance(task.args or (), list | tuple) or not isinstance(task.kwargs or {}, dict):
+        raise ValueError("its arguments cannot be read.")  # the field has returned the text of what it cannot unpickle
     using = packages.table().db
     with transaction.atomic(using):  # whoever is second waits for the first, and finds nothing
         failure = Failure.objects.using(using).select_for_update().filter(pk=task.pk).first()

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from croniter import croniter
 from django.apps import apps
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 from django.db import router, transaction
 from django.db.migrations.recorder import MigrationRecorder
@@ -40,8 +41,8 @@ TIMING = {"schedule_type", "cron", "minutes"}  #: what changes the next time of 
 declared: dict[str, "Declared"] = {}  #: by name
 
 
-class ScheduleError(ValueError):
-    """What is wrong with a schedule, in a sentence."""
+class ScheduleError(ImproperlyConfigured, ValueError):
+    """What is wrong with a schedule in code, in a sentence: manage.py ends with it."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def find() -> list[Declared]:
         if is_own(app) and module_has_submodule(app.module, "tasks"):
             try:
                 import_module(f"{app.name}.tasks")
-            except ScheduleError as error:
+            except ImproperlyConfigured as error:
                 raise CommandError(str(error)) from error
             except Exception as error:  # whatever a module of the project raises
                 raise CommandError(f"{app.name}.tasks cannot be imported: {brief(error)}") from error

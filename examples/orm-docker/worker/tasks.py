@@ -6,9 +6,11 @@ row's id begins with the time, and by the receipt the broker finds what waits.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, overload
 
 from django.core.checks import CheckMessage, Error
 from django.utils.module_loading import import_string
@@ -18,22 +20,23 @@ from worker import policy, results
 from worker.django_tasks import (
     BaseTaskBackend,
     InvalidTask,
+    P,
+    R,
     TaskResultDoesNotExist,
     base,
     default_task_backend,
     exceptions,
     signals,
 )
+from worker.django_tasks import task as declare
 from worker.enqueue import Noting, async_task
 from worker.policy import Backoff, WorkerDied, exponential
 from worker.processes import cluster_of, did_you_mean, queues
 from worker.results import ResultNoLongerKept, in_words
 
-if not TYPE_CHECKING:
-    from worker.django_tasks import task
-
 __all__ = [
     "Backend",
+    "DeclarationError",
     "ResultNoLongerKept",
     "Task",
     "TaskResultDoesNotExist",
@@ -44,11 +47,28 @@ __all__ = [
     "task",
 ]
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 if not hasattr(base.Task, "__class_getitem__"):  # Django's own is generic to type checkers alone
     setattr(base.Task, "__class_getitem__", classmethod(lambda cls, _: cls))  # noqa: B010 (there is none, to mypy)
+
+
+class DeclarationError(policy.PolicyError, InvalidTask):  # type: ignore[misc, unused-ignore]
+    """What is wrong with how a task is declared, in a sentence."""
+
+
+@contextmanager
+def named(function: Any) -> Iterator[None]:
+    """Name the function in what is wrong with its task.
+
+    Raises:
+        DeclarationError: If something is.
+    """
+    try:
+        yield
+    except DeclarationError:
+        raise
+    except (InvalidTask, TypeError, ValueError) as error:
+        path = f"{function.__module__}.{getattr(function, '__qualname__', function)}"
+        raise DeclarationError(f"The task {path} cannot be used: {error}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +81,9 @@ class Task(base.Task[P, R]):
 
     def __post_init__(self) -> None:
         """Refuse what is wrong, where it is written."""
-        policy.check({**self.policy, "run_after": self.run_after})
-        base.Task.__post_init__(self)  # super() would look for the class that this was before it had slots
+        with named(self.func):
+            policy.check({**self.policy, "run_after": self.run_after})
+            base.Task.__post_init__(self)  # super() would look for the class that this was before it had slots
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function, here and now."""
@@ -143,6 +164,15 @@ if TYPE_CHECKING:  # Django's own does not say what keywords go on to task_class
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def task(*_: Any, **__: Any) -> Any: ...
+
+else:
+
+    def task(function=None, /, **options):
+        """Declare a task, as Django's own decorator does, and refuse an option that there is not."""
+        if function is None:
+            return partial(task, **options)
+        with named(function):
+            return declare(function, **options)
 
 
 class Backend(BaseTaskBackend):

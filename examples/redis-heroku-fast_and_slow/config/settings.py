@@ -120,6 +120,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "worker.web.middleware.ProbeMiddleware",  # first: probes send any Host, and plain HTTP
+    "worker.web.middleware.RequestIdMiddleware",
     "worker.web.middleware.ProxyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
@@ -274,6 +275,8 @@ admins = env.str(
     ),
 )
 ADMINS = stripped(admins.split(","))  # are sent what fails in a page, with its traceback
+# Where errors are sent in the place of mail: the address that a project at Sentry, or what speaks like it, shows.
+SENTRY_DSN = env.str("SENTRY_DSN", "")
 
 # Logging: to stdout, one line an event; JSON where machines read it
 
@@ -282,17 +285,14 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "text": {"format": "%(levelname)s %(name)s: %(message)s"},
-        "json": {
-            "()": "pythonjsonlogger.json.JsonFormatter",
-            "format": "%(levelname)s %(name)s %(process)d %(message)s",
-            "timestamp": True,
-        },
+        "text": {"()": "worker.logs.Text"},
+        "json": {"()": "worker.logs.Json"},
     },
     "handlers": {
         "stdout": {
             "class": "logging.StreamHandler",
             "stream": "ext://sys.stdout",
+            "filters": ["keys"],
             "formatter": "text" if DEBUG else "json",
         },
         "admins": {
@@ -301,17 +301,33 @@ LOGGING = {
             "using": "admins",
         },
     },
-    # What a line says, such as that the database is away, would fill a letter box.
-    "filters": {"traceback": {"()": "django.utils.log.CallbackFilter", "callback": attrgetter("exc_info")}},
+    "filters": {
+        "keys": {"()": "worker.logs.Keys"},  # task_id, request_id and the like, on each line
+        # What a line says, such as that the database is away, would fill a letter box.
+        "traceback": {"()": "django.utils.log.CallbackFilter", "callback": attrgetter("exc_info")},
+    },
     "root": {"handlers": ["stdout"], "level": LOG_LEVEL},
     "loggers": {
         # Without handlers of their own, or each event would come twice.
         "django": {"handlers": []},
         "django.request": {"handlers": ["admins"]},
+        "django.tasks": {"level": "CRITICAL"},  # the worker says the same, with more
         "django-q": {"handlers": []},
         "gunicorn.http.wsgi": {"level": "ERROR"},  # it warns of each HEAD, which Django answers with a body
     },
 }
+
+# Metrics, at /metrics, for who sends "Authorization: Bearer " and this
+
+METRICS_TOKEN = env.str(
+    "METRICS_TOKEN",
+    "",
+    validate=validate.Regexp(
+        r"(\S{16,})?$",
+        error="write 16 characters or more, without spaces, such as those that "
+        "`python -c 'import secrets; print(secrets.token_urlsafe())'` prints.",
+    ),
+)
 
 # Queue
 

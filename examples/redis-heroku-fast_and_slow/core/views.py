@@ -14,8 +14,8 @@ from django.views.decorators.http import require_POST, require_safe
 
 from core.forms import RunForm
 from core.tasks import OFFERS
-from worker import heartbeat
 from worker.processes import workers
+from worker.queue import signs
 from worker.tasks import ResultNoLongerKept, TaskResultDoesNotExist, default_task_backend, in_words
 
 
@@ -64,5 +64,6 @@ def _may_run(request: HttpRequest) -> bool:
 
 
 def _page(**context: Any) -> dict[str, Any]:
-    reports = [{"process": process, "alive": heartbeat.is_alive(process.cluster)} for process in workers()]
+    alive = {sign.name for sign in signs.look() if sign.alive}
+    reports = [{"process": process, "alive": process.cluster in alive} for process in workers()]
     return {"site_name": settings.SITE_NAME, "offers": OFFERS, "reports": reports, **context}

@@ -5,5 +5,7 @@ To be used: `tasks` (@task), `schedules` (@schedule), `enqueue` (async_task() an
 `development`, what `make run` needs. What is asked: `checks`, the system checks; `health`, by the probes; `admin`, by
 people; `management`, from a shell.
 
-It knows nothing of `config` and `core`. Where tasks wait is a matter of `broker.py`, and of what that imports alone.
+It knows nothing of `config` and `core`. Where tasks wait is a matter of `broker` alone.
 """
+
+__version__ = "1.0.0"

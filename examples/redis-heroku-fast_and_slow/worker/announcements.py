@@ -1,10 +1,11 @@
-"""How a change of the schedules is announced to the agents, which sleep until the next one is due.
+"""How the agents, which sleep until a schedule is due, are told of changes, and asked for a sign of life.
 
 It is by the broker's server if that can, else by PostgreSQL if the schedules are in it, as part of the transaction.
-Where neither is so, agents are told nothing, and look every Q_QUIET seconds.
+Where neither is so, or PostgreSQL is behind a pooler, agents are told nothing, and look by themselves.
 """
 
 import logging
+import threading
 import time
 from functools import partial
 from multiprocessing.connection import wait
@@ -18,6 +19,7 @@ from django_q.models import Schedule
 
 from worker.delivery import brief
 
+SCHEDULES, ORDERS, SIGNS = "schedules", "orders", "signs"  #: what is announced: changes of these, or who wants them
 CHANNEL = f"{Conf.PREFIX}:schedules"[:63]  #: PostgreSQL takes no longer one
 AGAIN = 5.0  #: seconds until a look while nothing can be heard
 GATHER = 0.05  #: seconds in which changes gather, so that there is not a look for each
@@ -31,21 +33,30 @@ def client() -> Any:
     return broker.get_connection() if getattr(broker, "publishes", False) else None
 
 
-def announce(using: str) -> None:
-    """Tell all agents that schedules have changed, once the change can be seen."""
+def announce(using: str, what: str = SCHEDULES) -> None:
+    """Tell all agents of a change in this database, once it can be seen."""
+    alias = router.db_for_write(Schedule)  # where they listen
     if server := client():
-        transaction.on_commit(partial(publish, server), using=using)
-    elif connections[using].vendor == "postgresql":
-        with connections[using].cursor() as cursor:
-            cursor.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+        transaction.on_commit(partial(publish, server, what), using=using)
+    elif connections[alias].vendor == "postgresql":
+        if alias == using:
+            notify(alias, what)
+        else:
+            transaction.on_commit(partial(notify, alias, what), using=using)
 
 
-def publish(server: Any) -> None:
+def publish(server: Any, what: str) -> None:
     """Tell them by the broker's server; if it is away they find out by themselves."""
     try:
-        server.publish(CHANNEL, "")
+        server.publish(CHANNEL, what)
     except Exception as error:  # of its client
-        logger.warning("The change of schedules could not be announced: %s", brief(error))
+        logger.warning("The change of %s could not be announced: %s", what, brief(error))
+
+
+def notify(alias: str, what: str) -> None:
+    """Tell them by PostgreSQL."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, what])
 
 
 def on_change(using: str, **signal: Any) -> None:
@@ -64,49 +75,61 @@ class Listener:
         self.alias = router.db_for_write(Schedule)
         self.subscription: Any = None  #: to what the broker's server announces
         self.listening: Any = None  #: the connection to PostgreSQL that listens
+        self.hears = False  #: whether announcements come; other threads ask, too
+        self.bell = threading.Event()  #: by which other threads of this process announce orders, if none come
 
-    def listen(self) -> None:
-        """Make sure that what changes from now on is heard: before the schedules are looked at."""
+    def listen(self) -> bool:
+        """Make sure that what changes from now on is heard; say whether it was not before, and is to be looked at."""
         if server := client():
             if self.subscription is None:
                 self.subscription = server.pubsub()
                 self.subscription.subscribe(CHANNEL)
                 self.subscription.get_message(timeout=AGAIN)  # that it is
-            return
+                self.hears = True
+                return True
+            return False
         database = connections[self.alias]
         if database.vendor != "postgresql" or (self.listening and self.listening is database.connection):
-            return
+            return False
         with database.cursor() as cursor:
             cursor.execute("SELECT pg_backend_pid()")
             # A pooler, such as PgBouncer, answers with a number of its own: it would hand a notification to nobody.
-            if cursor.fetchone() == (database.connection.info.backend_pid,):
+            self.hears = cursor.fetchone() == (database.connection.info.backend_pid,)
+            if self.hears:
                 cursor.execute(f'LISTEN "{CHANNEL}"')
         self.listening = database.connection
+        return self.hears
 
-    def wait(self, seconds: float) -> bool:
-        """Return when there may be a change, or so many seconds are over; say whether there is one."""
+    def wait(self, seconds: float) -> set[str]:
+        """Return when there may be news, or so many seconds are over, and of what they are."""
+        news: set[str] = set()
         try:
             if self.subscription is not None:
-                changed = bool(self.subscription.get_message(timeout=seconds))
-                if changed:
+                message = self.subscription.get_message(timeout=seconds)
+                if message:
                     time.sleep(GATHER)
-                while self.subscription.get_message(timeout=0):
-                    changed = True
-                return changed
-            if self.listening and self.listening is connections[self.alias].connection:
-                changed = bool(list(self.listening.notifies(timeout=0)))  # which came with the answer to the look
-                if not changed and wait([self.listening.fileno()], seconds):
+                while message:
+                    is_word = message["type"] == "message"  # else it has subscribed again, and heard nothing meanwhile
+                    news |= {message["data"].decode()} if is_word else {SCHEDULES, ORDERS}
+                    message = self.subscription.get_message(timeout=0)
+            elif self.hears and self.listening is connections[self.alias].connection:
+                news |= {
+                    each.payload for each in self.listening.notifies(timeout=0)
+                }  # came with the answer to the look
+                if not news and wait([self.listening.fileno()], seconds):
                     time.sleep(GATHER)
-                    changed = bool(list(self.listening.notifies(timeout=0)))
-                return changed
-            time.sleep(seconds)
+                    news |= {each.payload for each in self.listening.notifies(timeout=0)}
+            elif self.bell.wait(seconds):
+                self.bell.clear()
+                news.add(ORDERS)
         except Exception as error:  # each client has exceptions of its own
-            logger.warning("Changes of schedules are not heard: %s", brief(error))
+            logger.warning("Announcements are not heard: %s", brief(error))
+            self.hears = False
             if self.subscription is not None:
                 self.subscription.close()
             else:
                 connections[self.alias].close()
             self.subscription = self.listening = None
             time.sleep(min(seconds, AGAIN))
-            return True
-        return False
+            return {SCHEDULES, ORDERS}
+        return news

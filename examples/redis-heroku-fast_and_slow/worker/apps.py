@@ -7,6 +7,8 @@ from typing import Any
 from django.apps import AppConfig
 from django.core.exceptions import ImproperlyConfigured
 
+from worker.conf import complete
+
 # Asked here, since a later entry of INSTALLED_APPS, or the project's tasks, would end in a traceback.
 for module, package in {"django_q": "django-q2", "croniter": "croniter"}.items():
     if find_spec(module) is None:
@@ -14,6 +16,8 @@ for module, package in {"django_q": "django-q2", "croniter": "croniter"}.items()
             f"{package} is not installed here: run `uv sync`, or `uv add {package}` if it was removed."
         )
 
+
+complete()
 
 # django-q2 holds that a lease must outlast its task, since it does not renew leases as this worker does.
 warnings.filterwarnings("ignore", message="Retry and timeout are misconfigured")
@@ -25,12 +29,12 @@ class WorkerConfig(AppConfig):
     name = "worker"
 
     def ready(self) -> None:
-        """Register checks and validators, and let tasks that were signed with a former key be read."""
+        """Register checks and validators, let tasks signed with a former key be read, and begin with Sentry."""
         from django.core import signing
         from django.utils.encoding import force_str
         from django_q import core_signing
 
-        from worker import allowed, announcements, checks, tasks  # noqa: F401
+        from worker import allowed, announcements, checks, errors, tasks  # noqa: F401
 
         def loads(value: str | bytes, **options: Any) -> Any:
             return signing.loads(force_str(value), **options)  # some brokers return statuses as bytes
@@ -38,3 +42,4 @@ class WorkerConfig(AppConfig):
         # django-q2 1.11.1 has a copy of this function that does not know SECRET_KEY_FALLBACKS: after a change of the
         # key, what was queued before could not be verified.
         core_signing.loads = loads
+        errors.begin()

@@ -1,4 +1,4 @@
-"""A cluster's sign of life: a file for the probes on its own host, and a cache entry for the web processes.
+"""A cluster's sign of life for the probes on its own host: a file. Others look at worker.queue.signs.
 
 django-q2 publishes a status too, but it does not say which cluster it is of, and asking for it needs the database:
 a probe that fails when the database is away would have the platform restart workers that only need to wait.
@@ -17,10 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from django.core.cache import caches
 from django_q.conf import Conf
-
-from worker.conf import setting
 
 FRESH = 10.0  #: seconds for which the file counts; the main process writes it each second
 PROJECT = hashlib.sha256(bytes(Path(__file__).resolve().parent.parent)).hexdigest()[:12]
@@ -86,29 +83,24 @@ def signs(cluster: str) -> list[Sign]:
     return found
 
 
-def announce(cluster: str) -> None:
-    """Say to all hosts that the cluster is alive; raises what the cache raises."""
-    caches[Conf.CACHE].set(_key(cluster), time.time(), shared_for())
+def folder_id() -> str:
+    """Return what tells this folder from others, also where hosts or containers have the same name; "" without one."""
+    try:
+        found = _folder().stat()
+    except OSError:
+        return ""
+    return f"{found.st_dev}:{found.st_ino}"
 
 
-def withdraw(cluster: str) -> None:
-    """Take that back; raises what the cache raises."""
-    caches[Conf.CACHE].delete(_key(cluster))
-
-
-def is_alive(cluster: str) -> bool:
-    """Say whether the cluster has reported lately, on whatever host it runs."""
-    return caches[Conf.CACHE].get(_key(cluster)) is not None
-
-
-def shared_for() -> int:
-    """Return the seconds for which a sign of life in the cache counts: of three in a row two may fail."""
-    quiet: int = setting("Q_QUIET")
-    return 3 * quiet
-
-
-def _key(cluster: str) -> str:
-    return f"heartbeat:{Conf.PREFIX}:{cluster}"
+def is_running(pid: int) -> bool:
+    """Say whether there is such a process on this host, and it is not stopped, as by SIGSTOP."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "TtXZ"
+    except FileNotFoundError:  # the system does not tell
+        return True
+    except OSError:
+        return False
 
 
 def _prefix(cluster: str) -> str:

@@ -8,11 +8,13 @@ import inspect
 import pickle
 import pydoc
 import random
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
 from worker.django_tasks import base
@@ -23,6 +25,14 @@ LONGEST = 315_360_000.0  #: seconds of a delay: ten years
 
 class WorkerDied(Exception):  # noqa: N818 (it says what has happened)
     """The worker has ended while it ran the task: somebody has killed it, or it was out of time or of memory."""
+
+
+class PolicyError(ImproperlyConfigured, TypeError, ValueError):
+    """What is wrong with a policy in code, in a sentence: manage.py ends with it."""
+
+
+class Cancelled(Exception):  # noqa: N818 (it says what has happened)
+    """Somebody has cancelled the task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +49,7 @@ class Result:
     errors: list[base.TaskError]  #: of all attempts, this one the last
     worker_ids: list[str]
     enqueued_at: datetime
-    last_attempted_at: datetime | None  #: None if the worker has died
+    last_attempted_at: datetime | None  #: None where nobody knows when it began
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,19 @@ class Exponential:
     discard_on: tuple[type[BaseException] | str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
+        """Refuse what can be no backoff.
+
+        Raises:
+            PolicyError: If it is none.
+        """
+        try:
+            self.check()
+        except (TypeError, ValueError) as error:
+            written = sys._getframe(2)  # noqa: SLF001 (of whoever makes it, before @task knows of which task it is)
+            place = f"{written.f_globals.get('__name__')}, line {written.f_lineno}"
+            raise PolicyError(f"{place}: {error}") from None
+
+    def check(self) -> None:
         """Refuse what can be no backoff.
 
         Raises:

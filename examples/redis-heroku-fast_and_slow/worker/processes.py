@@ -8,8 +8,15 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 from django_prodserver.backends.base import BaseWorkerBackend
 
+from worker import __version__
+
 DEFAULT = "default"  #: the queue of the first cluster, as Django's tasks call it
 stand_in = ""  #: the cluster that takes the place of the first, beside a test
+
+
+def about() -> str:
+    """Return what people are told of this app: its version, by which they find its changes."""
+    return f"worker/ {__version__}"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 from django_q.brokers import get_broker
 
-from worker import running
 from worker.cluster import packages
 from worker.cluster.failures import OVERDUE, moment
 from worker.conf import setting
@@ -22,6 +21,7 @@ from worker.django_tasks import TaskResultDoesNotExist, base
 from worker.models import Failure
 from worker.policy import shown
 from worker.processes import clusters, queue_of, queues
+from worker.queue.signs import running
 
 ID = re.compile(r"([0-9a-f]{32})(?:\.([0-9a-z+-]{1,31}))?")
 LONGEST = 64  #: characters of an id
@@ -223,7 +223,7 @@ def saved(key: str, receipt: str | None, backend: str) -> dict[str, Any] | None:
     if status == Status.READY and row["next_try"] < timezone.now() - OVERDUE and is_gone(row["cluster"], receipt):
         status = Status.FAILED
     by[:0] = [""] * (row["attempt_count"] - len(by))  # of many attempts only the newest are kept
-    if status == Status.READY and (run := running.entry(key)) and run.attempt > len(by):
+    if status == Status.READY and (run := running(key)) and run.attempt > len(by):
         status = Status.RUNNING
         begun.append(moment(run.since))
         by.append(run.worker)
@@ -262,7 +262,7 @@ def errors_of(errors: list[dict[str, Any]]) -> list[Any]:
 
 def waiting(key: str, receipt: str | None, backend: str) -> dict[str, Any] | None:
     """Return what the broker has of a task of which no attempt has ended, None if it has nothing."""
-    queued, run = enqueued_at(key), running.entry(key)
+    queued, run = enqueued_at(key), running(key)
     for cluster in clusters():
         broker: Leasing = get_broker(cluster)
         if not broker.can_peek:

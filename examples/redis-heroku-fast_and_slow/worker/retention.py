@@ -16,10 +16,12 @@ from django.utils import timezone
 from django_q.models import Task
 
 from worker.conf import setting
-from worker.models import Failure
+from worker.models import Cancellation, Cluster, Failure
 
 BATCH = 1000  #: rows that are deleted in one transaction
 LOOK_AFTER = 20  #: the number of rows is looked at when a cluster has saved this part of those that there may be
+ORDERED = timedelta(days=7)  #: for which a cancellation waits for its task
+SEEN = timedelta(hours=1)  #: for which a cluster is known that does not write any more
 
 logger = logging.getLogger("django-q")
 
@@ -34,6 +36,9 @@ def prune() -> int:
     for success in (True, False):
         for number, _ in delete(Q(success=success, stopped__lt=until(success=success))):
             done += number
+    alias, now = router.db_for_write(Task), timezone.now()
+    Cancellation.objects.using(alias).filter(since__lt=now - ORDERED).delete()
+    Cluster.objects.using(alias).filter(seen__lt=now - SEEN).delete()
     logger.info("Deleted %s old results", done)
     return done
 

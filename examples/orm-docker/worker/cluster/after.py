@@ -86,6 +86,12 @@ def tell(task: Task, row: Row, attempts: int) -> None:
         post_execute.send_robust(sender="django_q", task=task)
 
 
+def listeners() -> bool:
+    """Say whether anybody wants to know of each task once it is saved, beside django-q2, which calls hooks."""
+    with without_hooks():
+        return post_save.has_listeners(Model) or post_execute.has_listeners()
+
+
 @contextmanager
 def without_hooks() -> "Iterator[None]":
     """Let django-q2 call no hook when a row is saved, as it does for tasks that run at once (`sync`)."""

@@ -22,7 +22,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.signals import connection_created
 from django_q.brokers import get_broker
+from django_q.conf import Conf
 
+from worker import errors
 from worker.cluster.board import THREADS, Board
 from worker.cluster.channels import Channel
 from worker.cluster.hand_out import HandOut
@@ -66,6 +68,7 @@ class Agent:
             end.setblocking(False)
         self.hand_out = HandOut(self, control, board)
         self.results, self.leases, self.schedules = Results(self), Leases(self), Schedules(self)
+        self.orders = self.schedules.orders
 
     def run(self) -> None:
         """Work until told to stop, and all is settled."""
@@ -74,7 +77,11 @@ class Agent:
         for does, thread in (*zip(THREADS[1:], threads, strict=True), ("watches", self.watch)):
             threading.Thread(target=self.guarded, args=(does, thread), daemon=True).start()
         self.hand_out.run()
-        self.schedules.withdraw()
+        for settle in (self.results.tallies.write, self.schedules.signs.withdraw):
+            try:
+                settle()
+            except Exception as error:  # the database is away, or the broker
+                logger.warning("Cluster %s could not say that it stops: %s", Conf.CLUSTER_NAME, brief(error))
 
     def guarded(self, does: str, thread: Callable[[], None]) -> None:
         """Run a thread without which the others must not go on."""
@@ -100,6 +107,11 @@ class Agent:
                         socket.fromfd(database.connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as end,
                     ):
                         end.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def begins_nothing(self) -> bool:
+        """Whether no task is to begin: this cluster stops, or its queue is paused."""
+        return self.draining or self.orders.paused
 
     def hold(self, does: str, **fields: Any) -> Held:
         """Hold something new."""
@@ -146,7 +158,8 @@ class Agent:
 
     def set_aside(self, held: Held, reason: str) -> None:
         """Let a row stand for a task that no worker can open."""
-        self.answer((RESULT, held.ticket, set_aside(held.payload, reason), reason, True, None, False, None, None))
+        row = set_aside(held.payload, reason)
+        self.answer((RESULT, held.ticket, row, reason, True, None, False, None, None, (None, None), {}))
 
     def answer(self, reply: tuple[Any, ...]) -> None:
         """Let the thread that saves results settle something."""
@@ -178,6 +191,7 @@ def be_patient(connection: Any, **signal: Any) -> None:
 def run(control: Channel, board: Board) -> None:
     """Run an agent, as a process of the cluster, once its broker can be asked: some ask their server at once."""
     connection_created.connect(be_patient)
+    errors.leave()
     while True:
         for thread in range(len(THREADS)):
             board.expect(thread, 60.0)

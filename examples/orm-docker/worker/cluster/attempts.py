@@ -2,22 +2,24 @@
 
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from time import time
+from functools import cache
+from time import monotonic, time
 from typing import Any
 
-from django.db.models import OuterRef, Subquery
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.utils import timezone
 from django_q.conf import Conf
 from django_q.timeout import TimeoutHandler
 
-from worker import policy
+from worker import policy, traces
 from worker.cluster import packages
 from worker.cluster.failures import Failed
-from worker.cluster.messages import worker_id
+from worker.cluster.messages import CANCELLED_BY, worker_id
 from worker.delivery import Task, brief
 from worker.models import Failure
 from worker.results import errors_of
@@ -29,7 +31,7 @@ ERRORS = 100  #: the newest attempts of which anything is kept
 MOST = 2**31 - 1  #: what an integer of a database holds
 KEPT = ("attempts", "next_try", "errors")  #: of a failure
 #: of a package, what is not an option of the task
-NO_OPTIONS = {*packages.NEEDED, "sync", "once", "run_after", "result", "success", "stopped"}
+NO_OPTIONS = {*packages.NEEDED, "sync", "once", "run_after", "result", "success", "stopped", "request_id", traces.KEY}
 
 logger = logging.getLogger("django-q")
 
@@ -46,16 +48,21 @@ class Earlier:
     is_over: bool = False  #: whether there is to be no further attempt
 
 
+@cache  # it takes longer to make than to ask
+def rows() -> "QuerySet[Any, Any]":
+    """Return what is saved of all tasks."""
+    failures = Failure.objects.filter(task=OuterRef("pk"))
+    columns = {f"failed_{name}": Subquery(failures.values(name)) for name in KEPT}
+    rows: QuerySet[Any, Any] = packages.table().annotate(**columns)
+    return rows.values_list("pk", "success", "result", "attempt_count", *columns)
+
+
 def earlier(task: Task) -> Earlier:
     """Return what is saved of a task, or of the iterable that it was part of, by one query if its row is there."""
     identity = packages.label("id", task["id"])
     ids = [identity, *([packages.label("id", task["group"])] if task.get("iter_count") and task.get("group") else [])]
-    failures = Failure.objects.filter(task=OuterRef("pk"))
-    columns = {f"failed_{name}": Subquery(failures.values(name)) for name in KEPT}
-    rows = packages.table().annotate(**columns).filter(pk__in=ids)
     failed: Any = None
-    names = ("pk", "success", "result", "attempt_count", *columns)
-    for key, success, result, attempts, *more in rows.values_list(*names):
+    for key, success, result, attempts, *more in rows().filter(pk__in=ids):
         if success:
             return Earlier(attempts, True, result, None, more[2] or [], is_over=True)
         if key == identity:
@@ -83,6 +90,20 @@ def most_of(task: Task) -> int:
     if not isinstance(most, int) or isinstance(most, bool) or most < 0:
         most = int(Conf.MAX_ATTEMPTS)
     return min(most, MOST)
+
+
+def limit_of(task: Task) -> int:
+    """Return the whole seconds that a task may take, -1 for no limit; upstream's worker dies of None, and fails 1.5.
+
+    Raises:
+        ValueError: If its limit is no number.
+    """
+    limit = task.get("timeout")
+    if limit is None:
+        limit = Conf.TIMEOUT
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or math.isnan(limit)):
+        raise ValueError(f"its timeout {limit!r} is no number of seconds")
+    return min(math.ceil(limit), 10**8) if limit and 0 < limit < math.inf else -1
 
 
 def seconds(backoff: Any, error: BaseException, result: policy.Result, *, ask: bool) -> float | None:
@@ -113,15 +134,26 @@ class Attempt:
 
     options: dict[str, Any] = field(default_factory=dict)  #: what the task was queued with
     earlier: Earlier = field(default_factory=Earlier)
-    started: datetime = field(default_factory=timezone.now)
+    started: datetime | None = field(default_factory=timezone.now)  #: None where a worker died that nobody knows of
+    began: float = 0.0  #: the same by the monotonic clock, 0 if it has not begun
     died: list[Any] = field(default_factory=list)  #: the id of the worker that did, and whether the backoff is asked
     error: BaseException | None = None  #: why it has failed
     traceback: str = ""  #: of that
 
+    def times(self, task: Task) -> tuple[float | None, float | None]:
+        """Return for how many seconds it has waited, since it might have begun, and run; None if it did not begin."""
+        if not self.started or not (self.began or self.died):
+            return None, None
+        begun = self.started.timestamp()
+        after = self.earlier.next_try or max(it.timestamp() for it in (task["started"], task.get("run_after")) if it)
+        return max(0.0, begun - after), monotonic() - self.began if self.began else max(0.0, time() - begun)
+
     def failed(self, task: Task, text: str) -> Failed:
         """Return what is kept of it, and when the next one is."""
         worker, ask = self.died or (worker_id(os.getpid()), True)
-        if self.died:
+        if is_cancelled := text.startswith(CANCELLED_BY) and bool(self.died):
+            self.error = policy.Cancelled(text)
+        elif self.died:
             self.error = policy.WorkerDied(text)
         elif self.error is None or task["success"]:  # the result cannot be kept
             self.error, self.traceback = TypeError(text), ""
@@ -145,7 +177,7 @@ class Attempt:
                 errors=errors_of(errors),
                 worker_ids=[each["worker"] for each in errors],
                 enqueued_at=task["started"],
-                last_attempted_at=None if self.died else self.started,
+                last_attempted_at=self.started,
             )
             delay = seconds(task.get("backoff"), self.error, result, ask=ask)
             next_try = None if delay is None else time() + delay
@@ -155,7 +187,7 @@ class Attempt:
             max_attempts=most and max(most, attempts),  # which the settings may have made less meanwhile
             next_try=next_try,
             exception=errors[-1]["exception_class_path"],
-            reason=packages.text_of(brief(self.error), 256),
+            reason=packages.text_of(text if is_cancelled else brief(self.error), 256),
             errors=json.dumps(errors, ensure_ascii=False),
             options=None if next_try else pickled(self.options),
         )
@@ -166,6 +198,6 @@ class Attempt:
             "exception_class_path": packages.text_of(f"{type(error).__module__}.{type(error).__qualname__}", 256),
             "traceback": self.traceback or packages.text_of(brief(error)),
             "worker": worker,
-            "started": None if self.died else self.started.isoformat(),
+            "started": self.started and self.started.isoformat(),
             "stopped": stopped.isoformat(),
         }

@@ -3,7 +3,8 @@
 import math
 import mmap
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
 
 IDLE = 0.0  #: the limit of a worker that has no task
 NO_LIMIT = math.inf  #: the limit of a task that may run for ever
@@ -12,7 +13,27 @@ KEY = 32  #: bytes of a task's id
 NUMBER = 8  #: bytes of a number
 THREADS = ("hands tasks out", "keeps leases", "saves results", "looks at schedules")  #: what the agent's threads do
 HAND_OUT, LEASES, RESULTS, SCHEDULES = range(len(THREADS))
-LIMIT, TAKEN, SENT, TELLS, SINCE, ATTEMPT, FIELDS = range(7)  #: of a worker
+LATE_AFTER = 10.0  #: seconds without a move that was promised, after which somebody is told
+SUPERVISOR, CANCELLED, HEAD = range(len(THREADS), len(THREADS) + 3)  #: numbers behind the beats of the threads
+SUPERVISED = 3.0  #: seconds for which a beat of the supervisor counts, which comes each second
+FUNC = 256  #: bytes of the path of a task's function that are kept
+LISTED = 64  #: cancelled tasks whose ids are kept
+LIMIT, TAKEN, SENT, TELLS, SINCE, ATTEMPT, ENDED, FIELDS = range(8)  #: of a worker
+
+
+class Running(NamedTuple):
+    """An attempt that goes on."""
+
+    seat: int
+    task: str  #: its id
+    func: str
+    name: str
+    since: float  #: by the monotonic clock
+    attempt: int
+
+
+def _fixed(text: str, size: int) -> bytes:
+    return text.encode(errors="replace")[:size].ljust(size, b"\0")
 
 
 class Board:
@@ -20,10 +41,13 @@ class Board:
 
     def __init__(self, seats: int) -> None:
         """Begin with idle workers; each thread is expected to move within a minute."""
-        numbers = (len(THREADS) + seats * FIELDS) * NUMBER
-        self._memory = mmap.mmap(-1, numbers + seats * (NAME + KEY))
-        self._numbers = memoryview(self._memory)[:numbers].cast("d")
+        numbers = (HEAD + seats * FIELDS) * NUMBER
         self._seats, self._names, self._keys = seats, numbers, numbers + seats * NAME
+        self._functions = self._keys + seats * KEY
+        self._cancelled = self._functions + seats * FUNC
+        self._memory = mmap.mmap(-1, self._cancelled + LISTED * KEY)
+        self._numbers = memoryview(self._memory)[:numbers].cast("d")
+        self.supervise()
         for thread in range(len(THREADS)):
             self.expect(thread, 60.0)
 
@@ -40,10 +64,40 @@ class Board:
             if (late := now - max(self._numbers[thread], since)) > 0:
                 yield does, late
 
-    # The workers: each writes its own, but for what the agent has sent it
+    # The supervisor's own, for the agent, which speaks for the cluster
+
+    def supervise(self) -> None:
+        """Note that the supervisor moves."""
+        self._numbers[SUPERVISOR] = time.monotonic()
+
+    def is_supervised(self) -> bool:
+        """Say whether it has moved lately."""
+        return time.monotonic() - self._numbers[SUPERVISOR] < SUPERVISED
+
+    # The cancelled tasks: the agent writes, workers read, and ask the database of those that are here
+
+    def cancel(self, tasks: Collection[str]) -> None:
+        """Note the ids of all tasks that are cancelled and may wait."""
+        text = b"".join(_fixed(task, KEY) for task in [*tasks][:LISTED])
+        self._memory[self._cancelled : self._cancelled + len(text)] = text
+        self._numbers[CANCELLED] = len(tasks)
+
+    def may_be_cancelled(self, task: str) -> bool:
+        """Say whether a task is one of them, or one of too many."""
+        number = int(self._numbers[CANCELLED])
+        if not 0 < number <= LISTED:
+            return number > 0
+        key = _fixed(task, KEY)
+        found = range(self._cancelled, self._cancelled + number * KEY, KEY)
+        return any(self._memory[begin : begin + KEY] == key for begin in found)
+
+    # The workers: each writes its own, but for what the agent has sent it, and which attempt it wants ended
 
     def _at(self, seat: int, field: int) -> int:
-        return len(THREADS) + seat * FIELDS + field
+        return HEAD + seat * FIELDS + field
+
+    def _text(self, begin: int, size: int) -> str:
+        return self._memory[begin : begin + size].rstrip(b"\0").decode(errors="replace")
 
     def clear(self, seat: int, *fields: int) -> None:
         """Make a seat ready for another worker: the supervisor what that one writes, the agent what it sends."""
@@ -59,13 +113,14 @@ class Board:
     def call(self, seat: int, name: str) -> None:
         """Note the name of what a worker does."""
         begin = self._names + seat * NAME
-        self._memory[begin : begin + NAME] = name.encode(errors="replace")[:NAME].ljust(NAME, b"\0")
+        self._memory[begin : begin + NAME] = _fixed(name, NAME)
 
-    def attempt(self, seat: int, task: str, number: int) -> None:
-        """Note the id of the task that a worker begins to run, and which attempt this is."""
-        at, begin = self._at(seat, SINCE), self._keys + seat * KEY
+    def attempt(self, seat: int, task: str, func: str, number: int) -> None:
+        """Note the id and the function of the task that a worker begins to run, and which attempt this is."""
+        at, begin, place = self._at(seat, SINCE), self._keys + seat * KEY, self._functions + seat * FUNC
         self._numbers[at] = 0.0  # nobody reads what is half written
-        self._memory[begin : begin + KEY] = task.encode(errors="replace")[:KEY].ljust(KEY, b"\0")
+        self._memory[begin : begin + KEY] = _fixed(task, KEY)
+        self._memory[place : place + FUNC] = _fixed(func, FUNC)
         self._numbers[self._at(seat, ATTEMPT)] = number
         self._numbers[at] = time.monotonic()
 
@@ -73,14 +128,28 @@ class Board:
         """Note that an attempt has ended."""
         self._numbers[self._at(seat, SINCE)] = 0.0
 
-    def attempts(self) -> Iterator[tuple[int, str, float, int]]:
-        """Yield the seats of workers that run tasks, with the task's id, since when, and which attempt it is."""
+    def attempts(self) -> Iterator[Running]:
+        """Yield what workers run."""
         for seat in range(self._seats):
-            since, begin = self._numbers[self._at(seat, SINCE)], self._keys + seat * KEY
-            task = self._memory[begin : begin + KEY].rstrip(b"\0").decode(errors="replace")
-            attempt = int(self._numbers[self._at(seat, ATTEMPT)])
+            since, number = self._numbers[self._at(seat, SINCE)], int(self._numbers[self._at(seat, ATTEMPT)])
+            task, func = self._text(self._keys + seat * KEY, KEY), self._text(self._functions + seat * FUNC, FUNC)
+            running = Running(seat, task, func, self.name(seat), since, number)
             if since and since == self._numbers[self._at(seat, SINCE)]:
-                yield seat, task, since, attempt
+                yield running
+
+    def keys(self, seat: int) -> dict[str, Any]:
+        """Return by which keys the log finds the attempt that the worker has begun; none if it has not."""
+        task, func = self._text(self._keys + seat * KEY, KEY), self._text(self._functions + seat * FUNC, FUNC)
+        number = int(self._numbers[self._at(seat, ATTEMPT)])
+        return {"task_id": task, "task": func, "attempt": number} if self.tells(seat) and number else {}
+
+    def end_attempt(self, running: Running) -> None:
+        """Want the worker of an attempt that goes on to be killed."""
+        self._numbers[self._at(running.seat, ENDED)] = running.since
+
+    def is_ended(self, seat: int) -> bool:
+        """Say whether the worker is at the attempt that is wanted to end."""
+        return self._numbers[self._at(seat, ENDED)] == self._numbers[self._at(seat, SINCE)] != 0.0
 
     def limit(self, seat: int) -> float:
         """Return when the worker must have ended what it does: IDLE without a task, NO_LIMIT if it need not."""
@@ -88,8 +157,7 @@ class Board:
 
     def name(self, seat: int) -> str:
         """Return the name of the task that the worker has, or had last."""
-        begin = self._names + seat * NAME
-        return self._memory[begin : begin + NAME].rstrip(b"\0").decode(errors="replace")
+        return self._text(self._names + seat * NAME, NAME)
 
     def count(self, seat: int, field: int) -> None:
         """Count a message that the worker has TAKEN, or that was SENT to it, or that a user's code comes (TELLS)."""

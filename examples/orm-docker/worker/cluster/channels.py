@@ -28,7 +28,7 @@ if sys.platform != "linux":
 
 
 class Channel:
-    """One end of a channel. Messages are tuples of numbers, strings, bytes and None."""
+    """One end of a channel. Messages are tuples of numbers, strings, bytes, None, and dicts of them."""
 
     def __init__(self, sock: socket.socket) -> None:
         """Use a socket of a pair."""

@@ -4,37 +4,41 @@ What this process dies of costs one task an attempt. It reads and writes one cha
 waits for what it may have taken along.
 """
 
+import json
 import logging
-import math
 import os
 import signal
 import sys
 import time
 import traceback
-from contextlib import nullcontext, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from multiprocessing.process import current_process
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.signing import BadSignature
 from django.db import DatabaseError, close_old_connections, connections
-from django.db.models.signals import post_save
 from django.utils import timezone
 from django_q import worker as upstream
 from django_q.conf import Conf
-from django_q.models import Task as Model
-from django_q.signals import post_execute
 
+from worker import errors, logs, traces
 from worker.cluster import after, due, packages
-from worker.cluster.attempts import Attempt, Earlier, earlier, options_of
+from worker.cluster.attempts import Attempt, earlier, limit_of, most_of, options_of
 from worker.cluster.board import IDLE, NO_LIMIT, TAKEN, TELLS, Board
 from worker.cluster.channels import Channel
+from worker.cluster.failures import moment
 from worker.cluster.functions import Call, located, prepare
-from worker.cluster.messages import FAIL, LEAVE, RESULT, RUN, SCHEDULE, WAIT
+from worker.cluster.lines import keys_of
+from worker.cluster.messages import CANCELLED_BY, FAIL, LEAVE, RESULT, RUN, SCHEDULE, WAIT
+from worker.cluster.orders import cancelled_by
+from worker.cluster.rows import is_in_transaction
 from worker.delivery import Task, brief
 from worker.health import may_pass
 
+Answer = TypeVar("Answer")
 MARGIN = 3.0  #: seconds beyond its limit after which a task's worker is killed: it may notice by itself
 
 logger = logging.getLogger("django-q")
@@ -59,6 +63,9 @@ def run(seat: int, channel: Channel, board: Board) -> None:
     current = Child(seat, channel, board)
     upstream.traceback = SimpleNamespace(format_exc=current.format_exc)
     current.work()
+    with after.whatever_it_raises("What tells others of tasks"):
+        errors.flush()
+        traces.flush()
 
 
 def without_limit() -> None:
@@ -75,20 +82,6 @@ def _leave_cluster(channel: Channel) -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def limit_of(task: Task) -> int:
-    """Return the whole seconds that a task may take, -1 for no limit; upstream's worker dies of None, and fails 1.5.
-
-    Raises:
-        ValueError: If its limit is no number.
-    """
-    limit = task.get("timeout")
-    if limit is None:
-        limit = Conf.TIMEOUT
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or math.isnan(limit)):
-        raise ValueError(f"its timeout {limit!r} is no number of seconds")
-    return min(math.ceil(limit), 10**8) if limit and 0 < limit < math.inf else -1
-
-
 class Child:
     """The worker in one seat; to django-q2's worker() it is the queue of tasks, that of results, and the timer."""
 
@@ -96,11 +89,13 @@ class Child:
 
     def __init__(self, seat: int, channel: Channel, board: Board) -> None:
         """Take messages from a channel."""
-        self.seat, self.channel, self.board, self.listeners = seat, channel, board, listeners()
+        self.seat, self.channel, self.board, self.listeners = seat, channel, board, after.listeners()
         self.task: Task | None = None  #: what runs
         self.attempt = Attempt()
         self.message: tuple[Any, ...] = ()
         self.leaving = False
+        self.around = ExitStack()  #: what is entered for a task, and left when the next one comes
+        self.span: Any = None  #: the task's, of OpenTelemetry
 
     def work(self) -> None:
         """Work until told to leave, or to be replaced by a fresh one."""
@@ -135,6 +130,9 @@ class Child:
                 logger.warning("%s has left a transaction open: it is rolled back", self.board.name(self.seat))
                 self.leaving = True
                 return "STOP"
+            with after.whatever_it_raises("What is around a task"):
+                self.around.close()
+            self.span, logs.here = None, {}
             message = self.channel.receive()
             if message is None or message[0] == LEAVE:
                 self.leaving = True
@@ -161,6 +159,8 @@ class Child:
             match does:
                 case "after":
                     task = packages.opened(payload)
+                    logs.here = keys_of(task, extra[1])
+                    self.around.enter_context(traces.carried(task))
                     self.board.call(self.seat, packages.label("name", task["name"]))
                     with suppress(ValueError):  # which has failed it
                         self.begin(limit_of(task))
@@ -197,15 +197,23 @@ class Child:
                 task["group"] = packages.label("group", task["group"])
             self.task, self.attempt.options = task, options_of(task)
             self.board.call(self.seat, task["name"])
+            logs.here = keys_of(task)
             if again or task.get("once"):
-                self.attempt.earlier = self.saved(task)
+                self.attempt.earlier = self.asked(earlier, task)
             before = self.attempt.earlier
+            if not extra and self.board.may_be_cancelled(task["id"]) and (by := self.asked(cancelled_by, task["id"])):
+                extra = (f"{CANCELLED_BY}{by}", True, "", True, None)
             if not extra or extra[3]:  # otherwise a worker may have died of this
                 Call.current = prepare(task, queued_as, before)
+            logs.here = {**logs.here, "attempt": before.attempts + 1, "of": most_of(task) or None}
+            if errors.sentry():
+                self.around.enter_context(errors.around(logs.here))
             if before.is_over:  # though its cluster could not tell the broker any more
                 self.put(task | {"success": before.success, "result": before.result})
             elif extra:  # an attempt has failed with its worker
-                reason, for_good, *self.attempt.died = extra
+                reason, for_good, *self.attempt.died, started = extra
+                self.attempt.started = started and moment(started)
+                self.span = self.around.enter_context(traces.span(task, logs.here))
                 self.put(task | {"success": False, "result": reason} | ({"ack_failure": True} if for_good else {}))
             elif count > 1 and (before.next_try or 0) > time.time():  # nor when it is to be tried again
                 self.channel.send((WAIT, self.message[1], None, before.next_try))
@@ -213,7 +221,9 @@ class Child:
             else:
                 task["timeout"] = limit_of(task)
                 self.begin(task["timeout"])
-                self.board.attempt(self.seat, task["id"], before.attempts + 1)
+                self.board.attempt(self.seat, task["id"], logs.here["task"], before.attempts + 1)
+                self.span = self.around.enter_context(traces.span(task, logs.here))
+                self.attempt.began = time.monotonic()
                 return task
         except BaseException as error:  # whatever unpickling raises
             if self.task:
@@ -224,19 +234,21 @@ class Child:
             else:
                 reason = f"The task cannot be read: {brief(error)}"
                 row = packages.set_aside(payload, reason)
-                self.channel.send((RESULT, self.message[1], tuple(row), reason, True, None, False, None, None))
+                more: tuple[Any, ...] = (tuple(row), reason, True, None, False, None, None, (None, None), {})
+                self.channel.send((RESULT, self.message[1], *more))
+                errors.report({"task": row.func, "task_id": row.id}, "set aside", reason, None, [])
         return None
 
-    def saved(self, task: Task) -> Earlier:
-        """Return what is saved of a task, once the database answers."""
+    def asked(self, ask: Callable[[Any], Answer], what: Any) -> Answer:
+        """Return what the database has to tell of a task, once it answers."""
         self.begin(-1)  # it may be away for long, which is no fault of the task's
         while True:
             try:
                 close_old_connections()
-                return earlier(task)
+                return ask(what)
             except DatabaseError as error:
                 connections.close_all()
-                logger.error("%s waits for the database (%s)", task["name"], brief(error))
+                logger.error("%s waits for the database (%s)", self.board.name(self.seat), brief(error))
                 time.sleep(1)
 
     # The queue of results
@@ -244,6 +256,7 @@ class Child:
     def put(self, task: Task) -> None:
         """Hand on a task with its result; what has ended is not lost if this process is killed afterwards."""
         task.setdefault("stopped", timezone.now())
+        times = None if self.attempt.earlier.is_over else self.attempt.times(task)
         self.begin(Conf.TIMEOUT or -1)  # for what packing and its backoff call of a user's
         part = after.part_of(task)
         if part:
@@ -257,13 +270,18 @@ class Child:
         save = not before.is_over and (save or bool(before.attempts and not is_cached))  # or it stays a failure there
         follows = is_cached or bool(task.get("chain") or (task.get("hook") and not part)) or self.listeners
         failed: Any = None
-        reason, next_try = "", None
+        reason, next_try, at = "", None, time.time_ns()
         self.board.end(self.seat)
         if not row.success and not before.is_over:
             failed = tuple(failure := self.attempt.failed(task, packages.unpickled(row.result)))
             reason, next_try = f"{failure.reason}\n{self.attempt.traceback}".strip(), failure.next_try
-        self.channel.send((RESULT, self.message[1], tuple(row), reason, save, next_try, follows, part, failed))
+        end = reason, save, next_try, follows, part, failed, times, dict(logs.here)
+        self.channel.send((RESULT, self.message[1], tuple(row), *end))
         self.task = None
+        with after.whatever_it_raises("The trace of a task"):
+            traces.end(self.span, None if row.success else self.attempt.error, at)
+        if failed and next_try is None:
+            errors.report(logs.here, failure.exception, failure.reason, self.attempt.error, json.loads(failure.errors))
         if call and not next_try and not before.is_over:
             call.end(task, failed and failed[6], self.attempt.error)
 
@@ -278,16 +296,3 @@ class Child:
         self.attempt.error, self.attempt.traceback = error, text
         reason = f"It ended with code {error.code}, by sys.exit()" if isinstance(error, SystemExit) else brief(error)
         self.put(task | {"success": False, "result": f"{reason} : {text}", "stopped": timezone.now()})
-
-
-def is_in_transaction(connection: Any) -> bool:
-    """Say whether a connection is in a transaction, also in one that Django does not know of."""
-    driver = connection.connection  # of psycopg, sqlite3, or another
-    status = getattr(getattr(driver, "info", None), "transaction_status", 0)  # PostgreSQL's: 0 is none, 4 unknown
-    return connection.in_atomic_block or getattr(driver, "in_transaction", False) or 0 < status < 4
-
-
-def listeners() -> bool:
-    """Say whether anybody wants to know of each task once it is saved, beside django-q2, which calls hooks."""
-    with after.without_hooks():
-        return post_save.has_listeners(Model) or post_execute.has_listeners()

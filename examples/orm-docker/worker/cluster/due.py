@@ -24,14 +24,16 @@ from django_q.models import Schedule
 from django_q.tasks import async_task
 
 from worker import allowed
+from worker.cluster.functions import named
 from worker.cluster.overlap import goes_on, note
 from worker.cluster.packages import failed, instance, table
 from worker.cluster.rows import patiently
 from worker.cluster.schedules import due
 from worker.delivery import Leasing, brief
+from worker.django_tasks import base
 from worker.enqueue import Noting
 from worker.health import may_pass
-from worker.processes import unknown_cluster
+from worker.processes import cluster_of, unknown_cluster
 
 MINUTES = {Schedule.MINUTES: 1, Schedule.HOURLY: 60}
 DAYS = {Schedule.DAILY: 1, Schedule.WEEKLY: 7, Schedule.BIWEEKLY: 14}
@@ -108,12 +110,15 @@ def attempt(schedule: Schedule, intended: datetime, broker: Leasing, tells: Call
         checked = (allowed.refusal(schedule.func), *map(allowed.refusal_of_options, (kwargs, options)))
         if refused := next(filter(None, (*checked, unknown_cluster(options["cluster"]))), ""):
             return refused
+        if not options["cluster"] and isinstance(declared := named(schedule.func), base.Task):
+            options["cluster"] = cluster_of(declared.queue_name)
         if options["cluster"] not in {None, Conf.CLUSTER_NAME}:
             broker = get_broker(options["cluster"])
         options["broker"] = noting = Noting(broker)
         if not overlap and goes_on(schedule, options, broker):
             name = schedule.name or schedule.pk
-            logger.warning("Skipped the schedule %s: its task %s still goes on", name, schedule.task)
+            keys = {"task_id": schedule.task, "task": schedule.func}
+            logger.warning("Skipped the schedule %s: its task %s still goes on", name, schedule.task, extra=keys)
             return ""
         with transaction.atomic(router.db_for_write(Schedule)):  # what is refused here spoils no more than this
             schedule.task = async_task(schedule.func, *args, q_options=options, **kwargs)
@@ -123,7 +128,8 @@ def attempt(schedule: Schedule, intended: datetime, broker: Leasing, tells: Call
         if may_pass(error):
             raise
         return brief(error)
-    logger.info("Queued the schedule %s as %s", schedule.name or schedule.pk, schedule.task)
+    keys = {"task_id": schedule.task, "task": schedule.func}
+    logger.info("Queued the schedule %s as %s", schedule.name or schedule.pk, schedule.task, extra=keys)
     return ""
 
 

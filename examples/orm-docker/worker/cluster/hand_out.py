@@ -9,19 +9,20 @@ import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from worker.cluster.board import HAND_OUT, SENT, Board
+from worker.cluster.board import ENDED, HAND_OUT, SENT, Board
 from worker.cluster.channels import Channel
 from worker.cluster.leases import MOST_BYTES
-from worker.cluster.messages import AFTER, FAIL, GATHER, LEAVE, RESULT, RUN, SCHEDULE, Held, worker_id
-from worker.conf import setting
+from worker.cluster.messages import AFTER, CANCELLED_BY, FAIL, GATHER, LEAVE, RESULT, RUN, SCHEDULE, Held, worker_id
 from worker.delivery import brief
 
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent
 
 CUT_OFF = "cut off"  #: why a worker was killed that a stop has left no more time
+CANCELLED = "Its task was cancelled"
+MOVED_ON = "It was killed for a task that was cancelled, and had just ended"
 OUT_OF_TIME = "Task exceeded maximum timeout value, and its worker was killed"
 DEPTH = 10  #: messages with a worker that is quick at them, as many as Linux lets lie there: it need not wait for each
 QUICK = 0.01  #: seconds in which a quick worker is done with one
@@ -45,6 +46,7 @@ class Seat:
     quick: bool = False
     fresh: bool = True  #: it was sent nothing yet
     broken: bool = False  #: it has said what cannot be read, and was killed
+    keys: dict[str, Any] = field(default_factory=dict)  #: of lines about the attempt that it was at when it ended
 
 
 class HandOut:
@@ -56,6 +58,7 @@ class HandOut:
         self.seats: dict[int, Seat] = {}
         self.by_descriptor: dict[int, Seat] = {}
         self.unread: deque[Held] = deque()  #: tasks that did not begin: the first ones of workers that come
+        self.stopping = 0.0  #: since when, 0 if it is not told to
         self.scheduled = False  #: what was handed out last was a schedule: if a task waits, it is the task's turn
         self.poll = select.poll()
         self.poll.register(control, select.POLLIN)
@@ -99,14 +102,15 @@ class HandOut:
         with self.lock:
             match order:
                 case ("seat", number, pid, ours, theirs):
-                    self.board.clear(number, SENT)
+                    self.board.clear(number, SENT, ENDED)
                     self.seats[number] = seat = Seat(number, pid, Channel.of(ours), Channel.of(theirs))
                     self.by_descriptor[seat.channel.fileno()] = seat
                     self.poll.register(seat.channel, select.POLLIN)
-                case ("gone", number, reason, name, tells):
+                case ("gone", number, reason, name, tells, keys):
+                    self.seats[number].keys = keys
                     self.remove(self.seats.pop(number), reason, name, tells)
                 case ("stop",):
-                    self.agent.draining = True
+                    self.agent.draining, self.stopping = True, time.monotonic()
                     self.agent.wake()
 
     def remove(self, seat: Seat, reason: str, name: str, tells: bool) -> None:
@@ -124,14 +128,19 @@ class HandOut:
     def died(self, held: Held, seat: Seat, reason: str, name: str, tells: bool) -> None:
         """Decide what becomes of what a worker had when it ended: it has a name, and may have come to a user's code."""
         if held.does == AFTER and tells:
-            logger.error("The hook of %s has failed: %s", name, reason)
+            keys = {"task_id": held.extra[0][0], "task": held.extra[0][2]}
+            logger.error("The hook of %s has failed: %s", name, reason, extra=keys)
             self.agent.answer((AFTER, held.ticket, None, ""))
-        elif reason == CUT_OFF:
+        elif reason == CUT_OFF or (reason == MOVED_ON and held.does == RUN):
             if held.does == RUN:
-                logger.warning("%s was cut off after %s s; it is given back, and run again", name, setting("Q_GRACE"))
+                after = f" {time.monotonic() - self.stopping:.0f} s after the stop" if reason == CUT_OFF else ""
+                logger.warning("%s was cut off%s; it is given back, and run again", name, after, extra=seat.keys)
             self.agent.forget(held)
         elif held.does == RUN and tells:  # another worker opens it, and says of whom an attempt has failed
-            held.does, held.extra = FAIL, (reason, False, worker_id(seat.pid), True)
+            is_cancelled = reason == CANCELLED
+            reason = f"{CANCELLED_BY}{self.agent.orders.ended[seat.number]}" if is_cancelled else reason
+            started = time.time() - (time.monotonic() - seat.since)
+            held.does, held.extra = FAIL, (reason, is_cancelled, worker_id(seat.pid), True, started)
             self.agent.offer(held)
         elif held.does == SCHEDULE and tells:  # perhaps of a receiver of pre_enqueue, perhaps of no fault of its own
             held.deaths += 1
@@ -142,10 +151,10 @@ class HandOut:
         elif held.deaths + 1 < TRIES:
             held.deaths += 1
             if held.does == FAIL:  # perhaps of the backoff, which is not asked again
-                held.extra = (*held.extra[:3], False)
+                held.extra = (*held.extra[:3], False, held.extra[4])
             if held.does != RUN:
                 self.agent.offer(held)
-            elif self.agent.draining:
+            elif self.agent.begins_nothing:
                 self.agent.forget(held)
             else:
                 self.unread.append(held)
@@ -155,7 +164,7 @@ class HandOut:
         else:
             logger.error("What a worker had to do (%s) is given up: %s of them died. %s", name, TRIES, reason)
             if held.does == AFTER and held.extra[0][-1]:  # a success, perhaps for the cache, goes into the table
-                self.agent.answer((RESULT, held.ticket, held.extra[0], "", True, None, False, held.part, None))
+                self.agent.answer((RESULT, held.ticket, held.extra[0], "", True, None, False, held.part, None, None))
             else:
                 self.agent.answer((held.does, held.ticket, None, ""))
 
@@ -211,10 +220,10 @@ class HandOut:
 
     def next(self, seat: Seat) -> Held | None:
         """Take what a worker is to do next."""
-        if seat.fresh and self.unread:
+        if seat.fresh and self.unread and not self.agent.begins_nothing:
             return self.unread.popleft()
         urgent = self.agent.urgent
-        waits = bool(self.agent.waiting) and not self.agent.draining and self.agent.unsaved_bytes <= MOST_BYTES
+        waits = bool(self.agent.waiting) and not self.agent.begins_nothing and self.agent.unsaved_bytes <= MOST_BYTES
         skips = bool(urgent) and urgent[0].does == SCHEDULE and ((waits and self.scheduled) or not self.may_queue(seat))
         self.scheduled = False
         for held in urgent:

@@ -44,7 +44,9 @@ class Leases:
         self.renewed = time.monotonic()
         self.claim_from = 0.0
         self.cut_off = 0.0  #: when the broker was found to be away, 0 if it is not
+        self.away = 0.0  #: the same, until it has handed out something
         self.pause = 0.0
+        self.was_idle = True  #: whether the last claim has brought nothing
         self.drained = False  #: what was not begun is taken back, since the agent was told to stop
         self.moment, self.seen = SOONEST, 0  #: how long to wait for room, and what workers had begun then
         self.pace = 0  #: what workers began within AHEAD seconds
@@ -52,6 +54,7 @@ class Leases:
 
     def run(self) -> None:
         """Work for as long as the agent does."""
+        self.agent.orders.await_first()
         while True:
             self.agent.board.expect(LEASES, ANSWER)
             try:
@@ -76,6 +79,13 @@ class Leases:
             self.agent.returned = not self.agent.returning
             self.rest(0.5)
             return
+        if self.agent.orders.paused:
+            for held in self.agent.hand_out.take_all_back():
+                self.agent.forget(held)
+            self.give_back()
+            self.was_idle = True
+            self.rest(0.5)
+            return
         self.try_alone()
         limit, size = self.room()
         if limit < 1 or size < 1:
@@ -84,8 +94,11 @@ class Leases:
         deliveries = self.broker.claim(limit, size)
         if self.pause:
             self.pause = 0.0
-            logger.info("The broker answers again")
-        if self.agent.draining:  # it was told so during the claim, which may have waited
+            logger.info("The broker answers again after %.0f s", time.monotonic() - self.away)
+        if deliveries and self.was_idle:
+            self.agent.orders.refresh()
+        self.was_idle = not deliveries
+        if self.agent.begins_nothing:  # it was told so during the claim, which may have waited
             self.broker.release(dict.fromkeys((delivery.receipt for delivery in deliveries), 0.0))
             return
         for delivery in deliveries:
@@ -140,12 +153,14 @@ class Leases:
         """Hold a task, and offer it to the workers if it can be run."""
         known = {"receipt": delivery.receipt, "queued_as": self.broker.receipt_of(delivery.receipt)}
         again = delivery.again or delivery.count > 1
-        held = self.agent.hold(RUN, payload=delivery.payload, count=delivery.count, again=again, **known)
+        held = self.agent.hold(
+            RUN, claimed=time.time(), payload=delivery.payload, count=delivery.count, again=again, **known
+        )
         died = f"The task was handed out {delivery.count - 1} times, and each time its cluster died."
         if delivery.count > 2 * MAX_DELIVERIES:
             self.agent.set_aside(held, died)
         elif delivery.count > MAX_DELIVERIES:
-            held.does, held.extra = FAIL, (died, True, "", False)
+            held.does, held.extra = FAIL, (died, True, "", False, None)
             self.agent.offer(held)
         elif delivery.count > SUSPECT_AFTER:
             held.suspect = True
@@ -219,6 +234,7 @@ class Leases:
         logger.error("The broker does not answer (%s); next try in %.0f s", brief(error), self.pause)
         if time.monotonic() - self.renewed > Conf.RETRY * 0.75:
             self.drop(set(self.agent.held))
+        self.away = self.away if self.pause > 1 else time.monotonic()
         self.cut_off = self.cut_off or time.monotonic()
         self.rest(self.pause)
 

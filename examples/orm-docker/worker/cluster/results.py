@@ -11,21 +11,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from django.db import close_old_connections, connections
-from django.db.models import F
-from django_q.conf import Conf
-from picklefield.fields import PickledObject
+from django.db import connections
 
-from worker.cluster import failures
 from worker.cluster.board import RESULTS
 from worker.cluster.failures import Failed
+from worker.cluster.lines import tell
 from worker.cluster.messages import AFTER, GATHER, RESULT, WAIT, Held, Outcome, delays, receipts, size_of
-from worker.cluster.packages import Row, moment, set_aside, table
-from worker.cluster.rows import LOCKED_FOR, among, insert, may_be_taken_later, patiently, prune
+from worker.cluster.packages import Row
+from worker.cluster.rows import LOCKED_FOR
+from worker.cluster.saving import ANSWER, BRIEFLY, Saving
+from worker.cluster.tallies import Tallies
 from worker.delivery import brief
 
 if TYPE_CHECKING:
@@ -35,27 +32,23 @@ BATCH = 500  #: results saved in one transaction
 BUSY = 5  #: results in a batch from which on more of them are waited for
 LINGER = 0.02  #: seconds of that: a row of a hundred costs a third of one of twenty
 PRUNE_EVERY = 5.0  #: seconds between two looks at `save_limit`
-REFUSALS = 3  #: answers of a server that is there, after which what it refuses is at fault: it may be changing places
-LONGEST_PAUSE = 5.0  #: seconds between two tries while a server is away
-BRIEFLY = 0.1  #: seconds of that once it was waited for, to find out which row is locked
 ASIDE = 10.0  #: seconds until what the database does not take now is tried again
-ANSWER = 30.0  #: seconds in which the database's driver answers, or says that it cannot
 
 logger = logging.getLogger("django-q")
 
 
-class Results:
+class Results(Saving):
     """Saves for an agent, and settles what it holds."""
 
     def __init__(self, agent: "Agent") -> None:
         """Begin with nothing to save."""
-        self.agent, self.broker = agent, agent.broker
-        self.alias = table().db
+        super().__init__(agent)
+        self.broker = agent.broker
         self.is_busy = False
-        self.pruned = time.monotonic()
-        self.has_saved = False  #: since it last pruned
-        self.unsaved: dict[int, str] = {}  #: the tickets of a batch that could not be saved now, and why
         self.aside: deque[tuple[float, tuple[Any, ...]]] = deque()  #: when to try again, and what
+        self.tallies = Tallies()
+        self.since = 0.0  #: when what is being settled was taken, 0 if nothing is
+        self.saved = 0  #: results, since it answers again
 
     def run(self) -> None:
         """Work for as long as the agent does."""
@@ -65,6 +58,10 @@ class Results:
             batch = self.gather()
             if batch:
                 self.settle(batch)
+            if self.agent.replies.empty():
+                self.tell_return()
+            if self.tallies.are_due():
+                self.write_tallies()
             if self.has_saved and time.monotonic() - self.pruned > PRUNE_EVERY:
                 self.prune()
 
@@ -90,19 +87,41 @@ class Results:
             due.append(self.aside.popleft()[1])
         return due
 
+    def tell_return(self) -> None:
+        """Say that the database answers again, if it was away, once all is saved that has waited for it."""
+        if self.silence:
+            logger.info("The database answers again after %.0f s, %s results saved", self.silence, self.saved)
+            self.silence, self.saved = 0.0, 0
+
+    def write_tallies(self) -> None:
+        """Write what was counted, once: there is another time."""
+        self.agent.board.expect(RESULTS, ANSWER)
+        try:
+            self.tallies.write()
+        except Exception as error:  # each driver has exceptions of its own
+            connections[self.alias].close()
+            logger.warning("What has ended could not be counted yet: %s", brief(error))
+
+    def lag(self) -> float:
+        """Return for how many seconds the oldest result waits to be saved, about."""
+        oldest = [*([self.since] if self.since else []), *(due - ASIDE for due, _ in [*self.aside][:1])]
+        return max(0.0, time.monotonic() - min(oldest)) if oldest else 0.0
+
     # What becomes of what workers answer
 
     def settle(self, batch: list[tuple[Any, ...]], locked_for: float = LOCKED_FOR) -> None:
         """Save results, then let happen what comes after, or tell the broker; then let go of what is done."""
+        self.since = time.monotonic()
         outcomes: dict[int, Outcome] = {}
         ended: list[Held] = []
         for does, ticket, *reply in batch:
             if not (held := self.agent.held.get(ticket)):
                 continue
             if does == RESULT:
-                row, reason, save, next_try, follows, part, failure = reply
+                row, reason, save, next_try, follows, part, failure, times, keys = reply
                 failed = failure and Failed(*failure)
-                outcomes[ticket] = Outcome(held, Row(*row), reason, save, next_try, follows, part, failed)
+                more = failed, bool(times), *(times or (None, None)), keys
+                outcomes[ticket] = Outcome(held, Row(*row), reason, save, next_try, follows, part, *more)
             elif does == WAIT:
                 held.next_try = reply[1]
                 ended.append(held)
@@ -120,6 +139,9 @@ class Results:
             self.aside.extend((time.monotonic() + ASIDE, reply) for reply in batch if reply[1] in self.unsaved)
             batch = [reply for reply in batch if reply[1] not in self.unsaved]
             outcomes = {ticket: outcome for ticket, outcome in outcomes.items() if ticket not in self.unsaved}
+        if self.silence:
+            self.saved += sum(outcome.save for outcome in outcomes.values())
+        self.tallies.note(outcomes.values())
         for outcome in outcomes.values():
             held = outcome.held
             tell(outcome)
@@ -143,6 +165,7 @@ class Results:
             for held in (*done, *waiting):
                 self.agent.held.pop(held.ticket, None)
             self.agent.unsaved_bytes -= sum(map(size_of, batch))
+            self.since = 0.0
             self.agent.hand_out.feed()
 
     def leave_lost(self, outcomes: dict[int, Outcome]) -> None:
@@ -154,44 +177,10 @@ class Results:
             return
         for receipt in lost & failed.keys():
             outcome = outcomes.pop(failed[receipt])
-            logger.warning("%s has failed, and is another cluster's by now, which decides on it", outcome.row.name)
+            what = "%s has failed, and is another cluster's by now, which decides on it"
+            logger.warning(what, outcome.row.name, extra=outcome.keys)
             with self.agent.lock:
                 self.agent.held.pop(outcome.held.ticket, None)
-
-    def ask_database(self) -> None:
-        """Ask the database whether rows can be written; a server that has lost its place as primary says no."""
-        with patiently(self.alias):
-            table().filter(pk="").update(attempt_count=0)
-
-    def persevere(self, what: str, ask: Callable[[], Any], action: Callable[[], Any]) -> Any:
-        """Do something, as often as its server is away; a line a try. Whether it is says a fresh connection.
-
-        Raises:
-            Exception: What the server says to it though it is there, again and again.
-        """
-        pause, refused = 1.0, 0
-        while True:
-            self.agent.board.expect(RESULTS, ANSWER)
-            try:
-                close_old_connections()
-                return action()
-            except Exception as error:  # each driver and client has exceptions of its own
-                self.agent.board.expect(RESULTS, ANSWER)
-                try:
-                    connections[self.alias].close()
-                    ask()
-                except Exception as silence:
-                    logger.error("Could not %s (%s); next try in %.0f s", what, brief(silence), pause)
-                else:
-                    refused += 1
-                    if refused == REFUSALS or (ask == self.ask_database and may_be_taken_later(error)):
-                        raise error from error.__cause__  # which knows its code
-                    time.sleep(0.2)
-                    continue
-            refused = 0
-            self.agent.board.expect(RESULTS, pause + ANSWER)
-            time.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
 
     def tell_broker(self, what: str, tasks: list[Held], action: Callable[[], None]) -> None:
         """Tell the broker of tasks. What it refuses waits for its lease, and is found to be done, or not due, then."""
@@ -200,98 +189,3 @@ class Results:
                 self.persevere(f"{what} {number} tasks", self.broker.ping, action)
             except Exception:
                 logger.exception("The broker refuses to %s %s tasks", what, number)
-
-    # What is saved
-
-    def save(self, outcomes: list[Outcome], locked_for: float) -> None:
-        """Save results, and count their attempts; of one that the database refuses, its payload and the reason.
-
-        What the database does not take now, or never takes, is noted as unsaved.
-        """
-        kept: dict[str, Outcome] = {}
-        for outcome in outcomes:
-            if outcome.row.id not in kept or not kept[outcome.row.id].row.success:
-                kept[outcome.row.id] = outcome
-        some = list(kept.values())
-        try:
-            self.persevere("save results", self.ask_database, lambda: self.write(some, locked_for))
-        except Exception as error:
-            if middle := len(some) // 2:  # find out which of them it is
-                self.save(some[:middle], BRIEFLY)
-                self.save(some[middle:], BRIEFLY)
-            elif may_be_taken_later(error):
-                self.unsaved[some[0].held.ticket] = brief(error)
-            else:
-                self.save_stub(some[0], error)
-
-    def save_stub(self, outcome: Outcome, error: Exception) -> None:
-        """Save what stands for a row that the database refuses; perhaps without the payload, which may be too large."""
-        row, ticket = outcome.row, outcome.held.ticket
-        logger.error("The database refuses the result of %s", row.name, exc_info=error)
-        reason = f"The result of {row.name} cannot be saved: {brief(error)}"
-        stub = set_aside(outcome.held.payload, reason)._replace(id=row.id, stopped=row.stopped)
-        for candidate in (stub, stub._replace(args=None, kwargs=None)):
-            other = replace(outcome, row=candidate, next_try=None, failure=None)
-            try:
-                self.persevere("save results", self.ask_database, lambda other=other: self.write([other], BRIEFLY))  # type: ignore[misc]
-            except Exception as refusal:
-                self.unsaved[ticket] = brief(refusal)
-            else:
-                outcome.next_try = outcome.failure = None
-                return
-
-    def write(self, outcomes: list[Outcome], locked_for: float) -> None:
-        """Write rows, new ones and those of tasks that were tried before, in one transaction."""
-        for outcome in outcomes:
-            self.unsaved.pop(outcome.held.ticket, None)
-        if not outcomes:
-            return
-        with patiently(self.alias, locked_for):
-            rows = [outcome.row for outcome in outcomes]
-            known = table().filter(id__in=among([row.id for row in rows], self.alias))
-            before = {
-                key: (success, tried) for key, success, tried in known.values_list("id", "success", "attempt_count")
-            }
-            if before and connections[self.alias].features.has_select_for_update_skip_locked:
-                free = set(known.select_for_update(skip_locked=True).values_list("id", flat=True))
-                locked = {key for key, (success, _) in before.items() if not success} - free
-                why = "somebody has locked their rows"
-                self.unsaved |= {each.held.ticket: why for each in outcomes if each.row.id in locked}
-                outcomes = [each for each in outcomes if each.row.id not in locked]
-                rows = [outcome.row for outcome in outcomes]
-            insert([row for row in rows if row.id not in before], self.alias)
-            written = [each for each in outcomes if each.row.id not in before or not before[each.row.id][0]]
-            again = [each for each in written if each.row.id in before]
-            for row in [outcome.row for outcome in again]:
-                times = {"started": moment(row.started), "stopped": moment(row.stopped)}
-                result = None if row.result is None else PickledObject(row.result)
-                change = {**times, "success": row.success, "result": result}
-                table().filter(pk=row.id).update(**change, attempt_count=F("attempt_count") + 1)
-            failures.write([each.failure for each in written if each.failure], self.alias)
-            failures.end([each.row.id for each in again if not each.failure], self.alias)
-        self.has_saved = True
-        self.agent.schedules.ceiling.saved += len(rows) - len(again)
-        for outcome in outcomes:
-            outcome.attempts = before[outcome.row.id][1] + 1 if outcome.row.id in before else 1
-
-    def prune(self) -> None:
-        """Delete the oldest successes above `save_limit`."""
-        self.pruned, self.has_saved = time.monotonic(), False
-        if Conf.SAVE_LIMIT <= 0:
-            return
-        try:
-            self.persevere("prune results", self.ask_database, partial(prune, self.alias))
-        except Exception:
-            logger.exception("The database refuses to prune results")
-
-
-def tell(outcome: Outcome) -> None:
-    """Write into the log what has become of an attempt."""
-    row, failure = outcome.row, outcome.failure
-    if row.success:
-        logger.info("Processed '%s' (%s)", row.func, row.name)
-        return
-    reason, _, details = outcome.reason.partition("\n")
-    if failure:
-        reason += f"; {failures.stage(failure.attempts, failure.max_attempts, failure.next_try)}"
-    logger.error("Failed '%s' (%s) - %s%s", row.func, row.name, reason, details and f"\n{details}")

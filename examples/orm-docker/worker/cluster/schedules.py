@@ -1,4 +1,4 @@
-"""The thread of the agent that looks for due schedules, and gives the cluster's signs of life.
+"""The thread of the agent that looks for due schedules, and gives the cluster's signs of life, and reads orders.
 
 django-q2 1.11.1 queues all that are due in one transaction, of which the queue is no part: one that cannot be read
 holds up all others, or lets them run again and again. Here a worker queues each of them by itself: see `due.py`.
@@ -6,10 +6,9 @@ holds up all others, or lets them run again and again. Here a worker queues each
 
 import logging
 import math
-import os
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from django.db import close_old_connections, connections, router
 from django.db.models import DateTimeField, F, Q, QuerySet, Value
@@ -17,17 +16,16 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from django_q.conf import Conf
 from django_q.models import Schedule
-from django_q.signing import SignedPackage
-from django_q.status import Stat, Status
 
-from worker import heartbeat
-from worker.announcements import AGAIN, Listener
+from worker import announcements
+from worker.announcements import AGAIN, ORDERS, SIGNS, Listener
 from worker.cluster.board import SCHEDULES
-from worker.cluster.messages import SCHEDULE, worker_id
+from worker.cluster.messages import SCHEDULE
+from worker.cluster.orders import Orders
+from worker.cluster.signs import Signs
 from worker.conf import setting
 from worker.delivery import brief
 from worker.retention import Ceiling
-from worker.running import Running
 
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent
@@ -61,14 +59,15 @@ def due() -> "QuerySet[Any]":
 
 
 class Schedules:
-    """The agent's thread that looks for them, and gives the cluster's signs of life."""
+    """The agent's thread that looks for them, gives the cluster's signs of life, and reads orders."""
 
     def __init__(self, agent: "Agent") -> None:
         """Begin with none known to be due."""
         self.agent = agent
         self.saved = 0  #: results, when they were looked at
-        self.since, self.identity = timezone.now(), uuid4()
-        self.changes, self.ceiling, self.running = Listener(), Ceiling(), Running()
+        self.changes, self.ceiling = Listener(), Ceiling()
+        self.signs, self.orders = Signs(agent, self.changes), Orders(agent, self.changes)
+        self.wait_until = 0.0  #: the next try of what has failed
 
     def run(self) -> None:
         """Work for as long as the agent does; whoever looks may do without, while a server is away."""
@@ -76,21 +75,35 @@ class Schedules:
         signs = time.monotonic()  # when the next ones are to be given
         while True:
             self.agent.board.expect(SCHEDULES, quiet + ANSWER)
+            close_old_connections()
+            left = self.attempt("Nothing is announced to cluster %s", self.listen)
             if time.monotonic() >= signs:
-                signs = time.monotonic() + quiet
-                self.give_signs()
-            else:
-                close_old_connections()
-            left = signs - time.monotonic()
+                signs, self.wait_until = time.monotonic() + quiet, 0.0
+                self.look({ORDERS, SIGNS})
+                self.attempt("The state of cluster %s could not be shown", self.signs.show_state)
             if Conf.SCHEDULER and not self.agent.draining:
                 try:
-                    self.changes.listen()
                     left = min(left, self.offer_due())
                 except Exception as error:
                     connections.close_all()
                     logger.warning("The schedules wait: %s", brief(error))
                     left = min(left, AGAIN)
-            self.rest(min(left, self.keep_below_ceiling()))
+            self.rest(min(left, signs - time.monotonic(), self.keep_below_ceiling()))
+
+    def listen(self) -> None:
+        """Hear of orders; of those of which nothing was heard, too."""
+        if self.changes.listen():
+            self.look({ORDERS})
+
+    def attempt(self, problem: str, action: Callable[[], None]) -> float:
+        """Do something, or say why it cannot be done; return in how many seconds to look again."""
+        try:
+            action()
+        except Exception as error:  # each driver, cache and broker has exceptions of its own
+            connections.close_all()
+            logger.warning(f"{problem}: %s", Conf.CLUSTER_NAME, brief(error))
+            return AGAIN
+        return math.inf
 
     def keep_below_ceiling(self) -> float:
         """Delete a batch of results if there are too many, and return in how many seconds to look again."""
@@ -104,29 +117,29 @@ class Schedules:
         return math.inf if saved == self.saved else BUSY
 
     def rest(self, seconds: float) -> None:
-        """Wait so many seconds, or until schedules change, and show meanwhile what is running, if something is."""
-        end, shows, changed = time.monotonic() + seconds, True, False
-        while not changed and (left := end - time.monotonic()) > 0:
+        """Wait so many seconds, or until schedules change; see to orders and signs meanwhile."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
             self.agent.board.expect(SCHEDULES, left + ANSWER)
-            changed = self.changes.wait(min(TICK, left))
-            workers = {number: worker_id(seat.pid) for number, seat in self.agent.hand_out.seats.copy().items()}
-            try:
-                if shows:
-                    self.running.publish(self.agent.board, workers)
-            except Exception as error:  # each cache has exceptions of its own
-                logger.warning("What is running could not be shown: %s", brief(error))
-                shows = False
+            news = self.changes.wait(min(TICK, left))
+            self.look(news)
+            if announcements.SCHEDULES in news:
+                return
 
-    def give_signs(self) -> None:
-        """Give the signs of life."""
-        for what, action in (("given", self.announce), ("shown", self.show_state)):
-            try:
-                close_old_connections()
-                action()
-            except Exception as error:  # each cache and broker has exceptions of its own
-                logger.warning(
-                    "The sign of life of cluster %s could not be %s: %s", Conf.CLUSTER_NAME, what, brief(error)
-                )
+    def look(self, news: set[str]) -> None:
+        """Read orders, carry them out, and give signs, if there is news of them; see to what has changed here, too."""
+        if time.monotonic() < self.wait_until:
+            return
+        if ORDERS in news or self.orders.is_due():
+            self.note(self.attempt("Cluster %s cannot read its orders", self.orders.look))
+        self.orders.carry_out()
+        if SIGNS in news or self.signs.have_changed():
+            self.note(self.attempt("Cluster %s could give no sign of life", self.signs.write))
+
+    def note(self, seconds: float) -> None:
+        """Leave the database alone for so many seconds, if something has failed."""
+        if seconds < math.inf:
+            self.wait_until = time.monotonic() + seconds
 
     def offer_due(self) -> float:
         """Let workers queue what is due, and return in how many seconds to look again, if nothing changes."""
@@ -141,30 +154,3 @@ class Schedules:
         if ahead and ahead[0] <= 0:  # those that were due have another time once a worker is done with them
             return HURRY if ahead[-1] <= 0 and len(ahead) > AT_ONCE else SOON
         return ahead[0] + MARGIN if ahead else math.inf
-
-    def announce(self) -> None:
-        """Give a sign of life to web, unless it is to be withdrawn."""
-        if not self.agent.draining:
-            heartbeat.announce(Conf.CLUSTER_NAME)
-
-    def withdraw(self) -> None:
-        """Withdraw it, when the cluster ends as it should."""
-        try:
-            self.running.withdraw()
-            heartbeat.withdraw(Conf.CLUSTER_NAME)
-            self.agent.broker.set_stat(Stat.get_key(self.identity), "", 1)
-        except Exception as error:
-            logger.warning("The sign of life of cluster %s could not be withdrawn: %s", Conf.CLUSTER_NAME, brief(error))
-
-    def show_state(self) -> None:
-        """Save what `manage.py qinfo` shows; django-q2's own is gone after three seconds, and so saved each second."""
-        stat = Stat.__new__(Stat)
-        Status.__init__(stat, os.getppid(), self.identity)
-        stat.broker, stat.tob, stat.status = None, self.since, Conf.IDLE
-        stat.sentinel, stat.pusher, stat.monitor = os.getppid(), os.getpid(), os.getpid()
-        with self.agent.lock:
-            stat.workers, stat.task_q_size = (
-                [seat.pid for seat in self.agent.hand_out.seats.values()],
-                len(self.agent.waiting),
-            )
-        self.agent.broker.set_stat(stat.key, SignedPackage.dumps(stat, True), heartbeat.shared_for())

@@ -27,15 +27,14 @@ from django_q.conf import Conf
 
 from worker import health
 from worker.cluster import agent, child
-from worker.cluster.board import IDLE, LIMIT, SCHEDULES, SINCE, TAKEN, TELLS, THREADS, Board
+from worker.cluster.board import IDLE, LATE_AFTER, LIMIT, SCHEDULES, SINCE, TAKEN, TELLS, THREADS, Board
 from worker.cluster.channels import Channel, pair
 from worker.cluster.forks import fork, how_ended, say
-from worker.cluster.hand_out import CUT_OFF, OUT_OF_TIME
+from worker.cluster.hand_out import CANCELLED, CUT_OFF, MOVED_ON, OUT_OF_TIME
 from worker.conf import setting
 from worker.heartbeat import Heartbeat
 
 STUCK_AFTER = 30.0  #: seconds without a move that was promised, after which the cluster ends, or a worker is replaced
-LATE_AFTER = 10.0  #: seconds of that after which probes are told
 UNFIT = 10  #: workers in a row that end without a task, after which probes are told
 #: seconds beyond Q_GRACE that the agent gets to save and to give back: platforms grant five, and a look is late by one
 HAND_BACK = 4.0
@@ -187,6 +186,7 @@ class Supervisor:
 
     def look(self) -> bool:
         """Look at all processes, and do what follows; say whether to go on."""
+        self.board.supervise()
         now = time.monotonic()
         if now - self.looked > 5 * LOOK_EVERY:  # all were frozen, not only the others
             self.resumed = now
@@ -239,17 +239,20 @@ class Supervisor:
                     self.code = 1
                     say(logging.CRITICAL, "Q Cluster %s cannot go on: its agent has ended (%s).", self.name, code)
             elif worker := self.workers.pop(pid, None):
+                if worker.reason == CANCELLED and not self.board.is_ended(worker.seat):
+                    worker.reason = MOVED_ON
                 how = how_ended(code)
                 if code or worker.reason:
-                    say(logging.WARNING, "Worker-%s at %s %s. %s", worker.seat + 1, pid, how, worker.reason)
+                    keys = self.board.keys(worker.seat)
+                    say(logging.WARNING, "Worker-%s at %s %s. %s", worker.seat + 1, pid, how, worker.reason, extra=keys)
                 if code or not self.board.taken(worker.seat):
                     gone.add(worker.seat)
                 if not self.deadline and not self.board.taken(worker.seat):
                     self.unfit.append(time.monotonic())
                 reason = worker.reason or f"The worker {how} while it ran this task"
                 # With what the board says of it, before another worker writes there.
-                order = ("gone", worker.seat, reason, self.board.name(worker.seat), self.board.tells(worker.seat))
-                self.orders.append((order, []))
+                name, tells = self.board.name(worker.seat), self.board.tells(worker.seat)
+                self.orders.append((("gone", worker.seat, reason, name, tells, self.board.keys(worker.seat)), []))
 
     def kill_late_workers(self, now: float) -> None:
         """Kill workers whose task is out of time, that do not take theirs, or that a stop has left no more time."""
@@ -262,6 +265,8 @@ class Supervisor:
                 self.kill(worker, NOT_TAKEN)
             elif self.deadline and now > self.deadline:
                 self.kill(worker, CUT_OFF)
+            elif self.board.is_ended(worker.seat):
+                self.kill(worker, CANCELLED)
 
     def kill(self, worker: Worker, reason: str) -> None:
         """Kill a worker, and remember why."""

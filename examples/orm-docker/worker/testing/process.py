@@ -19,6 +19,7 @@ from django_q.brokers import get_broker
 from django_q.conf import Conf
 
 from worker import health, processes
+from worker.conf import setting
 
 START = """
 import json, os, sys
@@ -55,7 +56,7 @@ def working(folder: Path) -> Iterator[None]:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,
-                cwd=settings.BASE_DIR,
+                cwd=setting("BASE_DIR"),
                 env={**os.environ, "Q_CLUSTER_NAME": name},
                 stdout=output,
                 stderr=output,

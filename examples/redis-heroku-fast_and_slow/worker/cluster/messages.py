@@ -4,16 +4,18 @@ A worker is told (what to do, ticket, payload, hand-outs, whether something may 
 queued, what else it must know):
 
     RUN       the task of a payload
-    FAIL      nothing but who has failed: (the reason, whether for good, the worker's id, whether its backoff is asked)
+    FAIL      nothing but who has failed: (the reason, whether for good, the worker's id, whether its backoff is asked,
+              when the attempt began or None)
     AFTER     what comes after an attempt is saved, as the hook: (the row, the attempts, when the next one is)
     GATHER    the results of an iterable: (its group, how many, seconds that it is cached for)
     SCHEDULE  a schedule that is due: (its id, what a worker died of that had it, or "", whether to try again)
     LEAVE
 
 To RUN and FAIL it answers (RESULT, ticket, row, why it has failed, whether to save it, when the next attempt is or
-None, whether there is something to do AFTER, what to GATHER or None, what is kept of a failure or None), or (WAIT,
-ticket, None, when the next attempt is) if that is not due yet; to the others (what it was told, ticket, None, why it is
-to be told again, or "").
+None, whether there is something to do AFTER, what to GATHER or None, what is kept of a failure or None, (how long it
+waited, and ran) or None if the task had ended before, the keys of the line about it), or (WAIT, ticket, None, when the
+next attempt is) if that is not due yet; to the others (what it was told, ticket, None, why it is to be told again, or
+"").
 """
 
 from dataclasses import dataclass
@@ -22,12 +24,15 @@ from socket import gethostname
 from time import time
 from typing import TYPE_CHECKING, Any
 
+from worker.delivery import queued_at
+
 if TYPE_CHECKING:
     from worker.cluster.failures import Failed
     from worker.cluster.packages import Row
 
 RUN, FAIL, AFTER, GATHER, SCHEDULE, LEAVE = "run", "fail", "after", "gather", "schedule", "leave"
 RESULT, WAIT = "result", "wait"
+CANCELLED_BY = "Cancelled by "  #: begins the reason why such a task has failed
 
 
 @dataclass(slots=True)
@@ -39,6 +44,7 @@ class Held:
     payload: str = ""
     receipt: str = ""  #: what the broker knows a task by
     queued_as: str = ""  #: what it called the task when that was queued
+    claimed: float = 0.0  #: when
     count: int = 1  #: how often the broker has handed it out
     again: bool = False  #: whether something may be saved of it
     extra: tuple[Any, ...] = ()  #: what else a worker must know
@@ -52,6 +58,11 @@ class Held:
     def turn(self) -> tuple[bool, int]:
         """When it is handed out, among others of its kind."""
         return (not self.again, self.ticket)
+
+    @property
+    def may_begin(self) -> float:
+        """Since when it might have begun, about: of what was delayed, the payload does not say."""
+        return self.claimed if self.again else queued_at(self.payload) or self.claimed
 
     @property
     def message(self) -> tuple[Any, ...]:
@@ -76,6 +87,10 @@ class Outcome:
     follows: bool  #: whether there is something to do AFTER
     part: tuple[Any, ...] | None
     failure: "Failed | None"
+    counts: bool  #: whether it has not ended before
+    waited: float | None  #: seconds from when it might have begun; None if it did not begin, or nobody knows
+    ran: float | None  #: seconds
+    keys: dict[str, Any]  #: of the line about it
     attempts: int = 1
 
 

@@ -73,3 +73,10 @@ def prune(using: str) -> None:
         failures.delete(some, using)  # of those that have succeeded in the end
         # As delete(), which would read the rows, and unpickle them, if somebody listens for deletions.
         table().filter(pk__in=some)._raw_delete(using)  # noqa: SLF001
+
+
+def is_in_transaction(connection: Any) -> bool:
+    """Say whether a connection is in a transaction, also in one that Django does not know of."""
+    driver = connection.connection  # of psycopg, sqlite3, or another
+    status = getattr(getattr(driver, "info", None), "transaction_status", 0)  # PostgreSQL's: 0 is none, 4 unknown
+    return connection.in_atomic_block or getattr(driver, "in_transaction", False) or 0 < status < 4

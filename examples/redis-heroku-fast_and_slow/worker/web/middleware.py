@@ -1,6 +1,7 @@
 """What a site needs before its own pages: answers to probes, a limit, and sentences where something is wrong."""
 
 from collections.abc import Callable
+from typing import Any
 
 from django.conf import settings
 from django.contrib.sessions import middleware as sessions
@@ -8,6 +9,7 @@ from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
 from django.utils.log import log_response
 
+from worker import logs
 from worker.conf import setting
 from worker.health import why_away
 from worker.web.readiness import Readiness
@@ -38,7 +40,7 @@ class Middleware:
 
 
 class ProbeMiddleware(Middleware):
-    """Serves /livez and /readyz; the first in MIDDLEWARE.
+    """Serves /livez, /readyz and /metrics; the first in MIDDLEWARE.
 
     Platforms ask with the Host header of an address, such as 172.19.4.2:8000, and over plain HTTP. Django would answer
     400 or redirect, and the platform would take the site down; so these paths are answered before it looks.
@@ -48,6 +50,7 @@ class ProbeMiddleware(Middleware):
         """Share answers among all who ask this process."""
         super().__init__(get_response)
         self.readiness = Readiness()
+        self.metrics: Any = None
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer a probe, or hand the request on.
@@ -55,12 +58,15 @@ class ProbeMiddleware(Middleware):
         /livez: this process answers; it asks nothing else, so a platform may ask it for ever.
         /readyz: the database and the broker answer as well. For probes at start only: asked for ever, it would turn
         an outage of the broker into one of the site.
+        /metrics: what the queues do, for METRICS_TOKEN; where that is unset, it is a path like any other.
         """
         match request.path_info:
             case "/livez":
                 problems = []
             case "/readyz":
                 problems = [f"the {name} does not answer" for name in self.readiness.silent()]
+            case "/metrics" if setting("METRICS_TOKEN"):
+                return self.tell(request)
             case _:
                 return self.get_response(request)
         return HttpResponse(
@@ -69,6 +75,30 @@ class ProbeMiddleware(Middleware):
             headers={"Cache-Control": "no-store"},
             status=503 if problems else 200,
         )
+
+    def tell(self, request: HttpRequest) -> HttpResponse:
+        """Answer with the metrics, to who knows the token."""
+        from worker.queue import metrics  # which needs models
+
+        if not metrics.may_ask(request.headers.get("Authorization", "")):
+            return answer(request, 404, "Not found.", "the token is missing or wrong")
+        self.metrics = self.metrics or metrics.Metrics()
+        found = self.metrics.read()
+        if not found.text:
+            return answer(request, 503, found.problem)
+        return HttpResponse(found.text, content_type=metrics.CONTENT_TYPE, headers={"Cache-Control": "no-store"})
+
+
+class RequestIdMiddleware(Middleware):
+    """Gives each request an id: in its answer, on each line of its log, and of those of the tasks that it queues."""
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Take the id that a proxy has given it, if that can be used, or a new one."""
+        request_id = logs.request_id(request.META.get("HTTP_X_REQUEST_ID", ""))
+        with logs.around(request_id=request_id):
+            response = self.get_response(request)
+        response.headers["X-Request-ID"] = request_id
+        return response
 
 
 class ProxyMiddleware(Middleware):

@@ -18,7 +18,7 @@ from django_prodserver.management.base import BaseProcessCommand
 from worker.checks import require_database
 from worker.health import missing_tables
 from worker.management.commands.qcluster import begin_as
-from worker.processes import processes
+from worker.processes import about, processes
 
 
 class Command(BaseProcessCommand):
@@ -58,5 +58,6 @@ class Command(BaseProcessCommand):
             raise CommandError(str(error)) from error
 
     def list_process_names(self) -> None:
-        """Print the names, one a line."""
+        """Print the names, one a line, and where no script reads it the version."""
         self.stdout.write("\n".join(getattr(settings, "PRODUCTION_PROCESSES", ())))
+        self.stderr.write(about(), str)

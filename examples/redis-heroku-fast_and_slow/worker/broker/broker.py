@@ -7,31 +7,22 @@ is what a lease is made of; of a list, as django-q2 1.11.1 uses one, a task that
 import logging
 import math
 import os
-import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from sys import maxsize
 from typing import Any
 from uuid import uuid4
 
-from django.core.exceptions import ImproperlyConfigured
-from django_q.brokers.redis_broker import Redis
-from django_q.conf import Conf
 from redis import ConnectionError as ConnectionLost
-from redis import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
-from redis import Redis as Client
+from redis import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis import TimeoutError as NoAnswer
 
-from worker.client import client
+from worker.broker import scripts
+from worker.broker.contents import RETURNED, Contents
+from worker.broker.words import Words
 from worker.delivery import Delivery, brief
-from worker.scripts import CLAIM, ENQUEUE_ALL, ENQUEUE_LATER, LOCKED, RECLAIM, RELEASE, REMOVE, RENEW, TIDY, WORDS
 
-GROUP = "workers"  #: the clusters, to the server
-RETURNED = "returned"  #: whom tasks belong to that were given back, at once or with a delay
-NO_GROUP = ("NOGROUP", "UNBLOCKED", "no such key")  #: how the server says so, also to who waits while it goes
 LOOK_EVERY = 3.0  #: seconds between two looks for leases that have run out
 TIDY_EVERY = 60.0  #: seconds between two looks for what others have left behind
 AT_ONCE = 100_000  #: tasks queued by one request: a second of the server's
@@ -45,11 +36,8 @@ def milliseconds(delay: float) -> int:
     return math.ceil(delay * 1000) + 1 if delay > 0 else 0
 
 
-class Broker(Redis):  # type: ignore[misc]
-    """django-q2's, with leases, and keys that hold the project's name: two projects may share a server.
-
-    Errors are redis-py's RedisError, and mean that the server may or may not have done what it was asked.
-    """
+class Broker(Words, Contents):
+    """django-q2's, with leases, and keys that hold the project's name: two projects may share a server."""
 
     can_peek = forgets_returned = True
     away: tuple[type[Exception], ...] = (ConnectionLost, NoAnswer)
@@ -62,58 +50,13 @@ class Broker(Redis):  # type: ignore[misc]
 
     def __init__(self, list_key: str | None = None) -> None:
         """Serve the queue of this cluster."""
-        name = self.cluster = list_key or Conf.CLUSTER_NAME
-        super().__init__(name)
-        self.list_key = ":".join(["django_q", *dict.fromkeys([Conf.PREFIX, name]), "stream"])
-        self.keys = [self.list_key, *(f"{self.list_key}:{kind}" for kind in ("later", "due", "wake"))]
+        super().__init__(list_key)
         self.name = f"{socket.gethostname()}-{uuid4().hex[:8]}"
-
-    @staticmethod
-    def get_connection(list_key: str | None = None) -> Client:
-        """Return the client for the server of the setting `redis`, which is not asked yet.
-
-        Raises:
-            ImproperlyConfigured: If the setting is no URL, or a wrong one.
-        """
-        if not isinstance(Conf.REDIS, str) or Conf.DJANGO_REDIS:
-            raise ImproperlyConfigured(
-                "Q_CLUSTER['redis'] must be a URL, as in redis://user:password@host:6379/0; 'django_redis' is not read."
-            )
-        return client(Conf.REDIS)
-
-    check_settings = get_connection
 
     @property
     def consumer(self) -> str:
         """Whom claimed tasks belong to: this process alone, and none that was forked from it."""
         return f"{self.name}-{os.getpid()}"
-
-    @property
-    def lease(self) -> int:
-        """Milliseconds after which a task is lost to the next claim."""
-        return int(Conf.RETRY * 1000)
-
-    def in_group(self, action: Callable[[], Any]) -> Any:
-        """Do something that needs the group: a new queue has none, nor does one that was emptied or failed over."""
-        try:
-            return action()
-        except ResponseError as error:
-            if not any(word in str(error) for word in NO_GROUP):
-                if "READONLY" in str(error):  # which redis-py does not see in what a script of Redis 6 answers
-                    self.connection.connection_pool.disconnect(inuse_connections=False)
-                raise
-        for stream, needed in zip(self.keys, (True, False), strict=False):
-            try:
-                self.connection.xgroup_create(stream, GROUP, id="0", mkstream=needed)
-            except ResponseError as error:
-                if needed and "BUSYGROUP" not in str(error):  # another process was faster
-                    raise
-        return action()
-
-    def run(self, script: str, *args: str | int, keys: Iterable[str] = ()) -> Any:
-        """Run a script on the queue, and further keys; the group is its first argument."""
-        run = self.connection.register_script(WORDS + script)
-        return self.in_group(lambda: run([*self.keys, *keys], [GROUP, *args]))
 
     def once(self, *command: str | int) -> Any:
         """Send a command that may not be carried out twice: redis-py repeats those whose answer did not come."""
@@ -144,12 +87,12 @@ class Broker(Redis):  # type: ignore[misc]
             if after:
                 self.enqueue_later(part, after)
             else:
-                self.once("EVAL", ENQUEUE_ALL, 1, self.list_key, *part)
+                self.once("EVAL", scripts.ENQUEUE_ALL, 1, self.list_key, *part)
 
     def enqueue_later(self, payloads: list[str], after: datetime) -> str:
         """Add tasks that are to be taken when the server's clock shows this time; return the receipt of the last."""
         moment = math.ceil(after.timestamp() * 1000)
-        receipt: bytes = self.once("EVAL", ENQUEUE_LATER, len(self.keys), *self.keys, moment, *payloads)
+        receipt: bytes = self.once("EVAL", scripts.ENQUEUE_LATER, len(self.keys), *self.keys, moment, *payloads)
         return receipt.decode()
 
     def claim(self, limit: int, size: int) -> list[Delivery]:
@@ -162,12 +105,12 @@ class Broker(Redis):  # type: ignore[misc]
             if self.tidy() == DRAIN:
                 self.tidied -= TIDY_EVERY
         if now - self.looked > LOOK_EVERY:
-            if lapsed := self.run(RECLAIM, self.consumer, limit, size, RETURNED, self.lease):
+            if lapsed := self.run(scripts.RECLAIM, self.consumer, limit, size, RETURNED, self.lease):
                 return self.deliveries(lapsed)
             self.looked = now
         if self.due > now and not self.hears():
             return []
-        taken = self.run(CLAIM, self.consumer, limit, size, RETURNED)
+        taken = self.run(scripts.CLAIM, self.consumer, limit, size, RETURNED)
         if len(taken) % 4 == 0:
             self.due = now
             return self.deliveries(taken)
@@ -196,18 +139,19 @@ class Broker(Redis):  # type: ignore[misc]
     def renew(self, receipts: Iterable[str]) -> set[str]:
         """Renew leases, and return the receipts of those that are not this process's any more."""
         receipts = list(receipts)
-        return {receipt.decode() for receipt in self.run(RENEW, self.consumer, *receipts)} if receipts else set()
+        lost = self.run(scripts.RENEW, self.consumer, *receipts) if receipts else []
+        return {receipt.decode() for receipt in lost}
 
     def release(self, delays: Mapping[str, float]) -> None:
         """Give tasks back, each to be taken after so many seconds."""
         if delays:
             late = [part for receipt, delay in delays.items() for part in (receipt, milliseconds(delay))]
-            self.run(RELEASE, self.consumer, RETURNED, *late)
+            self.run(scripts.RELEASE, self.consumer, RETURNED, *late)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done."""
         if receipts := list(receipts):
-            self.run(REMOVE, self.consumer, *receipts)
+            self.run(scripts.REMOVE, self.consumer, *receipts)
 
     def tidy(self) -> int:
         """Forget clusters that are gone, and return how many tasks came from the list of a plain django-q2.
@@ -216,7 +160,7 @@ class Broker(Redis):  # type: ignore[misc]
         """
         stock = f"django_q:{self.list_key.split(':')[-2]}:q"
         try:
-            moved: int = self.run(TIDY, self.lease, DRAIN, RETURNED, keys=[stock])
+            moved: int = self.run(scripts.TIDY, self.lease, DRAIN, RETURNED, keys=[stock])
         except ResponseError as error:  # of a key that is no list, or may not be read: that must not keep tasks waiting
             logger.warning("%s cannot be tidied, nor %s be moved to it: %s", self.list_key, stock, brief(error))
             return 0
@@ -232,58 +176,3 @@ class Broker(Redis):  # type: ignore[misc]
             return
         if policy.startswith("allkeys"):  # a volatile policy spares what does not expire
             logger.warning("Redis drops tasks when its memory is full: its maxmemory-policy is %s", policy)
-
-    @staticmethod
-    def receipt_of(receipt: str) -> str:
-        """Return what enqueue() has returned for a task that was claimed."""
-        return receipt
-
-    def peek(self, receipt: str) -> str | None:
-        """Return the payload of a task that is in the queue, whoever holds it."""
-        if not re.fullmatch(r"\d{1,15}-\d{1,15}\+?", receipt):
-            return None
-        stream, identity = self.place(receipt)
-        found = self.connection.xrange(stream, identity, identity)
-        return found[0][1][b"payload"].decode(errors="replace") if found else None
-
-    # django-q2's words
-
-    def set_stat(self, key: str, value: str, timeout: int) -> None:
-        """Show a cluster's state for so many seconds; while the server is away, the log of the agent says so."""
-        with suppress(RedisError):
-            super().set_stat(key, value, timeout)
-
-    def dequeue(self) -> list[tuple[str, str | bytes]]:
-        """Take tasks, as receipts and payloads."""
-        return [(delivery.receipt, delivery.payload) for delivery in self.claim(Conf.BULK, maxsize)]
-
-    def acknowledge(self, task_id: str) -> None:
-        """Remove a task that is done."""
-        self.acknowledge_all([task_id])
-
-    fail = acknowledge
-
-    def delete(self, task_id: str) -> None:
-        """Remove a task, whoever holds it."""
-        stream, identity = self.place(task_id)
-        self.connection.xdel(stream, identity)
-        self.in_group(lambda: self.connection.xack(stream, GROUP, identity))
-        self.connection.zrem(self.keys[2], task_id)
-
-    def place(self, receipt: str) -> tuple[str, str]:
-        """Return the stream of a task, and its id there."""
-        return self.keys[receipt.endswith("+")], receipt.rstrip("+")
-
-    def lock_size(self) -> int:
-        """Return the number of tasks that are taken, or not due yet."""
-        return int(self.run(LOCKED, RETURNED))
-
-    def queue_size(self) -> int:
-        """Return the number of tasks that may be taken now."""
-        return max(0, sum(int(self.connection.xlen(stream)) for stream in self.keys[:2]) - self.lock_size())
-
-    def delete_queue(self) -> int:
-        """Remove the queue, with the tasks that clusters hold."""
-        return int(self.connection.delete(*self.keys))
-
-    purge_queue = delete_queue

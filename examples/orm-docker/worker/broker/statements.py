@@ -66,3 +66,37 @@ REMOVE = """
               RETURNING task.id)
 DELETE FROM worker_lapse USING gone WHERE task = gone.id
 """
+
+# How the statements below say the same where the database is a server, and where it is a file.
+ON_SERVER = {
+    "now": "statement_timestamp()",
+    "whole": "lock = date_trunc('milliseconds', lock)",
+    "epoch": "extract(epoch FROM lock)::float",
+    "end": "right(payload, 100)",
+}
+IN_FILE = {
+    "now": "%(now)s",
+    "whole": "substr(lock, 24) IN ('', '000')",
+    "epoch": "(julianday(lock) - 2440587.5) * 86400",
+    "end": "substr(payload, -100)",
+}
+# What waits and was not delayed has been waiting since it was queued, which the end of its payload tells.
+DEPTH = """
+SELECT (SELECT count(*)
+        FROM (SELECT 1 FROM django_q_ormq WHERE key = %(key)s AND lock <= {now} LIMIT %(most)s) AS free),
+       count(CASE WHEN {whole} THEN 1 END), count(CASE WHEN NOT {whole} THEN 1 END),
+       (SELECT {end} FROM django_q_ormq WHERE key = %(key)s AND lock <= %(used)s ORDER BY lock, id LIMIT 1),
+       (SELECT {epoch} FROM django_q_ormq
+        WHERE key = %(key)s AND lock > %(used)s AND lock <= {now} ORDER BY lock, id LIMIT 1)
+FROM (SELECT lock FROM django_q_ormq WHERE key = %(key)s AND lock > {now} ORDER BY lock LIMIT %(most)s) AS locked
+"""
+# What is delayed ends with a whole millisecond, and no lease does.
+TAKE_OUT = """
+WITH free AS (SELECT id FROM django_q_ormq
+              WHERE key = %(key)s AND (lock <= {now} OR {whole}) {condition} FOR UPDATE SKIP LOCKED),
+     gone AS (DELETE FROM django_q_ormq AS task USING free WHERE task.id = free.id RETURNING task.id),
+     forgotten AS (DELETE FROM worker_lapse USING gone WHERE task = gone.id)
+SELECT count(*) FROM gone
+"""
+TAKE_OUT_OF_FILE = "DELETE FROM django_q_ormq WHERE key = %(key)s AND (lock <= {now} OR {whole}) {condition}"
+FORGET_LAPSES = "DELETE FROM worker_lapse WHERE NOT EXISTS (SELECT 1 FROM django_q_ormq WHERE id = task)"

@@ -174,17 +174,6 @@ redis.pcall('XGROUP', 'CREATE', KEYS[2], 'workers', 0)  -- by a worker it could 
 redis.call('XADD', KEYS[4], 'MAXLEN', 1, '*', 'changed', ARGV[1])
 return receipt
 """
-# The tasks that are held, and those that are not due yet.
-LOCKED = """
-local number = redis.call('ZCOUNT', due, '(' .. now(), '+inf')
-for _, key in ipairs({stream, later}) do
-    local look = key == stream and redis.call or redis.pcall
-    for _, consumer in ipairs(look('XPENDING', key, group)[4] or {}) do
-        if consumer[1] ~= ARGV[2] then number = number + consumer[2] end
-    end
-end
-return number
-"""
 # XGROUP DELCONSUMER would drop a consumer's tasks with it, so nothing may come between the look and the deletion. If
 # the sorted set has less than it should, what was queued for later is put there anew.
 TIDY = """

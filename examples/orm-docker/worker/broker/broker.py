@@ -14,28 +14,24 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from multiprocessing.connection import wait
-from sys import maxsize
 from typing import Any
 
-from django.db import Error, connections, transaction
+from django.db import transaction
 from django.db.models import QuerySet
-from django.db.models.functions import Now
-from django_q.brokers.orm import ORM
 from django_q.conf import Conf
 from django_q.models import OrmQ
 
+from worker.broker.contents import Contents
+from worker.broker.locks import FREE, RETURNED, USED, all_rows, count, in_file, lapses, leased, now, whole
+from worker.broker.place import check_place
+from worker.broker.statements import CLAIM, ENQUEUE, FREE_IN_FILE, HELD, RELEASE, REMOVE, RENEW
+from worker.broker.words import Words
 from worker.delivery import Delivery
-from worker.locks import FREE, RETURNED, USED, all_rows, count, in_file, lapses, leased, now, whole
-from worker.place import check_place
-from worker.statements import CLAIM, ENQUEUE, FREE_IN_FILE, HELD, RELEASE, REMOVE, RENEW
-
-LOOK_EVERY = 1.0  #: seconds after which it is looked again whether this thread's connection can still be used
-looked = threading.local()
 
 logger = logging.getLogger("django-q")
 
 
-class Broker(ORM):  # type: ignore[misc]
+class Broker(Words, Contents):
     """django-q2's, with leases.
 
     Upstream, 1.11.1, takes tasks in no order and by the clock of each client, and lets whoever loses a race ask again
@@ -57,44 +53,6 @@ class Broker(ORM):  # type: ignore[misc]
         self.turn = threading.RLock()  #: of whoever compares these locks with the rows', or changes both
         self.due = math.inf  #: when something may be due, by the monotonic clock, as far as the last claim has seen
         self.listening: Any = True  #: the connection that notifications come on; False if none do, True at first
-
-    @property
-    def database(self) -> Any:
-        """Django's connection to the database that holds the queue."""
-        return connections[Conf.ORM]
-
-    @property
-    def postgresql(self) -> bool:
-        """Whether the database is a server, and no file."""
-        return bool(self.database.vendor == "postgresql")
-
-    @staticmethod
-    def get_connection(list_key: str | None = None) -> QuerySet[OrmQ]:
-        """Return the rows of all queues, the oldest first.
-
-        Upstream, 1.11.1, closes old connections each time: for CONN_HEALTH_CHECKS that is a query for each task queued.
-        """
-        moment = time.monotonic()
-        if connections[Conf.ORM].errors_occurred or moment - getattr(looked, "at", -math.inf) > LOOK_EVERY:
-            looked.at = moment
-            ORM.get_connection(list_key)
-        return all_rows()
-
-    @contextmanager
-    def rows(self) -> Iterator[QuerySet[OrmQ]]:
-        """Lend the rows; after an error the next one gets a new connection: this one may lead to a former primary."""
-        try:
-            yield self.get_connection()
-        except Error:
-            if not self.database.in_atomic_block:
-                self.database.close()
-            raise
-
-    def run(self, statement: str, *parameters: Any, **named: Any) -> list[tuple[Any, ...]]:
-        """Run a statement, and return its rows."""
-        with self.rows(), self.database.cursor() as cursor:
-            cursor.execute(statement, named or parameters)
-            return list(cursor.fetchall()) if cursor.description else []
 
     def run_on(self, held: dict[str, Any], statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run a statement on tasks that this process holds."""
@@ -239,52 +197,3 @@ class Broker(ORM):  # type: ignore[misc]
             else:
                 logger.warning("PostgreSQL is behind a pooler: the queue is looked at every %s s", Conf.POLL)
         self.listening = listening  # not before: what an outage has kept from being asked is asked again
-
-    def ping(self) -> bool:
-        """Ask the database for an answer; upstream's asks nobody."""
-        return bool(self.run("SELECT 1"))
-
-    @staticmethod
-    def receipt_of(receipt: str) -> str:
-        """Return what enqueue() has returned for a task that was claimed."""
-        return receipt
-
-    def peek(self, receipt: str) -> str | None:
-        """Return the payload of a task that is in the queue, whoever holds it."""
-        with self.rows() as rows:
-            return rows.filter(pk=receipt).values_list("payload", flat=True).first() if receipt.isdecimal() else None
-
-    # django-q2's words
-
-    def dequeue(self) -> list[tuple[str, str | bytes]]:
-        """Take tasks, as receipts and payloads."""
-        return [(delivery.receipt, delivery.payload) for delivery in self.claim(Conf.BULK, maxsize)]
-
-    def acknowledge(self, task_id: str) -> None:
-        """Remove a task that is done."""
-        self.acknowledge_all([task_id])
-
-    fail = acknowledge
-
-    def delete(self, task_id: str, **which: Any) -> None:
-        """Remove a task, whoever holds it."""
-        with self.rows() as rows:
-            removed = rows.filter(**which or {"pk": task_id})
-            lapses().filter(task__in=removed.values("pk")).delete()
-            removed.delete()
-
-    def purge_queue(self) -> None:
-        """Remove all tasks."""
-        self.delete("", key=self.list_key)
-
-    delete_queue = purge_queue
-
-    def queue_size(self) -> int:
-        """Return the number of tasks that may be taken now."""
-        with self.rows() as rows:
-            return int(rows.filter(key=self.list_key, lock__lte=Now()).count())
-
-    def lock_size(self) -> int:
-        """Return the number of tasks that are taken, or not due yet."""
-        with self.rows() as rows:
-            return int(rows.filter(key=self.list_key, lock__gt=Now()).count())

@@ -1,0 +1,154 @@
+"""How many attempts have ended, how, and how long they took: added up here, and written every few seconds.
+
+If the cluster is killed, the counts of these seconds are lost; no result ever is.
+"""
+
+import time
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from threading import Lock
+from typing import Any
+
+from django.db.models import F
+from django.utils import timezone
+from django_q.conf import Conf
+
+from worker.cluster.messages import Outcome
+from worker.cluster.packages import table
+from worker.cluster.rows import patiently
+from worker.models import BUCKETS, Cancellation, Minute, Tally
+from worker.policy import Cancelled
+
+WRITE_EVERY = 5.0  #: seconds
+LOCKED_FOR = 2.0  #: seconds for which another cluster's are waited for
+KEPT = timedelta(hours=1)
+CANCELLED = f"{Cancelled.__module__}.{Cancelled.__qualname__}"
+NAMES = ("ran", "waited")
+
+
+def is_cancelled(outcome: Outcome) -> bool:
+    """Say whether a task has ended since somebody has cancelled it."""
+    return bool(outcome.failure and outcome.failure.exception == CANCELLED)
+
+
+def kind(outcome: Outcome) -> str:
+    """Return how an attempt has ended."""
+    if outcome.row.success:
+        return "successful"
+    if outcome.failure is None:
+        return "set_aside"
+    return "retried" if outcome.next_try else "cancelled" if is_cancelled(outcome) else "failed"
+
+
+@dataclass(slots=True)
+class Count:
+    """What is added to a row."""
+
+    count: int = 0
+    seconds: list[float] = field(default_factory=lambda: [0.0, 0.0])  #: ran and waited
+    buckets: list[list[int]] = field(default_factory=lambda: [[0] * (len(BUCKETS) + 1) for _ in NAMES])
+
+    def add(self, other: "Count") -> None:
+        """Add others."""
+        self.count += other.count
+        self.seconds = [sum(pair) for pair in zip(self.seconds, other.seconds, strict=True)]
+        self.buckets = [[*map(sum, zip(*pair, strict=True))] for pair in zip(self.buckets, other.buckets, strict=True)]
+
+
+class Tallies:
+    """Those of a cluster, for the threads of its agent."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.lock, self.writing = Lock(), Lock()
+        self.counts: defaultdict[tuple[str, str], Count] = defaultdict(Count)  #: by function and outcome
+        self.minutes: defaultdict[datetime, list[int]] = defaultdict(lambda: [0, 0])  #: done and failed
+        self.written = time.monotonic()
+        self.minute: datetime | None = None  #: the last one that was written
+
+    def note(self, outcomes: Iterable[Outcome]) -> None:
+        """Count attempts that have ended, and are saved."""
+        minute = timezone.now().replace(second=0, microsecond=0)
+        with self.lock:
+            for outcome in outcomes:
+                if outcome.counts:
+                    how = kind(outcome)
+                    count = self.counts[outcome.row.func, how]
+                    count.count += 1
+                    for number, seconds in enumerate((outcome.ran, outcome.waited)):
+                        if seconds is not None:
+                            count.seconds[number] += seconds
+                            count.buckets[number][bisect_left(BUCKETS, seconds)] += 1
+                    if how not in {"retried", "cancelled"}:
+                        self.minutes[minute][0 if how == "successful" else 1] += 1
+
+    def are_due(self) -> bool:
+        """Say whether there is something to write by now."""
+        return bool(self.counts) and time.monotonic() - self.written > WRITE_EVERY
+
+    def write(self) -> None:
+        """Write what was counted; raises what the database raises, and then keeps it."""
+        self.written = time.monotonic()
+        with self.writing:
+            with self.lock:
+                counts, minutes = dict(self.counts), dict(self.minutes)
+                self.counts.clear()
+                self.minutes.clear()
+            if not counts:
+                return
+            try:
+                alias = table().db
+                with patiently(alias, LOCKED_FOR):
+                    write_counts(counts, alias)
+                    self.write_minutes(minutes, alias)
+            except Exception:
+                with self.lock:
+                    for key, count in counts.items():
+                        self.counts[key].add(count)
+                    for when, numbers in minutes.items():
+                        self.minutes[when] = [*map(sum, zip(self.minutes[when], numbers, strict=True))]
+                raise
+
+    def write_minutes(self, minutes: dict[datetime, list[int]], alias: str) -> None:
+        """Write how many have ended in each minute; forget those of an hour ago."""
+        rows = Minute.objects.using(alias).filter(cluster=Conf.CLUSTER_NAME)
+        news = [Minute(cluster=Conf.CLUSTER_NAME, minute=each, done=0, failed=0) for each in sorted(minutes)]
+        Minute.objects.using(alias).bulk_create(news, ignore_conflicts=True)
+        for each in news:
+            done, failed = minutes[each.minute]
+            rows.filter(minute=each.minute).update(done=F("done") + done, failed=F("failed") + failed)
+        if news and self.minute != news[-1].minute:
+            self.minute = news[-1].minute
+            rows.filter(minute__lt=timezone.now() - KEPT).delete()
+
+
+def write_counts(counts: dict[tuple[str, str], Count], alias: str) -> None:
+    """Add counts to the rows, always in the same order: two clusters wait for each other, and not for ever."""
+    empty = dict.fromkeys(NAMES, 0.0) | {f"{name}_buckets": [0] * (len(BUCKETS) + 1) for name in NAMES}
+    rows = Tally.objects.using(alias)
+    news = [Tally(cluster=Conf.CLUSTER_NAME, func=func, outcome=how, count=0, **empty) for func, how in sorted(counts)]
+    known = rows.select_for_update().filter(cluster=Conf.CLUSTER_NAME, func__in={func for func, _ in counts})
+    known = known.order_by("func", "outcome")
+    found = {(row.func, row.outcome): row for row in known}
+    if counts.keys() - found.keys():
+        rows.bulk_create(news, ignore_conflicts=True)
+        found = {(row.func, row.outcome): row for row in known.all()}
+    changed: list[Any] = []
+    for key, count in counts.items():
+        row = found[key]
+        row.count += count.count
+        for name, seconds, buckets in zip(NAMES, count.seconds, count.buckets, strict=True):
+            setattr(row, name, getattr(row, name) + seconds)
+            before = getattr(row, f"{name}_buckets")
+            setattr(row, f"{name}_buckets", [*map(sum, zip(before, buckets, strict=True))])
+        changed.append(row)
+    rows.bulk_update(changed, ["count", *NAMES, *(f"{name}_buckets" for name in NAMES)], batch_size=50)
+
+
+def delete_orders(outcomes: list[Outcome], alias: str) -> None:
+    """Delete the cancellations that are carried out, if there are any."""
+    if ids := [outcome.row.id for outcome in outcomes if is_cancelled(outcome)]:
+        Cancellation.objects.using(alias).filter(pk__in=ids).delete()

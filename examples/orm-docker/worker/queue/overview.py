@@ -1,0 +1,253 @@
+"""The overview of all queues: a number of queries that does not grow with what they find."""
+
+import math
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import connections, router
+from django.db.models import F, QuerySet, Sum
+from django.utils import timezone
+from django_q.brokers import get_broker
+from django_q.models import Schedule
+from django_q.models import Task as Model
+
+from worker.cluster.failures import moment
+from worker.cluster.packages import table
+from worker.delivery import Depth, Leasing, brief
+from worker.models import Failure, Minute, Pause, ScheduleState
+from worker.processes import clusters, queue_of, workers
+from worker.queue import signs
+from worker.queue.signs import Sign
+from worker.queue.state import Again, Group, Overview, QueueState, Running, Scheduled, Waiting
+
+MOST = 100_000  #: tasks at which counting ends
+NEWEST = 2_000  #: failures that are looked at: each is a page of the database to read
+SHOWN = 20  #: groups of failures, and further attempts
+SCHEDULES = 500
+LATELY = timedelta(minutes=5)
+LATE = 10.0  #: seconds after which a schedule is overdue; agents queue it within a few
+NO_DEPTH = Depth(0, 0, 0, None)
+
+#: The newest failures, by function and reason. Three of each group, and with each the number of them.
+FAILED = """
+SELECT id, func, exception, reason, stopped, in_group FROM (
+    SELECT id, func, exception, reason, stopped, COUNT(*) OVER (PARTITION BY func, exception, reason) AS in_group,
+        MAX(stopped) OVER (PARTITION BY func, exception, reason) AS newest,
+        ROW_NUMBER() OVER (PARTITION BY func, exception, reason ORDER BY stopped DESC, id) AS place
+    FROM (
+        SELECT t.id, t.func, t.stopped, COALESCE(f.exception, '') AS exception, COALESCE(f.reason, '') AS reason
+        FROM ({rows}) t LEFT JOIN {failures} f ON f.task = t.id WHERE f.next_try IS NULL
+    ) failed
+) placed WHERE place <= 3 ORDER BY newest DESC, func, exception, reason, place LIMIT {limit}
+"""
+
+
+def overview(patience: float = 3.0) -> Overview:
+    """Return what there is to know now; of what the broker would have to tell, nothing while it is away.
+
+    Clusters that are alive have so many seconds to say so.
+
+    Raises:
+        Error: If the database does not answer, or is not migrated.
+    """
+    found = signs.look(patience)
+    now = timezone.now()
+    running = running_of(found, now)
+    return Overview(
+        at=now,
+        queues=queues(found, now),
+        running=running,
+        again=again([each.id for each in running]),
+        failed=failed_groups(),
+        failed_total=failed_total(),
+        schedules=schedules(now),
+    )
+
+
+# Queues
+
+
+def queues(found: list[Sign], now: datetime) -> list[QueueState]:
+    """Return the state of each queue."""
+    alias = table().db
+    since = now - LATELY
+    lately = Minute.objects.using(alias).filter(minute__gte=since).values("cluster").order_by()
+    sums = lately.annotate(done=Sum("done"), failed=Sum("failed")).values_list("cluster", "done", "failed")
+    ended: dict[str, tuple[int, int]] = {cluster: (done, failed) for cluster, done, failed in sums}
+    pauses = Pause.objects.using(alias).in_bulk()
+    commands = {process.cluster: process.command for process in workers()}
+    states, away = [], ""
+    for name in clusters():
+        mine = [sign for sign in found if sign.name == name]
+        alive = [sign for sign in mine if sign.alive]
+        depth, problem = (None, away) if away else ask(name)
+        away = away or problem
+        pause = pauses.get(name)
+        states.append(
+            QueueState(
+                name=queue_of(name),
+                cluster=name,
+                **counted(depth, alive, now),
+                ahead=sum(sign.ahead for sign in alive),
+                clusters=mine,
+                done=ended.get(name, (0, 0))[0],
+                failed=ended.get(name, (0, 0))[1],
+                paused_by=pause.by if pause else "",
+                paused_since=pause.since if pause else None,
+                start_with="" if alive else commands.get(name, f"python manage.py qcluster --name {name}"),
+                problem=problem,
+            )
+        )
+    return states
+
+
+def ask(cluster: str) -> tuple[Depth | None, str]:
+    """Ask the broker how much there is in a queue; return why it does not say so, or ""."""
+    try:
+        broker: Leasing = get_broker(cluster)
+        return broker.depth(MOST), ""
+    except Exception as error:  # each client has exceptions of its own
+        return None, f"The broker does not answer ({brief(error)})."
+
+
+def counted(depth: Depth | None, alive: list[Sign], now: datetime) -> dict[str, Any]:
+    """Return what is counted of a queue, by its broker and by the clusters that have fetched some of it.
+
+    What dead clusters hold is due when their leases run out.
+    """
+    waiting, due, taken, oldest = depth or NO_DEPTH
+    ahead, long = sum(sign.ahead for sign in alive), sum(len(sign.running) for sign in alive)
+    since = [when for when in (oldest, *(sign.oldest for sign in alive)) if when is not None]
+    return {
+        "waiting": waiting + ahead if depth else None,
+        "due": due + (0 if alive else taken) if depth else None,
+        "more": max(waiting, due, taken) >= MOST,
+        "oldest": max(0.0, now.timestamp() - min(since)) if since else None,
+        # Clusters name those that take long; the others are what is taken, and not waiting in them.
+        "running": max(long, min(taken - ahead, sum(sign.workers for sign in alive))),
+    }
+
+
+def running_of(found: list[Sign], now: datetime) -> list[Running]:
+    """Return what runs, the longest first."""
+    running = [
+        Running(
+            id=run.id,
+            name=run.name,
+            func=run.func,
+            queue=sign.queue,
+            attempt=run.attempt,
+            since=moment(run.since),
+            seconds=max(0.0, now.timestamp() - run.since),
+            worker=run.worker,
+            host=sign.host,
+        )
+        for sign in found
+        if sign.alive
+        for run in sign.running
+    ]
+    return sorted(running, key=lambda run: run.since)
+
+
+# What has failed
+
+
+def again(running: Iterable[str]) -> Again:
+    """Return what will be tried again, without what runs by now."""
+    rows = Failure.objects.using(table().db).filter(next_try__isnull=False).exclude(pk__in=running)
+    first = list(rows.order_by("next_try").defer("errors", "options")[:SHOWN])
+    named = table().filter(pk__in=[row.pk for row in first]).values("id", "name", "func", "cluster")
+    tasks = {row["id"]: row for row in named}
+    return Again(
+        total=rows[:MOST].count() if len(first) == SHOWN else len(first),
+        first=[
+            Waiting(
+                id=row.pk,
+                name=task["name"],
+                func=task["func"],
+                queue=queue_of(task["cluster"]),
+                reason=row.reason,
+                attempts=row.attempts,
+                of=row.max_attempts,
+                next=row.next_try,
+            )
+            for row in first
+            if row.next_try and (task := tasks.get(row.pk))
+        ],
+    )
+
+
+def failed_total() -> int:
+    """Return how many tasks have failed for good, without looking at each: an index knows those that have not."""
+    again = Failure.objects.using(table().db).filter(next_try__isnull=False)
+    return max(0, table().filter(success=False).order_by()[:MOST].count() - again[:MOST].count())
+
+
+def failed_groups() -> list[Group]:
+    """Return the newest groups of failures for good."""
+    alias = table().db
+    newest: Any = table().filter(success=False).order_by("-stopped").values("id", "func", "stopped")[:NEWEST]
+    rows, parameters = newest.query.get_compiler(alias).as_sql()
+    failures = connections[alias].ops.quote_name(Failure._meta.db_table)  # noqa: SLF001 (a documented part of models)
+    statement = FAILED.format(rows=rows, failures=failures, limit=3 * SHOWN)
+    found = list(Model.objects.using(alias).raw(statement, parameters))
+    groups: dict[tuple[str, str, str], Group] = {}
+    for row in found:
+        key = (row.func, row.exception, row.reason)
+        groups.setdefault(key, Group(*key, row.in_group, row.stopped, [])).ids.append(row.id)
+    return list(groups.values())[:SHOWN]
+
+
+# Schedules
+
+
+def schedules(now: datetime) -> list[Scheduled]:
+    """Return the schedules, first those that are due next, and those that are turned off at the end."""
+    alias = router.db_for_write(Schedule)
+    on = Schedule.objects.using(alias).exclude(repeats=0).order_by(F("next_run").asc(nulls_last=True), "pk")
+    rows = list(on[:SCHEDULES])
+    if len(rows) < SCHEDULES:
+        rows += Schedule.objects.using(alias).filter(repeats=0).order_by("name", "pk")[: SCHEDULES - len(rows)]
+    queued = dict(
+        ScheduleState.objects.using(alias).filter(pk__in=[row.pk for row in rows]).values_list("pk", "queued")
+    )
+    tasks = [row.task for row in rows if row.task]
+    waiting = Failure.objects.using(table().db).filter(pk__in=tasks, next_try__isnull=False)
+    again = set(waiting.values_list("pk", flat=True))
+    ended = {key: row for key, *row in table().filter(pk__in=tasks).values_list("id", "stopped", "success")}
+    found = []
+    for row in rows:
+        stopped, success = ended.get(row.task, (None, True))
+        due = row.next_run if row.repeats else None
+        late = (now - due).total_seconds() if due else 0.0
+        found.append(
+            Scheduled(
+                id=row.pk,
+                name=row.name or f"schedule {row.pk}",
+                func=row.func,
+                queue=queue_of(row.cluster),
+                last=stopped or queued.get(row.pk),
+                last_failed=not success and row.task not in again,
+                next=due,
+                overdue=late if late > LATE else 0.0,
+            )
+        )
+    return found
+
+
+# Limits
+
+
+def excesses(queue: QueueState, max_age: float = math.inf, max_waiting: float = math.inf) -> Iterator[str]:
+    """Yield a sentence for each thing that is not well with a queue."""
+    if queue.problem:
+        yield f"{queue.name}: {queue.problem}"
+    if queue.start_with:
+        yield f"Nothing serves the queue {queue.name}: start it with `{queue.start_with}`."
+    paused = f" It is paused by {queue.paused_by}." if queue.paused_since else ""
+    if (queue.oldest or 0) > max_age:
+        waits = f"The oldest task of the queue {queue.name} waits for {queue.oldest:.0f} s"
+        yield f"{waits}, more than {max_age:g}.{paused}"
+    if (queue.waiting or 0) > max_waiting:
+        yield f"In the queue {queue.name} {queue.waiting} tasks wait, more than {max_waiting:.0f}.{paused}"

@@ -1,0 +1,138 @@
+"""The clusters that run, on whatever host, and whether they are alive.
+
+They are asked, by announcements, when somebody looks, and so need not write all the time. One that does not answer is
+marked as lost, and is not waited for again; it takes that back when it next writes. Where nothing can be announced, the
+file tells that its main process writes, if it is on this host, and otherwise what it wrote last.
+"""
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import connections, router
+from django.db.models.functions import Now
+from django_q.models import Schedule, Task
+
+from worker import heartbeat
+from worker.announcements import SIGNS, announce
+from worker.conf import setting
+from worker.models import Cluster
+from worker.processes import queue_of
+
+ASK_EVERY = 2.0  #: seconds between two questions of this process
+LOOK_EVERY = 0.05  #: seconds between two looks for answers
+FRESH = 4.0  #: seconds for which a main process's file counts, which it writes each second
+FORGOTTEN = timedelta(hours=1)
+
+#: when this process has asked last: by its clock, and by the database's
+_asked: tuple[float, datetime | None] = -ASK_EVERY, None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An attempt that goes on, and has for about a second."""
+
+    id: str  #: of the task
+    name: str
+    func: str
+    attempt: int
+    since: float  #: by the clock of its host
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """A cluster that runs, or did until lately."""
+
+    name: str  #: of the cluster
+    queue: str  #: as Django's tasks call it
+    host: str
+    pid: int  #: of its main process
+    since: datetime
+    seen: datetime
+    alive: bool
+    workers: int = 0
+    ahead: int = 0  #: tasks that it has claimed, and not begun
+    oldest: float | None = None  #: since when the oldest of these might have begun
+    lag: float = 0.0  #: seconds for which results wait to be saved
+    late: dict[str, float] = field(default_factory=dict)  #: what a thread does, and the seconds for which it is late
+    running: list[Run] = field(default_factory=list)
+
+
+def clusters() -> Any:
+    """Return the table."""
+    return Cluster.objects.using(router.db_for_write(Task))
+
+
+def all_rows() -> list[Any]:
+    """Return the rows, with the time by the clock that they go by."""
+    return list(clusters().annotate(now=Now()).order_by("name", "host", "since"))
+
+
+def look(patience: float = 3.0) -> list[Sign]:
+    """Return the signs of all clusters, by name and host; whoever does not answer for so many seconds is dead."""
+    rows = all_rows()
+    here = {row.pk: is_alive_here(row) for row in rows}
+    asked = [row.pk for row in rows if row.lost is None and row.state["hears"] and here[row.pk] is not False]
+    if asked and (since := ask(rows[0].now)):
+        end = time.monotonic() + patience
+        while (silent := [row for row in rows if row.pk in asked and row.seen < since and row.lost is None]) and (
+            time.monotonic() < end
+        ):
+            time.sleep(LOOK_EVERY)
+            rows = all_rows()
+        for row in silent:  # unless it has answered meanwhile
+            clusters().filter(pk=row.pk, seen=row.seen).update(lost=Now())
+            row.lost = row.now
+    known = {key: alive for key, alive in here.items() if alive is not None}
+    return [sign_of(row, row.lost is None and known.get(row.pk, has_written_lately(row))) for row in kept(rows)]
+
+
+def ask(now: datetime) -> datetime | None:
+    """Ask all clusters, unless this process has just done so; return since when answers count, None if nobody hears."""
+    global _asked
+    alias = router.db_for_write(Schedule)
+    if connections[alias].in_atomic_block or connections[router.db_for_write(Task)].in_atomic_block:
+        return None  # what is announced would come too late
+    if time.monotonic() - _asked[0] > ASK_EVERY:
+        _asked = time.monotonic(), now
+        announce(alias, SIGNS)
+    return _asked[1]
+
+
+def is_alive_here(row: Cluster) -> bool | None:
+    """Say whether a cluster on this host is alive, as far as the file of its main process tells; None if it is not."""
+    if not row.state["folder"] or row.state["folder"] != heartbeat.folder_id():
+        return None
+    with suppress(OSError, ValueError):
+        signs = [sign for sign in heartbeat.signs(row.name) if sign.main == row.pid]
+        return any(sign.age < FRESH and all(map(heartbeat.is_running, (sign.main, sign.agent))) for sign in signs)
+    return None
+
+
+def has_written_lately(row: Any) -> bool:
+    """Say whether a cluster has; of three times in a row, two may fail."""
+    return bool(row.now - row.seen < timedelta(seconds=3 * setting("Q_QUIET")))
+
+
+def kept(rows: list[Any]) -> list[Any]:
+    """Delete those that were not seen for long, and return the others."""
+    if old := {row.pk for row in rows if row.now - row.seen > FORGOTTEN}:
+        clusters().filter(pk__in=old).delete()
+    return [row for row in rows if row.pk not in old]
+
+
+def sign_of(row: Any, alive: bool) -> Sign:
+    """Return what a row says."""
+    names = {each.name for each in fields(Sign)}
+    state = {name: value for name, value in row.state.items() if name in names}
+    state["running"] = [Run(**run) for run in state["running"]] if alive else []
+    return Sign(row.name, queue_of(row.name), row.host, row.pid, row.since, row.seen, alive, **state)
+
+
+def running(task: str) -> Run | None:
+    """Return the attempt of a task that goes on, by one query; None if there is none, or it has just begun."""
+    states = [row.state for row in all_rows() if row.lost is None and has_written_lately(row)]
+    return next((Run(**run) for state in states for run in state["running"] if run["id"] == task), None)

@@ -1,0 +1,154 @@
+"""What is in the queue: the keys of one cluster, and the client for them."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from heapq import merge
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django_q.brokers.redis_broker import Redis
+from django_q.conf import Conf
+from redis import Redis as Client
+from redis import RedisError, ResponseError
+
+from worker.broker import looks, scripts
+from worker.broker.client import client
+from worker.delivery import Depth
+
+GROUP = "workers"  #: the clusters, to the server
+RETURNED = "returned"  #: whom tasks belong to that were given back, at once or with a delay
+NO_GROUP = ("NOGROUP", "UNBLOCKED", "no such key")  #: how the server says so, also to who waits while it goes
+RECEIPT = re.compile(r"\d{1,15}-\d{1,15}\+?")
+AT_ONCE_SIZE = 1_000_000  #: bytes that payloads() reads at a time, or some more
+
+
+def moment(task: tuple[str, str]) -> int:
+    """Return when a task was queued, in milliseconds; what follows in its id counts within one stream."""
+    return int(task[0].partition("-")[0])
+
+
+class Contents(Redis):  # type: ignore[misc]
+    """The queue, for those who look at it and take something out.
+
+    Errors are redis-py's RedisError, and mean that the server may or may not have done what it was asked.
+    """
+
+    def __init__(self, list_key: str | None = None) -> None:
+        """Serve the queue of this cluster."""
+        name = self.cluster = list_key or Conf.CLUSTER_NAME
+        super().__init__(name)
+        self.list_key = ":".join(["django_q", *dict.fromkeys([Conf.PREFIX, name]), "stream"])
+        self.keys = [self.list_key, *(f"{self.list_key}:{kind}" for kind in ("later", "due", "wake"))]
+
+    @staticmethod
+    def get_connection(list_key: str | None = None) -> Client:
+        """Return the client for the server of the setting `redis`, which is not asked yet.
+
+        Raises:
+            ImproperlyConfigured: If the setting is no URL, or a wrong one.
+        """
+        if not isinstance(Conf.REDIS, str) or Conf.DJANGO_REDIS:
+            raise ImproperlyConfigured(
+                "Q_CLUSTER['redis'] must be a URL, as in redis://user:password@host:6379/0; 'django_redis' is not read."
+            )
+        return client(Conf.REDIS)
+
+    check_settings = get_connection
+
+    @property
+    def lease(self) -> int:
+        """Milliseconds after which a task is lost to the next claim."""
+        return int(Conf.RETRY * 1000)
+
+    def in_group(self, action: Callable[[], Any]) -> Any:
+        """Do something that needs the group: a new queue has none, nor does one that was emptied or failed over."""
+        try:
+            return action()
+        except ResponseError as error:
+            if not any(word in str(error) for word in NO_GROUP):
+                if "READONLY" in str(error):  # which redis-py does not see in what a script of Redis 6 answers
+                    self.connection.connection_pool.disconnect(inuse_connections=False)
+                raise
+        for stream, needed in zip(self.keys, (True, False), strict=False):
+            try:
+                self.connection.xgroup_create(stream, GROUP, id="0", mkstream=needed)
+            except ResponseError as error:
+                if needed and "BUSYGROUP" not in str(error):  # another process was faster
+                    raise
+        return action()
+
+    def run(self, script: str, *args: str | int, keys: Iterable[str] = ()) -> Any:
+        """Run a script on the queue, and further keys; the group is its first argument."""
+        run = self.connection.register_script(scripts.WORDS + script)
+        return self.in_group(lambda: run([*self.keys, *keys], [GROUP, *args]))
+
+    @staticmethod
+    def receipt_of(receipt: str) -> str:
+        """Return what enqueue() has returned for a task that was claimed."""
+        return receipt
+
+    def peek(self, receipt: str) -> str | None:
+        """Return the payload of a task that is in the queue, whoever holds it."""
+        if not RECEIPT.fullmatch(receipt):
+            return None
+        stream, identity = self.place(receipt)
+        found = self.connection.xrange(stream, identity, identity)
+        return found[0][1][b"payload"].decode(errors="replace") if found else None
+
+    def payloads(self, most: int) -> Iterator[tuple[str, str]]:
+        """Yield tasks, whoever holds them, in the order in which they were queued."""
+        streams = [self.entries(mark, most) for mark in ("", "+")]
+        for _, (receipt, payload) in zip(range(most), merge(*streams, key=moment), strict=False):
+            yield receipt, payload
+
+    def entries(self, mark: str, most: int) -> Iterator[tuple[str, str]]:
+        """Yield tasks of one of the streams."""
+        begin = "-"
+        while found := self.run(looks.PAYLOADS, mark, begin, most, AT_ONCE_SIZE):
+            for receipt, payload in zip(found[::2], found[1::2], strict=True):
+                yield receipt.decode() + mark, payload.decode(errors="replace")
+            begin = f"({found[-2].decode()}"
+
+    def depth(self, most: int | None = None) -> Depth:
+        """Return how much is in the queue: the server counts as it goes, and need not end at `most`."""
+        waiting, due, taken, oldest = self.run(looks.HELD + looks.DEPTH, RETURNED, self.lease)
+        return Depth(max(0, waiting), due, taken, oldest / 1000 if waiting > 0 and oldest >= 0 else None)
+
+    def remove(self, receipt: str) -> bool:
+        """Take out a task that nobody holds."""
+        return bool(RECEIPT.fullmatch(receipt) and self.run(looks.TAKE_OUT, RETURNED, self.lease, receipt))
+
+    def purge(self) -> int:
+        """Take out all that nobody holds, and was there when it began; other requests come in between."""
+        removed = 0
+        for mark in ("", "+"):
+            begin, end = "-", "+"
+            while begin:
+                number, begin, end = self.run(looks.HELD + looks.PURGE, RETURNED, self.lease, mark, begin, end)
+                removed += number
+        return removed
+
+    # django-q2's words
+
+    def set_stat(self, key: str, value: str, timeout: int) -> None:
+        """Show a cluster's state for so many seconds; while the server is away, the log of the agent says so."""
+        with suppress(RedisError):
+            super().set_stat(key, value, timeout)
+
+    def delete(self, task_id: str) -> None:
+        """Remove a task, whoever holds it."""
+        stream, identity = self.place(task_id)
+        self.connection.xdel(stream, identity)
+        self.in_group(lambda: self.connection.xack(stream, GROUP, identity))
+        self.connection.zrem(self.keys[2], task_id)
+
+    def place(self, receipt: str) -> tuple[str, str]:
+        """Return the stream of a task, and its id there."""
+        return self.keys[receipt.endswith("+")], receipt.rstrip("+")
+
+    def delete_queue(self) -> int:
+        """Remove the queue, with the tasks that clusters hold."""
+        return int(self.connection.delete(*self.keys))
+
+    purge_queue = delete_queue

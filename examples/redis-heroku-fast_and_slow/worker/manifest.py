@@ -1,0 +1,32 @@
+"""Which files of this folder are not as they were released: the next version, which replaces all, would drop that.
+
+It imports nothing of its own, since what makes the manifest, and what replaces the folder, has no Django.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+NAME = "manifest.json"
+
+
+def hashes(folder: Path = FOLDER) -> dict[str, str]:
+    """Return the hash of each file, by its path in the folder; git may have changed the ends of lines."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and path.suffix != ".pyc" and not path.name.startswith(".") and name != NAME:
+            found[name] = hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+    return found
+
+
+def write() -> None:
+    """Take the files as they are for those of the release."""
+    (FOLDER / NAME).write_text(json.dumps(hashes(), indent=2) + "\n")
+
+
+def changed(folder: Path = FOLDER) -> list[str]:
+    """Return what has been changed, added or deleted since."""
+    there, released = hashes(folder), json.loads((folder / NAME).read_text())
+    return sorted(name for name in there.keys() | released.keys() if there.get(name) != released.get(name))

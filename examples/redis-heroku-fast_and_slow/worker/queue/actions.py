@@ -1,0 +1,271 @@
+"""What can be done about a queue: each action logs who has done it, and returns a sentence for that person."""
+
+import getpass
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError, router
+from django.db.models import Q
+from django.utils import timezone
+from django_q.brokers import get_broker
+from django_q.models import Schedule
+
+from worker import announcements
+from worker.cluster import failures
+from worker.cluster.due import attempt
+from worker.cluster.failures import clock
+from worker.cluster.overlap import note
+from worker.cluster.packages import table
+from worker.delivery import Leasing
+from worker.health import missing_tables, why_away
+from worker.models import Failure, Pause
+from worker.processes import cluster_of, clusters, did_you_mean, nearest, queue_of, queues
+from worker.queue.cancel import RefusedError as RefusedError
+from worker.queue.cancel import cancelled, key_of
+from worker.queue.overview import failed_groups
+from worker.resubmit import resubmit
+
+BATCH = 500  #: ids of failures that are read at a time
+
+logger = logging.getLogger("worker.queue")
+
+
+def somebody() -> str:
+    """Return who runs a command here."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # in a container it may be a number alone
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def action(does: Callable[..., str]) -> Callable[..., str]:
+    """Refuse in a sentence what fails since a server is away, or the database is not migrated."""
+
+    @wraps(does)
+    def do(*args: Any, **kwargs: Any) -> str:
+        try:
+            return does(*args, **kwargs)
+        except Exception as error:
+            if problem := in_words(error):
+                raise RefusedError(problem) from error
+            raise
+
+    return do
+
+
+def in_words(error: Exception) -> str:
+    """Return a sentence for an error of a server that is away, or not set up; "" for another."""
+    if isinstance(error, ImproperlyConfigured):
+        return str(error)
+    if reason := why_away(error):
+        return f"A server does not answer ({reason})."
+    return missing_tables() if isinstance(error, DatabaseError) else ""
+
+
+def cluster_named(queue: str) -> str:
+    """Return the cluster of a queue, whose own name is taken, too.
+
+    Raises:
+        RefusedError: If there is none.
+    """
+    if queue not in {*queues(), *clusters()}:
+        raise RefusedError(f"There is no queue {queue!r}. {did_you_mean(queue, queues())}")
+    return cluster_of(queue_of(queue))
+
+
+@action
+def pause(queue: str, by: str) -> str:
+    """Let no cluster begin another task of a queue.
+
+    Raises:
+        RefusedError: If there is no such queue, or it is paused.
+    """
+    cluster, alias = cluster_named(queue), table().db
+    found, new = Pause.objects.using(alias).get_or_create(pk=cluster, defaults={"since": timezone.now(), "by": by})
+    name = queue_of(cluster)
+    if not new:
+        raise RefusedError(f"The queue {name} is paused already, by {found.by} since {clock(found.since.timestamp())}.")
+    announcements.announce(alias, "orders")
+    logger.info("%s has paused the queue %s", by, name)
+    return f"The queue {name} is paused: what runs goes on, and nothing else begins."
+
+
+@action
+def resume(queue: str, by: str) -> str:
+    """Let the clusters go on.
+
+    Raises:
+        RefusedError: If there is no such queue, or it is not paused.
+    """
+    cluster, alias = cluster_named(queue), table().db
+    name = queue_of(cluster)
+    if not Pause.objects.using(alias).filter(pk=cluster).delete()[0]:
+        raise RefusedError(f"The queue {name} is not paused.")
+    announcements.announce(alias, "orders")
+    logger.info("%s has resumed the queue %s", by, name)
+    return f"The queue {name} goes on."
+
+
+@action
+def purge(queue: str, by: str) -> str:
+    """Remove all tasks of a queue that no cluster holds.
+
+    Raises:
+        RefusedError: If there is no such queue, or the broker does not answer.
+    """
+    cluster, alias = cluster_named(queue), table().db
+    broker: Leasing = get_broker(cluster)
+    number = broker.purge()
+    # Nothing is left of them to be tried again; of one that a cluster holds, this is written anew when it has ended.
+    lost = table().filter(cluster=cluster, success=False).values("pk")
+    Failure.objects.using(alias).filter(next_try__isnull=False, task__in=lost).update(next_try=None)
+    name = queue_of(cluster)
+    logger.info("%s has purged the queue %s of %s tasks", by, name, number)
+    return f"Removed {counted(number)} from the queue {name}."
+
+
+@action
+def retry(
+    by: str,
+    *,
+    task: str = "",
+    function: str = "",
+    exception: str = "",
+    reason: str = "",
+    within: float = math.inf,
+) -> str:
+    """Queue again what has failed for good: the task of an id, those of a function or of a group, or all.
+
+    Many take their time: whoever cannot wait says for how many seconds, and asks again for the rest.
+
+    Raises:
+        RefusedError: If there is nothing of the kind, or the broker does not answer.
+    """
+    if task:
+        return retry_one(task, by)
+    until = time.monotonic() + within
+    number, refused, left, why = 0, 0, False, ""
+    for key in failed_for_good(function, exception, reason):
+        if left := time.monotonic() > until:
+            break
+        row = table().filter(pk=key).first()
+        if problem := again(row) if row else "":
+            refused, why = refused + 1, why or problem
+        else:
+            number += bool(row)
+    if not (number or refused or left):
+        what = f" of {function}" if function else ""
+        raise RefusedError(f"No task{what} has failed for good.{near(function)}")
+    if number:
+        logger.info("%s has queued again %s%s", by, counted(number), f" of {function}" if function else "")
+    sentence = f"Queued {counted(number)} again."
+    sentence += f" {counted(refused).capitalize()} could not be: {why}" if refused else ""
+    return sentence + " There are more: do it again." * left
+
+
+def retry_one(task: str, by: str) -> str:
+    """Queue one task again.
+
+    Raises:
+        RefusedError: If that is not possible.
+    """
+    key, _ = key_of(task)
+    row = table().filter(pk=key).first()
+    if row is None:
+        raise RefusedError(f"There is no result of a task {key}: it waits or runs, or its result is no longer kept.")
+    if row.success:
+        raise RefusedError(f"{row.name} has succeeded: it is not run again.")
+    if problem := again(row):
+        raise RefusedError(problem)
+    logger.info("%s has queued again %s (%s)", by, row.name, row.func)
+    return f"Queued {row.name} again."
+
+
+def again(row: Any) -> str:
+    """Queue a task again; return why that is not done, or ""."""
+    try:
+        return resubmit(row)
+    except (TypeError, ValueError) as error:
+        return f"{row.name} cannot be queued: {error}"
+
+
+def failed_for_good(function: str, exception: str, reason: str) -> Iterator[str]:
+    """Yield the ids of what has failed for good until now, the oldest first."""
+    rows = table().filter(~failures.is_waiting(), success=False, stopped__lte=timezone.now()).order_by("stopped", "pk")
+    if function:
+        rows = rows.filter(func=function)
+    if exception or reason:
+        of_the_kind = Failure.objects.filter(exception=exception, reason=reason).values("pk")
+        rows = rows.filter(pk__in=of_the_kind)
+    last: tuple[Any, str] | None = None
+    while True:
+        some = rows.filter(Q(stopped__gt=last[0]) | Q(stopped=last[0], pk__gt=last[1])) if last else rows
+        found = list(some.values_list("stopped", "pk")[:BATCH])
+        yield from (key for _, key in found)
+        if len(found) < BATCH:
+            return
+        last = found[-1]
+
+
+def near(function: str) -> str:
+    """Return what may have been meant by a function of which nothing has failed."""
+    if not function:
+        return ""
+    hint = nearest(function, {group.func for group in failed_groups()})
+    return f" {hint}" if hint else ""
+
+
+@action
+def cancel(task: str, by: str, patience: float = 5.0) -> str:
+    """Take a task out of its queue, or end the worker that runs it, by the id of the task or of its result.
+
+    Raises:
+        RefusedError: If there is none that waits or runs.
+    """
+    sentence = cancelled(task, by, patience)
+    logger.info("%s has cancelled the task %s", by, key_of(task)[0])
+    return sentence
+
+
+@action
+def run_schedule(schedule: str | int, by: str) -> str:
+    """Queue the task of a schedule now, by its name or its id; when it is due next stays as it is.
+
+    Raises:
+        RefusedError: If there is none, or more than one, or if its task cannot be queued.
+    """
+    alias = router.db_for_write(Schedule)
+    rows = Schedule.objects.using(alias)
+    found = list(rows.filter(name=schedule)[:20]) if isinstance(schedule, str) else []
+    if not found and str(schedule).isdecimal():
+        found = list(rows.filter(pk=int(schedule)))
+    if not found:
+        known = list(rows.exclude(name=None).values_list("name", flat=True).distinct()[:1000])
+        hint = did_you_mean(str(schedule), known) if known else "There are none."
+        raise RefusedError(f"There is no schedule {schedule!r}. {hint}")
+    if len(found) > 1:
+        ids = ", ".join(str(row.pk) for row in found)
+        raise RefusedError(f"{len(found)} schedules have the name {schedule!r}: write the id of one of them: {ids}.")
+    row, before = found[0], found[0].task
+    name = row.name or f"schedule {row.pk}"
+    if problem := attempt(row, timezone.now(), get_broker(), lambda: None):
+        raise RefusedError(f"The schedule {name} cannot be queued: {problem}")
+    if row.task == before:
+        raise RefusedError(f"The last task of the schedule {name} still goes on, and may not overlap with another.")
+    rows.filter(pk=row.pk).update(task=row.task)
+    note(row)
+    logger.info("%s has run the schedule %s", by, name)
+    return f"Queued the schedule {name} as {row.task}."
+
+
+def counted(number: int) -> str:
+    """Return a number of tasks."""
+    return "1 task" if number == 1 else f"{number} tasks"

@@ -1,0 +1,121 @@
+"""How a task is cancelled: taken out of its queue while it waits, or by an order to the cluster that holds it."""
+
+import json
+import time
+
+from django.db import transaction
+from django.utils import timezone
+from django_q.brokers import get_broker
+from picklefield.fields import PickledObject
+
+from worker import announcements
+from worker.cluster import failures
+from worker.cluster.attempts import most_of, options_of, pickled
+from worker.cluster.packages import NEEDED, failed, instance, table, text_of
+from worker.cluster.packages import pickled as packed
+from worker.delivery import Leasing, Task
+from worker.models import Cancellation, Failure
+from worker.processes import clusters
+from worker.queue import signs
+from worker.results import ID, LONGEST, enqueued_at, opened
+
+SOUGHT = 100_000  #: tasks among which one is looked for by its id alone
+CANCELLED = "worker.policy.Cancelled"  #: the class of the error that is recorded
+
+
+class RefusedError(Exception):
+    """An action is not possible; its text says why, in a sentence."""
+
+
+def key_of(task: str) -> tuple[str, str | None]:
+    """Return django-q2's id of a task, and what the broker knows it by, if its id says so.
+
+    Raises:
+        RefusedError: If it is no id.
+    """
+    given = ID.fullmatch(task) if len(task) <= LONGEST else None
+    if given is None:
+        raise RefusedError(f"{task[:LONGEST]!r} is no id of a task: write its 32 characters, as the admin shows them.")
+    return given[1], given[2]
+
+
+def cancelled(task: str, by: str, patience: float) -> str:
+    """Cancel a task, and return what has become of it.
+
+    Raises:
+        RefusedError: If there is none of this id, or if it has ended.
+    """
+    key, receipt = key_of(task)
+    row = table().filter(pk=key).values("name", "success", "cluster", again=failures.is_waiting()).first()
+    if row and row["success"]:
+        raise RefusedError(f"{row['name']} has succeeded: there is nothing left to cancel.")
+    if row and not row["again"]:
+        raise RefusedError(f"{row['name']} has failed for good: there is nothing left to cancel.")
+    is_held = False
+    for cluster in clusters():
+        broker: Leasing = get_broker(cluster)
+        if not broker.can_peek:
+            is_held = is_held or bool(row or enqueued_at(key))
+            continue
+        for each, payload in broker.payloads(SOUGHT) if receipt is None else [(receipt, broker.peek(receipt))]:
+            if package := opened(payload, key):
+                if broker.remove(each):
+                    record(package, payload or "", by, cluster, is_new=row is None)
+                    return f"Cancelled {package['name']}, which was waiting."
+                is_held = True
+                break
+    if not is_held and not is_with_a_cluster(key):
+        if row is None:
+            raise RefusedError(f"No task {key} waits or runs: the id is wrong, or its result is no longer kept.")
+        end(key, by)  # its queue has lost it
+        return f"Cancelled {row['name']}, of which its queue knew nothing."
+    return order(key, row["name"] if row else key, by, patience)
+
+
+def is_with_a_cluster(key: str) -> bool:
+    """Say whether a cluster runs a task, or may have fetched it."""
+    alive = [sign for sign in signs.look() if sign.alive]
+    may_be = enqueued_at(key) is not None and any(sign.ahead for sign in alive)
+    return may_be or any(run.id == key for sign in alive for run in sign.running)
+
+
+def order(key: str, name: str, by: str, patience: float) -> str:
+    """Tell the clusters, and wait for a while until one has done it."""
+    alias = table().db
+    Cancellation.objects.using(alias).get_or_create(pk=key, defaults={"since": timezone.now(), "by": by})
+    announcements.announce(alias, "orders")
+    ended = table().filter(~failures.is_waiting(), pk=key)
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        if (success := ended.values_list("success", flat=True).first()) is not None:
+            return f"{name} has succeeded meanwhile." if success else f"Cancelled {name}, and ended its worker."
+        time.sleep(0.1)
+    return f"{name} will be cancelled: no cluster has done so yet."
+
+
+def record(package: Task, payload: str, by: str, cluster: str, *, is_new: bool) -> None:
+    """Record a task that was taken out of its queue as one that has failed for good."""
+    reason, alias = f"Cancelled by {by}", table().db
+    with transaction.atomic(alias):
+        if not is_new and end(package["id"], by):
+            return
+        known = {name: value for name, value in package.items() if name in {*NEEDED, "group", "hook"}}
+        row = failed(payload, reason, **known)._replace(cluster=cluster)
+        table().bulk_create([instance(row, 0)])
+        error = {"exception_class_path": CANCELLED, "traceback": reason, "worker": "", "started": None}
+        errors = json.dumps([{**error, "stopped": row.stopped}], ensure_ascii=False)
+        options = pickled(options_of(package))
+        kept = failures.Failed(row.id, 0, most_of(package), None, CANCELLED, text_of(reason, 256), errors, options)
+        failures.write([kept], alias)
+
+
+def end(key: str, by: str) -> int:
+    """Record that a task which was to be tried again will not be."""
+    reason, alias = f"Cancelled by {by}", table().db
+    with transaction.atomic(alias):
+        changes = {"next_try": None, "exception": CANCELLED, "reason": text_of(reason, 256)}
+        number = Failure.objects.using(alias).filter(pk=key, next_try__isnull=False).update(**changes)
+        if number:
+            result = PickledObject(packed("result", reason))
+            table().filter(pk=key, success=False).update(result=result, stopped=timezone.now())
+    return number

@@ -1,0 +1,149 @@
+"""/metrics: the overview and the tallies of all clusters, as OpenMetrics; asked for by who knows METRICS_TOKEN.
+
+Nothing is counted in this process: whichever one answers, it tells of all processes and hosts.
+"""
+
+from collections.abc import Iterator
+from itertools import accumulate
+from secrets import compare_digest
+from threading import Lock
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from worker.cluster.packages import table
+from worker.conf import setting
+from worker.models import BUCKETS, Tally
+from worker.processes import queue_of
+from worker.queue.actions import in_words
+from worker.queue.overview import overview
+from worker.queue.state import QueueState
+from worker.web.readiness import LIMIT, Question
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+BOUNDS = [*map(str, BUCKETS), "+Inf"]
+
+
+def may_ask(authorization: str) -> bool:
+    """Say whether this header shows that somebody knows the token."""
+    return compare_digest(authorization.encode(), f"Bearer {setting('METRICS_TOKEN')}".encode())
+
+
+class Metrics:
+    """What this process tells, for as many as ask: the servers are asked one question at a time."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.lock = Lock()
+        self.look: Look | None = None
+
+    def read(self) -> "Look":
+        """Return what was found, once it is, or can be waited for no longer."""
+        with self.lock:
+            if self.look is None or self.look.is_old():
+                self.look = Look()
+            look = self.look
+        look.wait()
+        return look
+
+
+class Look(Question):
+    """Asks for all of it."""
+
+    text = b""
+    problem = f"A server does not answer within {LIMIT:.0f} s."  #: why there is no text
+
+    def __init__(self) -> None:
+        """Ask."""
+        super().__init__(self.render)
+
+    def render(self) -> None:
+        """Write it down."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(Queues())
+        try:
+            self.text = generate_latest(registry)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            if not (problem := in_words(error)):
+                raise
+            self.problem = problem
+
+
+class Queues(Collector):
+    """Has the values."""
+
+    def collect(self) -> Iterator[Any]:
+        """Yield all families of metrics."""
+        found = overview(patience=LIMIT / 2)
+        yield from families(found.queues)
+        for name, about, value in (
+            ("retrying_tasks", "Tasks that have failed and will be tried again", found.again.total),
+            ("failed_tasks", "Results of tasks that have failed for good", found.failed_total),
+        ):
+            yield GaugeMetricFamily(f"django_q_{name}", about, value=value)
+        about = "Seconds since a schedule should have been queued, 0 if it is not overdue"
+        overdue = GaugeMetricFamily("django_q_schedule_overdue_seconds", about, labels=["schedule"], unit="seconds")
+        for schedule in found.schedules:
+            if schedule.next:
+                overdue.add_metric([schedule.name], schedule.overdue)
+        yield overdue
+        yield from tallies()
+
+
+def families(queues: list[QueueState]) -> Iterator[GaugeMetricFamily]:
+    """Yield a family for each value of a queue, without what the broker would have to tell while it is away."""
+    for name, about, value in (
+        ("broker_up", "Whether the broker answers", lambda queue: not queue.problem),
+        ("waiting_tasks", "Tasks that may begin now, and nobody has begun", lambda queue: queue.waiting),
+        ("due_tasks", "Tasks that are delayed, or between two attempts", lambda queue: queue.due),
+        ("oldest_waiting_seconds", "Seconds for which the oldest of those that may begin waits", age),
+        ("running_tasks", "Tasks that run", lambda queue: queue.running),
+        ("paused", "Whether the queue is paused", lambda queue: queue.paused_since is not None),
+        ("clusters", "Main processes that are alive", lambda queue: len(alive(queue))),
+        ("workers", "Processes that run tasks", lambda queue: sum(sign.workers for sign in alive(queue))),
+        (
+            "results_lag_seconds",
+            "Seconds for which the oldest result waits to be saved",
+            lambda queue: max((sign.lag for sign in alive(queue)), default=0.0),
+        ),
+    ):
+        family = GaugeMetricFamily(f"django_q_{name}", about, labels=["queue"])
+        for queue in queues:
+            if (number := value(queue)) is not None:
+                family.add_metric([queue.name], float(number))
+        yield family
+
+
+def alive(queue: QueueState) -> list[Any]:
+    """Return the clusters of a queue that are alive."""
+    return [sign for sign in queue.clusters if sign.alive]
+
+
+def age(queue: QueueState) -> float | None:
+    """Return for how long the oldest task waits, None if nobody can tell."""
+    return 0.0 if queue.oldest is None and queue.waiting == 0 else queue.oldest
+
+
+def tallies() -> Iterator[Any]:
+    """Yield what all clusters have counted, since there is the table."""
+    labels = ["queue", "function"]
+    ended = CounterMetricFamily("django_q_tasks", "Attempts that have ended", labels=[*labels, "outcome"])
+    times = {
+        "ran": HistogramMetricFamily("django_q_task_run_seconds", "Seconds that attempts took", labels=labels),
+        "waited": HistogramMetricFamily("django_q_task_wait_seconds", "Seconds until they began", labels=labels),
+    }
+    sums: dict[tuple[str, str, str], tuple[list[int], float]] = {}
+    for row in Tally.objects.using(table().db).order_by("cluster", "func", "outcome"):
+        of = (queue_of(row.cluster), row.func)
+        ended.add_metric([*of, row.outcome], row.count)
+        for name in times:
+            before, total = sums.get((name, *of), ([0] * len(BOUNDS), 0.0))
+            buckets = [one + other for one, other in zip(before, getattr(row, f"{name}_buckets"), strict=True)]
+            sums[name, *of] = buckets, total + getattr(row, name)
+    yield ended
+    for (name, queue, func), (buckets, total) in sums.items():
+        times[name].add_metric([queue, func], list(zip(BOUNDS, accumulate(buckets), strict=True)), total)
+    yield from times.values()

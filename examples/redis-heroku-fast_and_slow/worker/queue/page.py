@@ -1,0 +1,127 @@
+"""The page of the queue in the admin: what there is, and what one may do about it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_http_methods, require_safe
+
+from worker.queue import actions
+from worker.queue.overview import overview
+
+WITHIN = 10.0  #: seconds for which many tasks are queued again while somebody waits for the page
+GROUP = ("function", "exception", "reason")  #: what the failed tasks of a group have in common
+
+
+@dataclass(frozen=True)
+class Action:
+    """What a button does: its name is that of the action, its value says to what, and in further lines more of that."""
+
+    label: Any
+    do: Callable[[list[str], str], str]  #: with the value's lines, and for whom; returns a sentence
+    question: Any = ""  #: what is asked before
+    warning: Any = ""  #: what there is to know before one answers
+    destroys: bool = False
+
+
+ACTIONS = {
+    "pause": Action(_("Pause"), lambda said, by: actions.pause(said[0], by)),
+    "resume": Action(_("Resume"), lambda said, by: actions.resume(said[0], by)),
+    "purge": Action(
+        _("Purge"),
+        lambda said, by: actions.purge(said[0], by),
+        _("Purge this queue?"),
+        _("All its tasks that no worker has fetched are deleted, also those that are due later. Nothing undoes this."),
+        destroys=True,
+    ),
+    "cancel": Action(
+        _("Cancel"),
+        lambda said, by: actions.cancel(said[0], by),
+        _("Cancel this task?"),
+        _("If it waits, it is taken out. If it runs, its worker is ended in the middle of it. It is not tried again."),
+        destroys=True,
+    ),
+    "retry": Action(_("Run again"), lambda said, by: actions.retry(by, task=said[0])),
+    "retry_group": Action(
+        _("Run again"),
+        lambda said, by: actions.retry(by, within=WITHIN, **dict(zip(GROUP, said, strict=False))),
+        _("Run these tasks again?"),
+        _("All tasks of this function that have failed for good for this reason are queued again."),
+    ),
+    "retry_all": Action(
+        _("Run all again"),
+        lambda said, by: actions.retry(by, within=WITHIN),
+        _("Run all failed tasks again?"),
+        _("All tasks that have failed for good are queued again, whatever the reason."),
+    ),
+    "run": Action(_("Run now"), lambda said, by: actions.run_schedule(int(said[0]), by)),
+}
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def queue(request: HttpRequest) -> HttpResponse:
+    """Show the page, or do what a button says and show it again."""
+    if request.method == "POST":
+        return act(request)
+    return render(request, "admin/queue/page.html", {**around(request, _("Queue")), **seen(request)})
+
+
+@require_safe
+def now(request: HttpRequest) -> HttpResponse:
+    """Return the part of the page that its script replaces; messages stay for the page itself."""
+    return render(request, "admin/queue/now.html", seen(request))
+
+
+def act(request: HttpRequest) -> HttpResponse:
+    """Do what a button says, or ask before."""
+    if not may_act(request):
+        raise PermissionDenied
+    name = next((name for name in ACTIONS if request.POST.get(name)), "")
+    if not name:
+        return HttpResponseBadRequest(f"Send one of these: {', '.join(ACTIONS)}.\n", content_type="text/plain")
+    action, value = ACTIONS[name], request.POST[name]
+    if action.question and "sure" not in request.POST:
+        asked = {"name": name, "value": value, "lines": value.splitlines(), "warning": action.warning}
+        return render(request, "admin/queue/sure.html", {**around(request, action.question), **asked})
+    try:
+        messages.success(request, action.do(value.splitlines(), request.user.get_username()))
+    except actions.RefusedError as error:
+        messages.error(request, str(error))
+    return redirect("queue")
+
+
+def seen(request: HttpRequest) -> dict[str, Any]:
+    """Return what the page shows to somebody who may see it."""
+    if not may_see(request):
+        raise PermissionDenied
+    found = overview()
+    workers = [sign for each in found.queues for sign in each.clusters]
+    return {"queue": found, "workers": workers, "may_act": may_act(request)}
+
+
+def may_see(request: HttpRequest) -> bool:
+    """Say whether the page is shown to who asks."""
+    user: Any = request.user
+    return bool(user.has_perm("django_q.view_task")) or may_act(request)
+
+
+def may_act(request: HttpRequest) -> bool:
+    """Say whether its buttons are."""
+    user: Any = request.user
+    return bool(user.has_perm("django_q.change_task"))
+
+
+def around(request: HttpRequest, title: Any) -> dict[str, Any]:
+    """Return what the admin's own pages need; in its lists the entry of this page is the current one."""
+    context: dict[str, Any] = admin.site.each_context(request)
+    for app in context["available_apps"]:
+        for model in app["models"]:
+            if model["object_name"] == "Queue" and app["app_label"] == "worker":
+                model["admin_url"] = reverse("queue")
+    return {**context, "title": title}

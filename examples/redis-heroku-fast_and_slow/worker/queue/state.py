@@ -1,0 +1,103 @@
+"""What an overview of the queues tells, as plain values that JSON knows."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from worker.queue.signs import Sign
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """A queue of Django's tasks, and the clusters that serve it."""
+
+    name: str
+    cluster: str
+    waiting: int | None  #: tasks that may begin now, and nobody has begun; None if the broker does not answer
+    due: int | None  #: tasks that are delayed, or between two attempts
+    more: bool  #: whether there are more than these numbers say: counting ends at MOST
+    oldest: float | None  #: seconds for which the oldest waits; None if none does, or if nobody can tell
+    running: int
+    ahead: int  #: of those that wait, what clusters have fetched
+    clusters: list[Sign]  #: dead ones too, for a while
+    done: int  #: tasks that have succeeded in the last five minutes
+    failed: int  #: and those that have failed for good
+    paused_by: str  #: "" if it is not paused
+    paused_since: datetime | None
+    start_with: str  #: what starts a cluster, if none is alive; else ""
+    problem: str  #: why something of this is not known, in a sentence; else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An attempt that has gone on for about a second, or longer."""
+
+    id: str
+    name: str
+    func: str
+    queue: str
+    attempt: int
+    since: datetime
+    seconds: float
+    worker: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A task that has failed, and will be tried again."""
+
+    id: str
+    name: str
+    func: str
+    queue: str
+    reason: str
+    attempts: int  #: that have failed
+    of: int  #: attempts that it may have; 0 for no limit
+    next: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The tasks that will be tried again."""
+
+    total: int
+    first: list[Waiting]  #: the 20 whose turn is next
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Tasks of one function that have failed for good, for the same reason."""
+
+    func: str
+    exception: str  #: the dotted path of its class
+    reason: str
+    count: int
+    last: datetime
+    ids: list[str]  #: of the newest, 3 at most
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A schedule."""
+
+    id: int
+    name: str
+    func: str
+    queue: str
+    last: datetime | None  #: when its newest task ended, or was queued
+    last_failed: bool  #: whether that has failed for good
+    next: datetime | None  #: None if it is turned off
+    overdue: float  #: seconds; 0 if it is not
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All that there is to know at a moment."""
+
+    at: datetime
+    queues: list[QueueState]
+    running: list[Running]  #: the longest first
+    again: Again
+    failed: list[Group]  #: the 20 newest groups, of the newest failures
+    failed_total: int  #: tasks that have failed for good
+    schedules: list[Scheduled]
