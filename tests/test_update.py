@@ -137,14 +137,15 @@ class Owner:
         git(self.path, "add", "--all")
         git(self.path, "commit", "--quiet", "--message", message)
 
-    def make(self, *arguments: str, expect: int = 0) -> str:
+    def make(self, *arguments: str, expect: int = 0, where: Path | None = None) -> str:
         """Run make, with these programs alone: `uv` has what the script needs here, as nothing else would be found."""
         programs = self.workplace.temporary / "programs"
         programs.mkdir(exist_ok=True)
         (programs / "uv").write_text(f'#!/bin/sh\nshift 3\nexec "{sys.executable}" "$@"\n')
         (programs / "uv").chmod(0o755)
         path = os.pathsep.join([str(programs), os.defpath])
-        return run(["make", *arguments, f"SOURCE={self.releases.folder}"], self.path, self.variables(path), expect)
+        command = ["make", *arguments, f"SOURCE={self.releases.folder}"]
+        return run(command, where or self.path, self.variables(path), expect)
 
     def variables(self, path: str) -> Environment:
         """Return the environment of a shell."""
@@ -218,6 +219,9 @@ def test_everything_is_merged(combination: Combination, owner: Owner, tmp_path: 
     (owner.path / "later.txt").unlink()
     check_merged(owner, owner.make("update", f"VERSION={VERSION}"))
     owner.check_works(tmp_path)
+    # Again, and where somebody else has cloned it, whose branch is the remote's.
+    git(owner.path, "clone", "--quiet", ".", str(tmp_path / "clone"))
+    assert "Already up to date." in owner.make("update", f"VERSION={VERSION}", where=tmp_path / "clone")
     assert "Already up to date." in owner.make("update", f"VERSION={VERSION}")
     # Another answer is a change, too.
     answers = owner.path / ".answers.toml"
