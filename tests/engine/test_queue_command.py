@@ -16,7 +16,7 @@ from django.utils import timezone
 from project import free_port, manage
 from queue_state import empty, failed, give_signs, run, set_depth, sign
 from worker.models import Pause
-from worker.processes import clusters
+from worker.processes import about, clusters
 from worker.queue import actions, overview
 
 pytestmark = pytest.mark.django_db
@@ -63,6 +63,7 @@ def test_it_prints_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     give_signs(monkeypatch, sign(running=[run("a" * 32)]))
     call_command("queue")
     head, first, *_ = lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == about(), "the version is not shown"
     assert head.split() == ["queue", "waiting", "due", "oldest", "running", "workers", "done", "failed"]
     assert first.split() == ["default", "12", "3", "2", "min", "1", "2", "0", "0"]
     assert max(map(len, lines)) <= 80
