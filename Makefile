@@ -1,5 +1,5 @@
 # `make test` tests the template, `make test-all` does so without sharing runs between combinations, `make lint` checks
-# style and types. Each installs what it needs: into .venv, and servers by apt where that may be.
+# style, types and spelling. Each installs what it needs: into .venv, and servers by apt where that may be.
 # `make test-faults` goes through all faults, also over the worker of django-q2 itself, and in containers where there is
 # a Docker engine, and writes what was seen into docs/reliability.md; it takes some hours. ARGS="-k redis" takes some:
 # the page tells of all runs in build/faults. FAULTS_DJANGO=6.1 tests with that Django.

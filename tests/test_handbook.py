@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts import configuration
-from tests.combinations import CHOICES, COMBINATIONS, TEMPLATE, Combination
+from tests.combinations import CHOICES, COMBINATIONS, CONTEXT, TEMPLATE, Combination
 from tests.processes import Command, bare, run
 
 DOCS = TEMPLATE / "docs"
@@ -69,6 +69,15 @@ def test_a_question_is_answered_two_clicks_from_the_index(question: str) -> None
     page, heading = QUESTIONS[question]
     assert f"\n{page}\n" in (DOCS / "index.md").read_text(), "one click leads to the page"
     assert re.search(f"^#+ {re.escape(heading)}$", (DOCS / f"{page}.md").read_text(), re.MULTILINE), "another to this"
+
+
+def test_the_table_of_the_hostings_has_what_their_files_grant() -> None:
+    page = (DOCS / "hosting/index.md").read_text()
+    for name, row in CONTEXT["_hostings"].items():
+        less = 15 if name == "kubernetes" else 5  # where web goes on for some seconds before it is told to stop
+        windows = [row["stop_window"], row.get("slow_stop_window", row["stop_window"])]
+        cells = " | ".join(f"{window - less} s" for window in windows)
+        assert re.search(rf"^\| \[{name}\]\({name}\.md\).* \| {cells} \| ", page, re.MULTILINE), (name, cells)
 
 
 def test_the_readme_is_short() -> None:
