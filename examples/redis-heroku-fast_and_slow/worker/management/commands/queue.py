@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.core.serializers.json import DjangoJSONEncoder
 
 from worker.checks import require_database
-from worker.processes import did_you_mean
+from worker.processes import about, did_you_mean
 from worker.queue import actions
 from worker.queue.actions import RefusedError, cluster_named, in_words
 from worker.queue.overview import overview
@@ -84,7 +84,7 @@ class Command(BaseCommand):
             logging.disable(logging.NOTSET)
             return
         width = max(80, shutil.get_terminal_size().columns)
-        self.stdout.write(f"{before}{text(overview(), width)}")
+        self.stdout.write(f"{before}{text(overview(), width)}\n\n{about()}")
 
     def watch(self, seconds: float) -> None:
         """Print it again and again, also while a server is away."""
