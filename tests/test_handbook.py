@@ -81,6 +81,12 @@ def test_the_table_of_the_hostings_has_what_their_files_grant() -> None:
         assert re.search(rf"^\| \[{name}\]\({name}\.md\).* \| {cells} \| ", page, re.MULTILINE), (name, cells)
 
 
+def test_figures_are_those_of_the_page_of_performance() -> None:
+    figures = re.findall(r"\d+,\d{3}", (DOCS / "operations/scale.md").read_text())
+    assert len(figures) >= 2
+    assert [it for it in figures if it not in (DOCS / "performance.md").read_text()] == []
+
+
 def test_the_readme_is_short() -> None:
     assert len((TEMPLATE / "README.md").read_text().splitlines()) < 200
 
