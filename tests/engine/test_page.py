@@ -162,9 +162,9 @@ def test_what_is_done_came_from_the_page_itself(done: list[Any]) -> None:
             "retry_group",
             list(GROUP),
             "Run these tasks again?",
-            ("retry", "ada", dict(zip(("function", "exception", "reason"), GROUP, strict=True))),
+            ("retry", "ada", dict(zip(("function", "exception", "reason"), GROUP, strict=True)) | {"within": 10.0}),
         ),
-        ("retry_all", ["All 1,208"], "Run all failed tasks again?", ("retry", "ada", {})),
+        ("retry_all", ["All 1,208"], "Run all failed tasks again?", ("retry", "ada", {"within": 10.0})),
         ("run", ["1"], "", ("run_schedule", 1, "ada", {})),
     ],
 )
