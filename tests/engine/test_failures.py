@@ -12,6 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django_q.models import Task as Model
 from project import manage
+from worker import migrations
 from worker.cluster import attempts, failures
 from worker.cluster.attempts import Attempt, Earlier, earlier
 from worker.cluster.failures import Failed
@@ -271,8 +272,8 @@ print(json.dumps([earlier({"id": "a"}).next_try is not None, found, tables]))
 def test_it_is_kept_where_a_router_puts_results(tmp_path: Path) -> None:
     (tmp_path / "elsewhere.py").write_text(SETTINGS.format(tmp_path, 'db == "default"'))
     env = {"DJANGO_SETTINGS_MODULE": "elsewhere", "PYTHONPATH": str(tmp_path)}
-    migrations = [["migrate", "--database", name] for name in ("default", "results")]
-    for command in (*migrations, ["makemigrations", "--check"], ["shell", "--no-imports", "-c", TRY]):
+    releases = [["migrate", "--database", name] for name in ("default", "results")]
+    for command in (*releases, ["makemigrations", "--check"], ["shell", "--no-imports", "-c", TRY]):
         done = manage(*command, env=env)
         assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [True, [[False, True], [True, False]], [False, True]]
@@ -283,7 +284,7 @@ from django.db import migrations, models
 from worker.migrations._beside import beside
 
 class Migration(migrations.Migration):
-    dependencies = [("worker", "0006_signs_and_tallies")]
+    dependencies = [("worker", "{newest}")]
     operations = [beside("Task", migrations.AddField("failure", "more", models.IntegerField(null=True)))]
 """
 MIGRATE = """
@@ -314,7 +315,8 @@ def test_migrations_of_today_and_later_follow_a_router_that_knows_django_q_only(
     later = tmp_path / "later"
     later.mkdir()
     (later / "__init__.py").write_text("from worker import migrations\n\n__path__ += migrations.__path__\n")
-    (later / "0007_more.py").write_text(LATER)
+    newest = max(file.stem for file in Path(migrations.__path__[0]).glob("0*.py"))
+    (later / "9999_more.py").write_text(LATER.format(newest=newest))
     settings = SETTINGS.format(tmp_path, None) + '\nMIGRATION_MODULES = {"worker": "later"}\n'
     (tmp_path / "elsewhere.py").write_text(settings)
     env = {"DJANGO_SETTINGS_MODULE": "elsewhere", "PYTHONPATH": str(tmp_path)}
