@@ -197,14 +197,14 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Workplace], 
 
 def read_together() -> dict[str, list[Path]]:
     """Return the pages by what they are read in: a project of its own for each that adds to files of it."""
-    found: dict[str, list[Path]] = {}
+    together: dict[str, list[Path]] = {}
     for page in guides():
         name = page.relative_to(DOCS).as_posix()
-        adds = any(
-            place[1] != "manage.py shell" for _, text in BLOCK.findall(page.read_text()) if (place := PLACE.match(text))
-        )
-        found.setdefault(name if adds else f"{combination_of(name)}-{len(surroundings(name))}", []).append(page)
-    return found
+        places = {found[1] for _, text in BLOCK.findall(page.read_text()) if (found := PLACE.match(text))}
+        where = "desk" if "DEBUG" in surroundings(name) else "deployed"
+        key = name if places - {"manage.py shell"} else f"{combination_of(name)}-{where}"
+        together.setdefault(key, []).append(page)
+    return together
 
 
 @pytest.mark.parametrize("pages", read_together().values(), ids=read_together())
