@@ -225,13 +225,16 @@ def test_schedules_and_tasks_take_turns_at_the_only_worker(agent: Agent, control
     assert [held and held.does for held in given] == [SCHEDULE, RUN, SCHEDULE, RUN, SCHEDULE, None]
 
 
-def test_a_result_is_saved_though_what_comes_after_it_is_given_up(agent: Agent, control: Channel) -> None:
+def test_a_result_is_saved_though_what_comes_after_it_is_given_up(
+    agent: Agent, control: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(agent.results, monkeypatch)
     result = tuple(row("one"))
     held = agent.hold(AFTER, extra=(result, 1, None))
     for _ in range(TRIES):
         agent.hand_out.died(held, seat_of(agent, control), "The worker died (SIGKILL)", "one", tells=False)
-    does, _, saved, _, save, *_ = agent.replies.get_nowait()
-    assert (does, saved, save) == (RESULT, result, True)
+    agent.results.settle([agent.replies.get_nowait()])
+    assert (database.saved, agent.held) == ([("one", True)], {})
 
 
 @pytest.mark.parametrize("garbage", [b"garbage", b"f", b"\xe9\x01\x00\x00\x00", b"(\x00\x00\x00\x00"])

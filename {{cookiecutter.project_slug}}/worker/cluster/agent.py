@@ -29,7 +29,7 @@ from worker.cluster.board import THREADS, Board
 from worker.cluster.channels import Channel
 from worker.cluster.hand_out import HandOut
 from worker.cluster.leases import Leases
-from worker.cluster.messages import FAIL, RESULT, RUN, Held, size_of
+from worker.cluster.messages import FAIL, RUN, Held, Result, size_of
 from worker.cluster.packages import set_aside
 from worker.cluster.results import Results
 from worker.cluster.rows import LOCKED_FOR
@@ -158,8 +158,7 @@ class Agent:
 
     def set_aside(self, held: Held, reason: str) -> None:
         """Let a row stand for a task that no worker can open."""
-        row = set_aside(held.payload, reason)
-        self.answer((RESULT, held.ticket, row, reason, True, None, False, None, None, (None, None), {}))
+        self.answer(Result(set_aside(held.payload, reason), reason, times=(None, None)).message(held.ticket))
 
     def answer(self, reply: tuple[Any, ...]) -> None:
         """Let the thread that saves results settle something."""

@@ -32,7 +32,7 @@ from worker.cluster.channels import Channel
 from worker.cluster.failures import moment
 from worker.cluster.functions import Call, located, prepare
 from worker.cluster.lines import keys_of
-from worker.cluster.messages import CANCELLED_BY, FAIL, LEAVE, RESULT, RUN, SCHEDULE, WAIT
+from worker.cluster.messages import CANCELLED_BY, FAIL, LEAVE, RUN, SCHEDULE, WAIT, Result
 from worker.cluster.orders import cancelled_by
 from worker.cluster.rows import is_in_transaction
 from worker.delivery import Task, brief
@@ -234,8 +234,7 @@ class Child:
             else:
                 reason = f"The task cannot be read: {brief(error)}"
                 row = packages.set_aside(payload, reason)
-                more: tuple[Any, ...] = (tuple(row), reason, True, None, False, None, None, (None, None), {})
-                self.channel.send((RESULT, self.message[1], *more))
+                self.channel.send(Result(tuple(row), reason, times=(None, None)).message(self.message[1]))
                 errors.report({"task": row.func, "task_id": row.id}, "set aside", reason, None, [])
         return None
 
@@ -275,8 +274,8 @@ class Child:
         if not row.success and not before.is_over:
             failed = tuple(failure := self.attempt.failed(task, packages.unpickled(row.result)))
             reason, next_try = f"{failure.reason}\n{self.attempt.traceback}".strip(), failure.next_try
-        end = reason, save, next_try, follows, part, failed, times, dict(logs.here)
-        self.channel.send((RESULT, self.message[1], tuple(row), *end))
+        result = Result(tuple(row), reason, save, next_try, follows, part, failed, times, dict(logs.here))
+        self.channel.send(result.message(self.message[1]))
         self.task = None
         with after.whatever_it_raises("The trace of a task"):
             traces.end(self.span, None if row.success else self.attempt.error, at)
