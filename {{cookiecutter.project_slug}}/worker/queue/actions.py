@@ -27,8 +27,8 @@ from worker.delivery import Leasing
 from worker.health import missing_tables, why_away
 from worker.models import Failure, Pause
 from worker.processes import cluster_of, clusters, did_you_mean, nearest, queue_of, queues
-from worker.queue.cancel import RefusedError as RefusedError
 from worker.queue.cancel import CANCELLED, cancelled, key_of
+from worker.queue.cancel import RefusedError as RefusedError
 from worker.queue.overview import failed_groups
 from worker.resubmit import resubmit
 
