@@ -1,5 +1,6 @@
 """What is counted of attempts: all of them, once, whoever has run them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -65,6 +66,19 @@ def test_attempts_are_counted_by_how_they_ended_and_how_long_they_took() -> None
     assert (sum(rows["retried"].ran_buckets), rows["retried"].ran) == (0, 0)
     assert sum(row.done for row in Minute.objects.all()) == 3
     assert sum(row.failed for row in Minute.objects.all()) == 2
+
+
+@pytest.mark.django_db
+def test_functions_without_number_are_counted_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tallies, "MOST_FUNCTIONS", 3)
+    for names in ("ab", "dcef", "aegb", "cg"):
+        counted = Tallies()
+        for name in names:
+            outcome = an_outcome()
+            counted.note([replace(outcome, row=outcome.row._replace(func=name))])
+        counted.write()
+    rows = {row.func: row.count for row in Tally.objects.all()}
+    assert rows == {"a": 2, "b": 2, "c": 2, tallies.OTHERS: 6}
 
 
 @pytest.mark.django_db

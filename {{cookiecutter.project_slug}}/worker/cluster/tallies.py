@@ -24,6 +24,9 @@ from worker.policy import Cancelled
 
 WRITE_EVERY = 5.0  #: seconds
 LOCKED_FOR = 2.0  #: seconds for which another cluster's are waited for
+#: functions of a cluster that are told apart; /metrics tells of each in some thirty lines, within two seconds
+MOST_FUNCTIONS = 500
+OTHERS = "(others)"  #: what further ones are counted as
 KEPT = timedelta(hours=1)
 CANCELLED = f"{Cancelled.__module__}.{Cancelled.__qualname__}"
 NAMES = ("ran", "waited")
@@ -129,13 +132,15 @@ def write_counts(counts: dict[tuple[str, str], Count], alias: str) -> None:
     """Add counts to the rows, always in the same order: two clusters wait for each other, and not for ever."""
     empty = dict.fromkeys(NAMES, 0.0) | {f"{name}_buckets": [0] * (len(BUCKETS) + 1) for name in NAMES}
     rows = Tally.objects.using(alias)
-    news = [Tally(cluster=Conf.CLUSTER_NAME, func=func, outcome=how, count=0, **empty) for func, how in sorted(counts)]
-    known = rows.select_for_update().filter(cluster=Conf.CLUSTER_NAME, func__in={func for func, _ in counts})
-    known = known.order_by("func", "outcome")
-    found = {(row.func, row.outcome): row for row in known}
+    mine = rows.filter(cluster=Conf.CLUSTER_NAME)
+    found = locked(mine, counts)
     if counts.keys() - found.keys():
+        counts = limited(counts, mine)
+        news = [
+            Tally(cluster=Conf.CLUSTER_NAME, func=func, outcome=how, count=0, **empty) for func, how in sorted(counts)
+        ]
         rows.bulk_create(news, ignore_conflicts=True)
-        found = {(row.func, row.outcome): row for row in known.all()}
+        found = locked(mine, counts)
     changed: list[Any] = []
     for key, count in counts.items():
         row = found[key]
@@ -146,6 +151,26 @@ def write_counts(counts: dict[tuple[str, str], Count], alias: str) -> None:
             setattr(row, f"{name}_buckets", [*map(sum, zip(before, buckets, strict=True))])
         changed.append(row)
     rows.bulk_update(changed, ["count", *NAMES, *(f"{name}_buckets" for name in NAMES)], batch_size=50)
+
+
+def locked(rows: Any, counts: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+    """Return the rows of these, by function and outcome, for nobody else to change meanwhile."""
+    known = rows.select_for_update().filter(func__in={func for func, _ in counts}).order_by("func", "outcome")
+    return {(row.func, row.outcome): row for row in known}
+
+
+def limited(counts: dict[tuple[str, str], Count], rows: Any) -> dict[tuple[str, str], Count]:
+    """Return counts in which functions for which there is no room are one."""
+    funcs = {func for func, _ in counts}
+    new = sorted(funcs - set(rows.filter(func__in=funcs).values_list("func", flat=True)))
+    if not new:
+        return counts
+    known = rows.exclude(func=OTHERS).values("func").distinct().count()
+    others = set(new[max(0, MOST_FUNCTIONS - known) :])
+    found: defaultdict[tuple[str, str], Count] = defaultdict(Count)
+    for (func, how), count in counts.items():
+        found[OTHERS if func in others else func, how].add(count)
+    return dict(found)
 
 
 def delete_orders(outcomes: list[Outcome], alias: str) -> None:
