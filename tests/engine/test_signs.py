@@ -172,7 +172,7 @@ def test_who_cannot_be_asked_is_known_by_what_was_last_seen(age: float, lost: bo
 
 @pytest.mark.django_db(transaction=True)
 def test_who_does_not_answer_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signs, "announce", announce := Mock())
+    monkeypatch.setattr("worker.announcements.ask", announce := Mock(return_value=True))
     monkeypatch.setattr(signs, "_asked", (-signs.ASK_EVERY, None))
     a_row(seen=timezone.now() - timedelta(seconds=1), state={"hears": True})
     begun = time.monotonic()
@@ -183,6 +183,19 @@ def test_who_does_not_answer_is_waited_for_once(monkeypatch: pytest.MonkeyPatch)
     assert [sign.alive for sign in signs.look(5)] == [False]
     assert time.monotonic() - begun < 1
     announce.assert_called_once()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nobody_is_dead_for_a_question_that_could_not_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = Mock(publish=Mock(side_effect=ConnectionError))
+    monkeypatch.setattr("worker.announcements.client", lambda: away)
+    monkeypatch.setattr(signs, "_asked", (-signs.ASK_EVERY, None))
+    a_row(seen=timezone.now() - timedelta(seconds=1), state={"hears": True})
+    begun = time.monotonic()
+    assert [sign.alive for _ in range(3) for sign in signs.look(5)] == [True] * 3
+    assert time.monotonic() - begun < 1
+    assert Cluster.objects.get().lost is None
+    away.publish.assert_called_once()  # who looks need not wait for a frozen server each time
 
 
 @pytest.mark.django_db

@@ -33,6 +33,16 @@ def client() -> Any:
     return broker.get_connection() if getattr(broker, "publishes", False) else None
 
 
+def ask(what: str) -> bool:
+    """Tell all agents at once, outside of a transaction; say whether this could be announced."""
+    alias = router.db_for_write(Schedule)  # where they listen
+    if server := client():
+        return publish(server, what)
+    if connections[alias].vendor == "postgresql":
+        notify(alias, what)
+    return True
+
+
 def announce(using: str, what: str = SCHEDULES) -> None:
     """Tell all agents of a change in this database, once it can be seen."""
     alias = router.db_for_write(Schedule)  # where they listen
@@ -45,12 +55,14 @@ def announce(using: str, what: str = SCHEDULES) -> None:
             transaction.on_commit(partial(notify, alias, what), using=using)
 
 
-def publish(server: Any, what: str) -> None:
-    """Tell them by the broker's server; if it is away they find out by themselves."""
+def publish(server: Any, what: str) -> bool:
+    """Tell them by the broker's server, and say whether it answers; if it is away they find out by themselves."""
     try:
         server.publish(CHANNEL, what)
     except Exception as error:  # of its client
         logger.warning("The change of %s could not be announced: %s", what, brief(error))
+        return False
+    return True
 
 
 def notify(alias: str, what: str) -> None:
