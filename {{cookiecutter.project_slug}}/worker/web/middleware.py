@@ -19,6 +19,11 @@ PLAIN = "text/plain; charset=utf-8"
 TURNED = "__Host-turned-to-https"  #: a cookie, by its name one that browsers take and send over HTTPS only
 
 
+def is_probe(path: str) -> bool:
+    """Say whether ProbeMiddleware answers, in a time that does not depend on any server."""
+    return path in PROBES or (path == "/metrics" and bool(setting("METRICS_TOKEN")))
+
+
 def upload_limit() -> int:
     """Return the bytes that the body of a request may have."""
     return int(setting("MAX_UPLOAD_SIZE"))
