@@ -13,6 +13,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.utils import timezone
+from django_q.models import Schedule
 from project import free_port, manage
 from queue_state import empty, failed, give_signs, run, set_depth, sign
 from worker.models import Pause
@@ -64,7 +65,7 @@ def test_it_prints_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     call_command("queue")
     head, first, *_ = lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == about(), "the version is not shown"
-    assert head.split() == ["queue", "waiting", "due", "oldest", "running", "workers", "done/5min", "failed/5min"]
+    assert head.split() == ["queue", "waiting", "due", "oldest", "running", "workers", "done", "failed"]
     assert first.split() == ["default", "12", "3", "2", "min", "1", "2", "0", "0"]
     assert max(map(len, lines)) <= 80
     assert any(line.split() == ["2", "s", "default", "core.tasks.count_words", "a" * 32] for line in lines)
@@ -133,6 +134,9 @@ WRONG = {
     "--json --watch": "Write --json or --watch, not both.",
     "--watch soon": "--watch is 'soon': write seconds, such as 2.",
     "--watch 0": "--watch is '0': write seconds, such as 2.",
+    "--watch 1e300": "--watch is '1e300': write seconds, such as 2.",
+    "run-schedule \udcff": "`queue run-schedule` needs the name of a schedule, or its id, in UTF-8.",
+    "retry --all --yes --function \udcff": "`queue retry` needs the id of a task, or --all, in UTF-8.",
     "pause default --json": "--json and --watch belong to `queue` alone, not to `queue pause`.",
     "--all": "--all and --function belong to `queue retry`.",
 }
@@ -205,6 +209,32 @@ def test_limits_of_the_queues_are_watched(capsys: pytest.CaptureFixture[str], mo
 def test_limits_that_are_none_are_one_sentence(command: str, sentence: str) -> None:
     name, option, value = command.split()
     assert fails("health_check", name, f"{option}={value}") == (2, sentence)
+
+
+def test_what_strangers_have_sent_commands_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    failed("ValueError: \x1b]0;mine\x07\u202e", func="\x1b[31mred")
+    Schedule.objects.create(name="\x9b2J", func="core.tasks.tidy")
+    call_command("queue")
+    out = capsys.readouterr().out
+    assert "ValueError: �]0;mine��" in out
+    assert "�[31mred" in out
+    assert "�2J" in out
+    assert "\x1b" not in fails("queue", "run-schedule", "\x1b")[1]
+
+
+def test_who_reads_no_further_is_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = Mock(write=Mock(side_effect=BrokenPipeError), fileno=lambda: -1, isatty=lambda: False)
+    instead: list[int] = []
+    monkeypatch.setattr(sys, "stdout", closed)
+    monkeypatch.setattr("os.dup2", lambda new, old: instead.append(old))
+    for args in ([], ["--json"], ["--watch", "1"]):
+        call_command("queue", *args, stdout=closed)
+    assert instead == [-1] * 3
+
+
+def test_a_name_that_is_too_long_for_the_database_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "eve\n\udcff" + "x" * 300)
+    assert actions.somebody() == "eve ?" + "x" * 249
 
 
 def test_who_has_no_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
