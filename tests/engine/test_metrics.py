@@ -47,11 +47,13 @@ def labels_of(sample: Any) -> list[str]:
 
 
 def found() -> Found:
-    """Return the values by name and labels."""
+    """Return the values by name and labels, each of which is there once."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Queues())
     families = list(text_string_to_metric_families(generate_latest(registry).decode()))
-    return {(it.name, *labels_of(it)): it.value for family in families for it in family.samples}
+    values = [((it.name, *labels_of(it)), it.value) for family in families for it in family.samples]
+    assert len(values) == len(dict(values))
+    return dict(values)
 
 
 def test_only_who_knows_the_token_is_told(client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +129,10 @@ def test_a_schedule_that_is_overdue_is_told_by_its_name() -> None:
     now = timezone.now()
     Schedule.objects.create(name="late", func="core.tasks.tidy", next_run=now - timedelta(minutes=3))
     Schedule.objects.create(name="off", func="core.tasks.tidy", next_run=now, repeats=0)
+    for minutes in (1, 2):
+        Schedule.objects.create(name="twice", func="core.tasks.tidy", next_run=now - timedelta(minutes=minutes))
     values = found()
+    assert 120 <= values["django_q_schedule_overdue_seconds", "twice"] < 140
     assert 180 <= values["django_q_schedule_overdue_seconds", "late"] < 200
     assert ("django_q_schedule_overdue_seconds", "off") not in values
 

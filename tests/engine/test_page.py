@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -205,11 +206,35 @@ def test_a_refusal_is_told(done: list[Any], monkeypatch: pytest.MonkeyPatch) -> 
     assert '<li class="error">The queue default is paused already.</li>' in answer.content.decode()
 
 
-@pytest.mark.parametrize("form", [{}, {"explode": "default"}, {"retry": "", "sure": "yes"}])
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"explode": "default"},
+        {"retry": "", "sure": "yes"},
+        {"run": "one"},
+        {"run": "\n"},
+        {"run": "9" * 5000},
+        {"retry_group": "\n", "sure": "yes"},
+        {"retry_group": "a\0b\nc\nd", "sure": "yes"},
+        {"pause": "default\0"},
+    ],
+)
 def test_what_no_button_sends_is_refused_in_a_sentence(done: list[Any], form: dict[str, str]) -> None:
     answer = somebody("change_task").post(PAGE, form)
     assert (answer.status_code, answer.content.count(b"\n")) == (400, 1), answer.content
     assert done == []
+
+
+def test_a_group_is_the_one_of_the_button_whatever_its_function_is_called(
+    done: list[Any], shown: list[Overview]
+) -> None:
+    strange = Group("two\nlines", "", "", 1, before(42), ["a3"])
+    shown.append(replace(busy(), failed=[strange]))
+    client = somebody("change_task")
+    (value,) = (it["value"] for it in controls(client.get(PAGE).content.decode()) if it["name"] == "retry_group")
+    client.post(PAGE, {"retry_group": value.replace("\n", "\r\n"), "sure": "yes"})
+    assert done == [("retry", "ada", {"within": page.WITHIN, "function": "two\nlines", "exception": "", "reason": ""})]
 
 
 @pytest.mark.usefixtures("shown")

@@ -22,13 +22,13 @@ from worker.cluster import failures
 from worker.cluster.due import attempt
 from worker.cluster.failures import clock
 from worker.cluster.overlap import note
-from worker.cluster.packages import table
+from worker.cluster.packages import table, text_of
 from worker.delivery import Leasing
 from worker.health import missing_tables, why_away
 from worker.models import Failure, Pause
 from worker.processes import cluster_of, clusters, did_you_mean, nearest, queue_of, queues
-from worker.queue.cancel import CANCELLED, cancelled, key_of
 from worker.queue.cancel import RefusedError as RefusedError
+from worker.queue.cancel import cancelled, key_of
 from worker.queue.overview import failed_groups
 from worker.resubmit import resubmit
 
@@ -43,7 +43,7 @@ def somebody() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):  # in a container it may be a number alone
         user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    return text_of(" ".join(f"{user}@{socket.gethostname()}".split()), 254)
 
 
 def action(does: Callable[..., str]) -> Callable[..., str]:
@@ -128,7 +128,7 @@ def purge(queue: str, by: str) -> str:
     lost = table().filter(cluster=cluster, success=False).values("pk")
     Failure.objects.using(alias).filter(next_try__isnull=False, task__in=lost).update(next_try=None)
     name = queue_of(cluster)
-    logger.info("%s has purged the queue %s of %s", by, name, counted(number))
+    logger.info("%s has purged the queue %s of %s tasks", by, name, number)
     return f"Removed {counted(number)} from the queue {name}."
 
 
@@ -138,13 +138,12 @@ def retry(
     *,
     task: str = "",
     function: str = "",
-    exception: str = "",
+    exception: str | None = None,
     reason: str = "",
     within: float = math.inf,
 ) -> str:
-    """Queue again what has failed for good: the task of an id, those of a function or of a group, or all.
+    """Queue again what has failed for good: the task of an id, those of a function, or of a group of it, or all.
 
-    What somebody has cancelled is left out of all, and of those of a function.
     Many take their time: whoever cannot wait says for how many seconds, and asks again for the rest.
 
     Raises:
@@ -198,16 +197,15 @@ def again(row: Any) -> str:
         return f"{row.name} cannot be queued: {error}"
 
 
-def failed_for_good(function: str, exception: str, reason: str) -> Iterator[str]:
+def failed_for_good(function: str, exception: str | None, reason: str) -> Iterator[str]:
     """Yield the ids of what has failed for good until now, the oldest first."""
     rows = table().filter(~failures.is_waiting(), success=False, stopped__lte=timezone.now()).order_by("stopped", "pk")
-    if function:
+    if function or exception is not None:
         rows = rows.filter(func=function)
     if exception or reason:
-        of_the_kind = Failure.objects.filter(exception=exception, reason=reason).values("pk")
-        rows = rows.filter(pk__in=of_the_kind)
-    else:
-        rows = rows.exclude(pk__in=Failure.objects.filter(exception=CANCELLED).values("pk"))
+        rows = rows.filter(pk__in=Failure.objects.filter(exception=exception or "", reason=reason).values("pk"))
+    elif exception is not None:  # those of which nothing is kept
+        rows = rows.exclude(pk__in=Failure.objects.exclude(exception="", reason="").values("pk"))
     last: tuple[Any, str] | None = None
     while True:
         some = rows.filter(Q(stopped__gt=last[0]) | Q(stopped=last[0], pk__gt=last[1])) if last else rows
@@ -219,11 +217,10 @@ def failed_for_good(function: str, exception: str, reason: str) -> Iterator[str]
 
 
 def near(function: str) -> str:
-    """Return what may have been meant where nothing is left to run again, of a function or at all."""
-    found = failed_groups()
-    if any(group.exception == CANCELLED and group.func == (function or group.func) for group in found):
-        return " What somebody has cancelled runs again by its id."
-    hint = nearest(function, {group.func for group in found}) if function else ""
+    """Return what may have been meant by a function of which nothing has failed."""
+    if not function:
+        return ""
+    hint = nearest(function, {group.func for group in failed_groups()})
     return f" {hint}" if hint else ""
 
 

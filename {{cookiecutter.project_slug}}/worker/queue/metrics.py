@@ -86,9 +86,12 @@ class Queues(Collector):
             yield GaugeMetricFamily(f"django_q_{name}", about, value=value)
         about = "Seconds since a schedule should have been queued, 0 if it is not overdue"
         overdue = GaugeMetricFamily("django_q_schedule_overdue_seconds", about, labels=["schedule"], unit="seconds")
+        most: dict[str, float] = {}  # many may have the same name, which Prometheus takes once
         for schedule in found.schedules:
             if schedule.next:
-                overdue.add_metric([schedule.name], schedule.overdue)
+                most[schedule.name] = max(schedule.overdue, most.get(schedule.name, 0.0))
+        for name, seconds in most.items():
+            overdue.add_metric([name], seconds)
         yield overdue
         yield from tallies()
 
