@@ -269,11 +269,13 @@ def test_failures_are_mailed_once_an_hour_where_there_is_no_sentry(
     combination: Combination, workplace: Workplace, reporters: Path
 ) -> None:
     Letterbox.letters.clear()
+    ids = []
     with letterbox() as port:
         variables = {"EMAIL_URL": f"smtp://127.0.0.1:{port}", "ADMINS": "ada@example.com", "Q_WORKERS": "2"}
         with running(workplace, reporters, **variables) as site:
             for name in ("fail", "fail", "fail", "fail", "mend", "die"):
                 task_id, _ = site.get(name, "some-request")
+                ids.append(task_id)
                 what, attempt = ("Processed", 2) if name == "mend" else ("Failed", 3 if name == "fail" else 1)
                 site.wait_for(f"{what} 'reported.{name}'", task_id=task_id, attempt=attempt)
             task_id, _ = site.get("imported")
@@ -297,6 +299,7 @@ def test_failures_are_mailed_once_an_hour_where_there_is_no_sentry(
     assert "\r\nrequest_id: some-request\r\n" in first
     assert "Traceback (most recent call last)" in first
     assert "more times" not in first
+    assert f"\r\nRun it again with: python manage.py queue retry {ids[0]}\r\n" in first
     assert "reported.die has failed for good: WorkerDied: The worker died (SIGKILL)" in died
     assert "It has failed in this way 3 more times since the last mail." in second
 

@@ -40,10 +40,12 @@ def give_signs(monkeypatch: pytest.MonkeyPatch, *found: Sign) -> None:
     monkeypatch.setattr(signs, "look", lambda patience=3.0: list(found))
 
 
-def set_depth(monkeypatch: pytest.MonkeyPatch, *depth: Any, error: Exception | None = None) -> None:
+def set_depth(monkeypatch: pytest.MonkeyPatch, *depth: Any, error: Exception | None = None, peeks: bool = True) -> None:
     """Let each queue be as deep as this, or its broker not answer."""
 
     class Broker:
+        can_peek = peeks
+
         def depth(self, most: int) -> Depth:
             if error:
                 raise error

@@ -18,6 +18,7 @@ from worker.models import Cancellation, Failure, Pause
 from worker.processes import clusters
 from worker.queue import actions
 from worker.queue.actions import RefusedError, purge, retry, run_schedule
+from worker.queue.cancel import CANCELLED
 
 pytestmark = pytest.mark.django_db
 WORDS = "core.tasks.count_words"
@@ -102,10 +103,14 @@ def test_a_queue_that_is_not_there_is_named_with_one_that_is() -> None:
         assert refused(partial(does, "defualt", "ada")) == ("There is no queue 'defualt'. Did you mean 'default'?")
 
 
-def test_a_purge_removes_what_waits_and_ends_what_would_be_tried_again(broker: Memory) -> None:
+def test_a_purge_removes_what_waits_and_ends_what_would_be_tried_again(
+    broker: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "worker.queue")
     async_task(WORDS, "one")
     key = failed(next_try=timezone.now() + timedelta(minutes=1), cluster=clusters()[0])
     assert purge("default", "ada") == "Removed 1 task from the queue default."
+    assert told(caplog) == ["ada has purged the queue default of 1 task"]
     assert (broker.tasks, Failure.objects.get(pk=key).next_try) == ({}, None)
 
 
@@ -138,6 +143,18 @@ def test_a_group_of_which_nothing_is_kept_is_no_more_than_that(broker: Memory) -
     with pytest.raises(RefusedError):
         retry("ada", function="", exception="", reason="")
     assert len(broker.tasks) == 2
+
+
+def test_what_somebody_has_cancelled_is_not_run_again_with_all_others(broker: Memory) -> None:
+    cancelled = {"exception": CANCELLED, "reason": "Cancelled by ada"}
+    key = failed(**cancelled)
+    left = "What somebody has cancelled runs again by its id."
+    assert refused(lambda: retry("ada")) == f"No task has failed for good. {left}"
+    assert refused(lambda: retry("ada", function=WORDS)) == f"No task of {WORDS} has failed for good. {left}"
+    failed()
+    assert retry("ada") == "Queued 1 task again."
+    assert [*Task.objects.values_list("pk", flat=True)] == [key]
+    assert retry("ada", function=WORDS, **cancelled) == "Queued 1 task again."
 
 
 def test_one_that_cannot_be_queued_holds_up_no_other(broker: Memory) -> None:

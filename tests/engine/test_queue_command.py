@@ -65,7 +65,7 @@ def test_it_prints_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     call_command("queue")
     head, first, *_ = lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == about(), "the version is not shown"
-    assert head.split() == ["queue", "waiting", "due", "oldest", "running", "workers", "done", "failed"]
+    assert head.split() == ["queue", "waiting", "due", "oldest", "running", "workers", "done/5min", "failed/5min"]
     assert first.split() == ["default", "12", "3", "2", "min", "1", "2", "0", "0"]
     assert max(map(len, lines)) <= 80
     assert any(line.split() == ["2", "s", "default", "core.tasks.count_words", "a" * 32] for line in lines)

@@ -51,6 +51,16 @@ def test_what_dead_clusters_hold_comes_when_their_leases_have_run_out(monkeypatc
     assert queue.start_with == "python manage.py prodserver worker"
 
 
+def test_what_sqs_hides_until_a_further_attempt_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = timezone.now()
+    set_depth(monkeypatch, 0, 1, 6, None, peeks=False)
+    give_signs(monkeypatch, sign(workers=8, ahead=1))
+    for cluster, minutes in ((clusters()[0], 1), (clusters()[0], 2), (clusters()[0], -1), ("other", 1)):
+        failed(next_try=now + timedelta(minutes=minutes), cluster=cluster)
+    queue = overview().queues[0]
+    assert (queue.due, queue.running) == (3, 3)  # of six that are taken, two are put off, and one is fetched ahead
+
+
 def test_counting_ends_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     set_depth(monkeypatch, MOST, 0, 0, None)
     assert overview().queues[0].more

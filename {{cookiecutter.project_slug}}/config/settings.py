@@ -306,6 +306,9 @@ LOGGING = {
         "{{ cookiecutter._djangos[cookiecutter.django_version].tasks }}": {"level": "CRITICAL"},  # the worker says the same, with more
         "django-q": {"handlers": []},
         "gunicorn.http.wsgi": {"level": "ERROR"},  # it warns of each HEAD, which Django answers with a body
+{% for line in cookiecutter._brokers[cookiecutter.broker].loggers %}
+        {{ line }}
+{% endfor %}
     },
 }
 

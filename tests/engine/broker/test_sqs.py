@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import time
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,12 @@ def long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no lease run out by itself."""
     monkeypatch.setattr(Conf, "RETRY", 60)
     monkeypatch.setitem(Conf.SQS, "receive_message_wait_time_seconds", 1)
+
+
+def test_processes_do_not_tell_where_keys_and_server_were_found(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    clients.__wrapped__(0)  # as a new process makes them
+    assert not [record.getMessage() for record in caplog.records if record.name.startswith("botocore")]
 
 
 def test_a_new_queue_has_another_for_what_no_worker_can_run(brokers: Brokers) -> None:

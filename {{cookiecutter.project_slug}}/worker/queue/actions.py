@@ -27,8 +27,8 @@ from worker.delivery import Leasing
 from worker.health import missing_tables, why_away
 from worker.models import Failure, Pause
 from worker.processes import cluster_of, clusters, did_you_mean, nearest, queue_of, queues
+from worker.queue.cancel import CANCELLED, cancelled, key_of
 from worker.queue.cancel import RefusedError as RefusedError
-from worker.queue.cancel import cancelled, key_of
 from worker.queue.overview import failed_groups
 from worker.resubmit import resubmit
 
@@ -128,7 +128,7 @@ def purge(queue: str, by: str) -> str:
     lost = table().filter(cluster=cluster, success=False).values("pk")
     Failure.objects.using(alias).filter(next_try__isnull=False, task__in=lost).update(next_try=None)
     name = queue_of(cluster)
-    logger.info("%s has purged the queue %s of %s tasks", by, name, number)
+    logger.info("%s has purged the queue %s of %s", by, name, counted(number))
     return f"Removed {counted(number)} from the queue {name}."
 
 
@@ -144,6 +144,7 @@ def retry(
 ) -> str:
     """Queue again what has failed for good: the task of an id, those of a function, or of a group of it, or all.
 
+    What somebody has cancelled is left out of all, and of those of a function.
     Many take their time: whoever cannot wait says for how many seconds, and asks again for the rest.
 
     Raises:
@@ -206,6 +207,8 @@ def failed_for_good(function: str, exception: str | None, reason: str) -> Iterat
         rows = rows.filter(pk__in=Failure.objects.filter(exception=exception or "", reason=reason).values("pk"))
     elif exception is not None:  # those of which nothing is kept
         rows = rows.exclude(pk__in=Failure.objects.exclude(exception="", reason="").values("pk"))
+    else:
+        rows = rows.exclude(pk__in=Failure.objects.filter(exception=CANCELLED).values("pk"))
     last: tuple[Any, str] | None = None
     while True:
         some = rows.filter(Q(stopped__gt=last[0]) | Q(stopped=last[0], pk__gt=last[1])) if last else rows
@@ -217,10 +220,11 @@ def failed_for_good(function: str, exception: str | None, reason: str) -> Iterat
 
 
 def near(function: str) -> str:
-    """Return what may have been meant by a function of which nothing has failed."""
-    if not function:
-        return ""
-    hint = nearest(function, {group.func for group in failed_groups()})
+    """Return what may have been meant where nothing is left to run again, of a function or at all."""
+    found = failed_groups()
+    if any(group.exception == CANCELLED and group.func == (function or group.func) for group in found):
+        return " What somebody has cancelled runs again by its id."
+    hint = nearest(function, {group.func for group in found}) if function else ""
     return f" {hint}" if hint else ""
 
 

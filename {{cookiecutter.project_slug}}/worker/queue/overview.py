@@ -106,9 +106,17 @@ def ask(cluster: str) -> tuple[Depth | None, str]:
     """Ask the broker how much there is in a queue; return why it does not say so, or ""."""
     try:
         broker: Leasing = get_broker(cluster)
-        return broker.depth(MOST), ""
+        depth = broker.depth(MOST)
     except Exception as error:  # each client has exceptions of its own
         return None, f"The broker does not answer ({brief(error)})."
+    return depth if broker.can_peek or not depth.taken else with_put_off(depth, cluster), ""
+
+
+def with_put_off(depth: Depth, cluster: str) -> Depth:
+    """Return a depth in which tasks between two attempts are due: SQS, which shows none, counts them as taken."""
+    later = Failure.objects.using(table().db).filter(next_try__gt=timezone.now())[:MOST]
+    number = min(depth.taken, table().filter(cluster=cluster, pk__in=later.values("pk")).count())
+    return depth._replace(due=depth.due + number, taken=depth.taken - number)
 
 
 def counted(depth: Depth | None, alive: list[Sign], now: datetime) -> dict[str, Any]:

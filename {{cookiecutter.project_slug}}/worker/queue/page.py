@@ -60,7 +60,7 @@ ACTIONS = {
         _("Run all again"),
         lambda said, by: actions.retry(by, within=WITHIN),
         _("Run all failed tasks again?"),
-        _("All tasks that have failed for good are queued again, whatever the reason."),
+        _("All tasks that have failed for good are queued again, but those that somebody has cancelled."),
     ),
     "run": Action(_("Run now"), lambda said, by: actions.run_schedule(int(said[0]), by)),
 }

@@ -7,7 +7,7 @@ from textwrap import wrap
 from worker.cluster.failures import clock, ordinal
 from worker.queue.state import Overview, QueueState, Scheduled
 
-HEAD = ("queue", "waiting", "due", "oldest", "running", "workers", "done", "failed")
+HEAD = ("queue", "waiting", "due", "oldest", "running", "workers", "done/5min", "failed/5min")
 MOST_LINES = 20  #: of a part
 
 
