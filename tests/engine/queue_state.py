@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from django.utils import timezone
 from django_q.models import Schedule, Task
-from worker import models
-from worker.cluster import failures
-from worker.cluster.failures import Failed
+from worker import failures, models
 from worker.delivery import Depth
 from worker.enqueue import new_id
+from worker.failures import Failed
 from worker.processes import clusters, queue_of
 from worker.queue import overview, signs
 from worker.queue.signs import Run, Sign

@@ -16,11 +16,10 @@ from django.utils import timezone
 from django_q.models import Failure, Task
 from django_q.signing import SignedPackage
 from django_q.tasks import async_task
-from worker import models
-from worker.cluster import failures
-from worker.cluster.failures import Failed
-from worker.cluster.packages import pickled
+from worker import failures, models
 from worker.enqueue import new_id
+from worker.failures import Failed
+from worker.packages import pickled
 from worker.policy import exponential
 from worker.resubmit import resubmit
 from worker.tasks import default_task_backend

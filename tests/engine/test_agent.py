@@ -15,7 +15,8 @@ from django.utils import timezone
 from django_q import signals
 from django_q.conf import Conf
 from django_q.models import Task as Model
-from worker.cluster import after, failures, packages, rows
+from worker import failures, packages
+from worker.cluster import after, rows
 from worker.cluster.agent import AGAIN, CUT_AFTER, LONGEST, Agent
 from worker.cluster.board import RESULTS, THREADS, Board
 from worker.cluster.channels import Channel, pair

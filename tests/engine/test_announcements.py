@@ -17,8 +17,9 @@ from django_q.tasks import schedule
 from project import Site, wait_for
 from pytest_django import DjangoAssertNumQueries
 from worker import announcements
-from worker.announcements import Listener, announce
+from worker.announcements import announce
 from worker.cluster import schedules as module
+from worker.cluster.listener import Listener
 from worker.cluster.schedules import Schedules
 
 COUNT = "core.tasks.count_words"
@@ -113,7 +114,7 @@ def test_whoever_listens_hears_of_each_kind_of_change_once_it_can_be_seen(listen
 def test_a_listener_that_was_cut_off_listens_again(
     listener: Listener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(announcements, "AGAIN", 0.1)
+    monkeypatch.setattr("worker.cluster.listener.AGAIN", 0.1)
     if listener.subscription is None:
         (server,) = [listener.listening.info.backend_pid]
         other = connections.create_connection("default")

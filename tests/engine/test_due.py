@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from django_q.conf import Conf
 from django_q.models import Schedule
-from worker.cluster.due import arguments, following, move_on
+from worker.cluster.due import move_on
+from worker.recurrence import arguments, following
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

@@ -20,8 +20,8 @@ from project import manage
 from pytest_django import Settings
 from worker.broker import Broker
 from worker.cluster.after import queue_next
-from worker.cluster.packages import pack
 from worker.enqueue import enqueue_many
+from worker.packages import pack
 
 
 class Counting:
@@ -298,10 +298,10 @@ from django.contrib import admin
 from django_q import admin as pages, scheduler, tasks
 import early.models
 from worker import enqueue
-from worker.cluster import due
+from worker import trigger
 
 admin.autodiscover()
-modules = (early.models, pages, scheduler, tasks, due)
+modules = (early.models, pages, scheduler, tasks, trigger)
 others = [module.__name__ for module in modules if module.async_task is not enqueue.async_task]
 print(json.dumps(others))
 """

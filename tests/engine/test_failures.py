@@ -12,12 +12,11 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django_q.models import Task as Model
 from project import manage
-from worker import migrations
-from worker.cluster import attempts, failures
+from worker import failures, migrations, packages
 from worker.cluster.attempts import Attempt, Earlier, earlier
-from worker.cluster.failures import Failed
-from worker.cluster.packages import instance, pack
+from worker.failures import Failed
 from worker.models import Failure
+from worker.packages import instance, pack
 from worker.policy import WorkerDied
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC if settings.USE_TZ else None)
@@ -179,7 +178,7 @@ def test_a_backoff_that_fails_is_named_and_the_task_waits_as_by_default(
 def test_a_backoff_that_does_not_end_is_cut_off(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempts, "ASK_WITHIN", 1)
+    monkeypatch.setattr("worker.cluster.attempts.ASK_WITHIN", 1)
     task = a_task(backoff=lambda *_: time.sleep(60), max_attempts=2)
     assert Attempt(error=ValueError("x")).failed(task, "").next_try
     assert "cannot be used: TimeoutException" in caplog.text
@@ -217,11 +216,11 @@ def test_errors_are_cut_to_a_size_and_to_a_number() -> None:
 
 def test_what_a_resubmit_needs_is_kept_once_there_is_no_next_attempt() -> None:
     task = a_task(group="g", backoff=answers(None), timeout=3, chain=[("math.floor", (1,))], once=True)
-    options = attempts.options_of(task)
+    options = packages.options_of(task)
     assert options.keys() == {"group", "backoff", "timeout", "chain"}
     del options["backoff"]  # a function of this test cannot be pickled
     kept = Attempt(error=ValueError("x"), options=options).failed(task | {"max_attempts": 2}, "")
-    assert attempts.packages.unpickled(kept.options) == options
+    assert packages.unpickled(kept.options) == options
     task["backoff"] = answers(timedelta(seconds=5))
     assert Attempt(error=ValueError("x"), options=options).failed(task | {"max_attempts": 2}, "").options is None
 
@@ -251,7 +250,7 @@ from django.db import connections
 from django.test import Client
 from django.utils import timezone
 from django_q.models import Task
-from worker.cluster import failures
+from worker import failures
 from worker.cluster.attempts import earlier
 
 now = timezone.now()

@@ -39,19 +39,19 @@ def queue(transactional_db: None) -> Iterator[None]:
 def pause() -> None:
     """Pause the queue."""
     Pause.objects.create(cluster="own", since=timezone.now(), **by_ada)
-    announcements.announce("default", "orders")
+    announcements.announce("default", announcements.ORDERS)
 
 
 def resume() -> None:
     """Take that back."""
     Pause.objects.all().delete()
-    announcements.announce("default", "orders")
+    announcements.announce("default", announcements.ORDERS)
 
 
 def cancel(*tasks: str) -> None:
     """Cancel tasks."""
     Cancellation.objects.bulk_create([Cancellation(task=task, since=timezone.now(), **by_ada) for task in tasks])
-    announcements.announce("default", "orders")
+    announcements.announce("default", announcements.ORDERS)
 
 
 def queue_task(func: str, *args: Any, **options: Any) -> str:
@@ -213,7 +213,7 @@ def test_orders_that_cannot_be_read_hold_up_no_task(tmp_path: Path) -> None:
     with clusters(tmp_path), transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("LOCK TABLE worker_pause")
-        announcements.announce("default", "orders")
+        announcements.announce("default", announcements.ORDERS)
         other = threading.Thread(target=queue_and_close, args=(str(tmp_path),))
         begun = time.monotonic()
         other.start()

@@ -10,8 +10,8 @@ import pytest
 from django.core.signing import BadSignature
 from django_q.models import Task as Model
 from django_q.signing import SignedPackage
-from worker.cluster.packages import instance, opened, pack, set_aside, unpickled
 from worker.delivery import run_payload
+from worker.packages import instance, opened, pack, set_aside, unpickled
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SURROGATE = "import-caf\udce9.pdf"

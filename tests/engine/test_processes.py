@@ -248,3 +248,23 @@ def test_a_task_that_web_queues_is_run_by_a_worker(site: Site, offer: str) -> No
 
     wait_for(lambda: state()["done"], "result of the task")
     assert "3" in state()["text"]
+
+
+LOADED = """
+import json, sys
+from django.conf import settings
+from django.contrib import admin
+from django.core.handlers.wsgi import WSGIHandler
+from worker.queue import metrics
+
+admin.autodiscover()
+WSGIHandler()
+__import__(settings.ROOT_URLCONF)
+print(json.dumps(sorted(name for name in sys.modules if name.startswith("worker.cluster"))))
+"""
+
+
+def test_the_site_loads_nothing_of_what_runs_tasks() -> None:
+    done = manage("shell", "--no-imports", "-c", LOADED, env={"DEBUG": "true"})
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []

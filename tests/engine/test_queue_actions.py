@@ -12,7 +12,7 @@ from django.utils import timezone
 from django_q.models import Schedule, Task
 from django_q.tasks import async_task
 from queue_state import empty, failed, give_signs, run, sign
-from worker.cluster import packages
+from worker import packages
 from worker.enqueue import new_id
 from worker.models import Cancellation, Failure, Pause
 from worker.processes import clusters
@@ -322,7 +322,7 @@ def test_a_broker_that_is_away_is_one_sentence(broker: Memory, monkeypatch: pyte
     monkeypatch.setattr(broker, method, fail)
     if method == "ping":
         monkeypatch.setattr(broker, "enqueue", fail)
-        monkeypatch.setattr("worker.cluster.due.may_pass", lambda error: True)
+        monkeypatch.setattr("worker.trigger.may_pass", lambda error: True)
     assert refused(does) == "A server does not answer (refused)."
 
 

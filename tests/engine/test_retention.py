@@ -11,8 +11,9 @@ from django.utils import timezone
 from django_q.models import Task
 from pytest_django import DjangoAssertNumQueries, Settings
 from worker import retention
+from worker.cluster.ceiling import Ceiling, estimate
 from worker.models import Cancellation, Cluster, Failure
-from worker.retention import Ceiling, estimate, prune
+from worker.retention import prune
 
 postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="of PostgreSQL only")
 

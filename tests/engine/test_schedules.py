@@ -18,12 +18,12 @@ from django.utils import timezone
 from django_q.models import Schedule, Task
 from django_q.tasks import schedule as by_hand
 from project import PROJECT, manage, variables
-from worker import schedules
+from worker import recurrence, schedules
 from worker.broker import Broker
 from worker.cluster import due
-from worker.cluster.overlap import LOST
 from worker.models import Failure, ScheduleState
 from worker.schedules import ScheduleError, bring_in_line, find, schedule
+from worker.trigger import LOST
 
 COUNT = "core.tasks.count_words"
 
@@ -195,11 +195,11 @@ def test_rows_are_added_changed_and_removed_and_those_of_people_left_alone(decla
     assert (daily.func, daily.args, daily.schedule_type, daily.repeats) == (COUNT, "('a',)", "C", -1)
     assert daily.next_run.astimezone(ZoneInfo("Asia/Tokyo")).strftime("%H:%M") == "03:30"
     assert before < daily.next_run < before + timedelta(days=1)
-    assert due.arguments(daily) == (
+    assert recurrence.arguments(daily) == (
         ("a",),
         {"q_options": {"overlap": False, "max_attempts": 5, "time_zone": "Asia/Tokyo"}},
     )
-    assert due.arguments(rows()["often"])[1] == {"q_options": {"overlap": True, "timeout": 9}}
+    assert recurrence.arguments(rows()["often"])[1] == {"q_options": {"overlap": True, "timeout": 9}}
     assert timedelta(minutes=4) < rows()["often"].next_run - before < timedelta(minutes=6)
 
     assert bring_in_line(find()) == []
@@ -351,7 +351,7 @@ def times(cron: str, first: datetime, number: int) -> list[str]:
     row = Schedule(schedule_type="C", cron=cron, kwargs="q_options={'time_zone': 'Europe/Zurich'}", next_run=first)
     found = []
     for _ in range(number):
-        row.next_run = due.following(row, row.next_run)
+        row.next_run = recurrence.following(row, row.next_run)
         found.append(row.next_run.astimezone(ZoneInfo("Europe/Zurich")).strftime("%d. %H:%M %z"))
     return found
 

@@ -17,11 +17,12 @@ from django_q.tasks import async_task
 from project import wait_for
 from pytest_django import DjangoAssertNumQueries
 from worker import heartbeat
-from worker.announcements import ORDERS, SIGNS, Listener
+from worker.announcements import ORDERS, SIGNS
 from worker.cluster import schedules as module
 from worker.cluster.agent import Agent
 from worker.cluster.board import SINCE, Board
 from worker.cluster.channels import pair
+from worker.cluster.listener import Listener
 from worker.cluster.schedules import Schedules
 from worker.models import Cluster
 from worker.queue import signs
@@ -123,7 +124,7 @@ def test_a_row_is_written_when_what_is_shown_changes_and_not_again(
     board: Board = thread.agent.board
     thread.look({ORDERS, SIGNS})
     clock = [time.monotonic()]
-    monkeypatch.setattr("worker.cluster.signs.time", Mock(monotonic=lambda: clock[0], time=time.time))
+    monkeypatch.setattr("worker.cluster.registration.time", Mock(monotonic=lambda: clock[0], time=time.time))
     board.attempt(0, "a" * 32, "jobs.nap", 2)
     for later, queries, shown in ((0.1, 0, []), (1, 1, ["a" * 32]), (9, 0, ["a" * 32])):
         clock[0] += later
@@ -139,8 +140,8 @@ def test_a_row_is_written_when_what_is_shown_changes_and_not_again(
     board.clear(0, SINCE)  # as the supervisor does once a worker has died
     thread.look(set())
     assert Cluster.objects.get().state["running"] == []
-    thread.signs.withdraw()
-    thread.signs.write()
+    thread.registration.withdraw()
+    thread.registration.write()
     assert not Cluster.objects.exists()
 
 
@@ -201,9 +202,9 @@ def test_nobody_is_dead_for_a_question_that_could_not_be_asked(monkeypatch: pyte
 @pytest.mark.django_db
 def test_what_was_found_dead_goes_when_its_successor_starts_on_its_host(thread: Quiet) -> None:
     here = os.uname().nodename
-    name = thread.signs.rows.model and module.Conf.CLUSTER_NAME
+    name = thread.registration.rows.model and module.Conf.CLUSTER_NAME
     a_row(host=here, name=name, lost=timezone.now())
     a_row(host=here, name=name, pid=os.getppid())
     others = {a_row(host=here, name=name).pk, a_row(name=name, lost=timezone.now()).pk}
     thread.look({SIGNS})
-    assert {row.pk for row in Cluster.objects.all()} == {*others, thread.signs.identity}
+    assert {row.pk for row in Cluster.objects.all()} == {*others, thread.registration.identity}

@@ -12,12 +12,12 @@ from django.utils import timezone
 from django_q.models import Task
 from project import wait_for
 from worker.cluster import tallies
-from worker.cluster.failures import Failed
 from worker.cluster.messages import Held, Outcome
-from worker.cluster.packages import failed
 from worker.cluster.tallies import Tallies
 from worker.enqueue import enqueue_many
+from worker.failures import Failed
 from worker.models import BUCKETS, Minute, Tally
+from worker.packages import failed
 
 
 def an_outcome(ran: float | None = 0.02, waited: float | None = 700.0, **fields: Any) -> Outcome:

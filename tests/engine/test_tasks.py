@@ -26,9 +26,8 @@ from django_q.models import Schedule
 from django_q.signing import SignedPackage
 from django_q.tasks import async_task, fetch, schedule
 from pytest_django import Settings
-from worker import results, schedules, tasks
+from worker import packages, results, schedules, tasks, trigger
 from worker.checks import check_task_backends
-from worker.cluster import due, functions
 from worker.django_tasks import InvalidTask, base, exceptions, signals
 from worker.enqueue import enqueue_many, new_id
 from worker.queue.signs import Run
@@ -533,18 +532,18 @@ def test_a_schedule_queues_a_task_where_that_says(
 ) -> None:
     settings.Q_SCHEDULE_MODULES = ["jobs"]
     monkeypatch.setattr(jobs, "add", jobs.add.using(queue_name="idle"))
-    functions.found.cache_clear()
+    packages.found.cache_clear()
     if how == "by hand":
         made = schedule(jobs.add, 1)
     else:
         monkeypatch.setattr(schedules, "declared", {})
         schedules.schedule(daily_at="03:00", args=[1])(jobs.add)
         made = Schedule.objects.create(**schedules.declared["jobs.add"].fields, next_run=timezone.now())
-    monkeypatch.setattr(due, "get_broker", Mock(side_effect=tasks.get_broker))
-    assert due.attempt(made, timezone.now(), get_broker(), Mock()) == ""
-    due.get_broker.assert_called_once_with("idle")
+    monkeypatch.setattr(trigger, "get_broker", Mock(side_effect=tasks.get_broker))
+    assert trigger.trigger(made, timezone.now(), get_broker(), Mock()) == ""
+    trigger.get_broker.assert_called_once_with("idle")
     assert [package["cluster"] for package in sent] == ["idle"]
-    functions.found.cache_clear()
+    packages.found.cache_clear()
 
 
 @pytest.mark.django_db

@@ -24,18 +24,18 @@ from django.utils import timezone
 from django_q import worker as upstream
 from django_q.conf import Conf
 
-from worker import errors, logs, traces
-from worker.cluster import after, due, packages
-from worker.cluster.attempts import Attempt, earlier, limit_of, most_of, options_of
+from worker import errors, logs, packages, traces
+from worker.cluster import after, due
+from worker.cluster.attempts import Attempt, earlier, limit_of
 from worker.cluster.board import IDLE, NO_LIMIT, TAKEN, TELLS, Board
 from worker.cluster.channels import Channel
-from worker.cluster.failures import moment
 from worker.cluster.functions import Call, located, prepare
 from worker.cluster.lines import keys_of
 from worker.cluster.messages import CANCELLED_BY, FAIL, LEAVE, RUN, SCHEDULE, WAIT, Result
 from worker.cluster.orders import cancelled_by
 from worker.cluster.rows import is_in_transaction
 from worker.delivery import Task, brief
+from worker.failures import moment
 from worker.health import may_pass
 
 Answer = TypeVar("Answer")
@@ -195,7 +195,7 @@ class Child:
             task["name"] = packages.label("name", task["name"])  # django-q2 writes them into its log
             if task.get("group") is not None:
                 task["group"] = packages.label("group", task["group"])
-            self.task, self.attempt.options = task, options_of(task)
+            self.task, self.attempt.options = task, packages.options_of(task)
             self.board.call(self.seat, task["name"])
             logs.here = keys_of(task)
             if again or task.get("once"):
@@ -205,7 +205,7 @@ class Child:
                 extra = (f"{CANCELLED_BY}{by}", True, "", True, None)
             if not extra or extra[3]:  # otherwise a worker may have died of this
                 Call.current = prepare(task, queued_as, before)
-            logs.here = {**logs.here, "attempt": before.attempts + 1, "of": most_of(task) or None}
+            logs.here = {**logs.here, "attempt": before.attempts + 1, "of": packages.most_of(task) or None}
             if errors.sentry():
                 self.around.enter_context(errors.around(logs.here))
             if before.is_over:  # though its cluster could not tell the broker any more

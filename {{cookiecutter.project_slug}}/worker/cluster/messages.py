@@ -21,9 +21,9 @@ from socket import gethostname
 from time import time
 from typing import Any, NamedTuple
 
-from worker.cluster.failures import Failed
-from worker.cluster.packages import Row
 from worker.delivery import queued_at
+from worker.failures import Failed
+from worker.packages import Row
 
 RUN, FAIL, AFTER, GATHER, SCHEDULE, LEAVE = "run", "fail", "after", "gather", "schedule", "leave"
 RESULT, WAIT = "result", "wait"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from django.db.models import Value
 from django_q.conf import Conf
 
-from worker.announcements import Listener
-from worker.cluster.packages import table
+from worker.cluster.listener import Listener
 from worker.models import Cancellation, Pause
+from worker.packages import table
 
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent

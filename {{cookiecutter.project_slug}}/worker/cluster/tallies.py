@@ -17,9 +17,9 @@ from django.utils import timezone
 from django_q.conf import Conf
 
 from worker.cluster.messages import Outcome
-from worker.cluster.packages import table
 from worker.cluster.rows import patiently
 from worker.models import BUCKETS, Cancellation, Minute, Tally
+from worker.packages import table
 from worker.policy import Cancelled
 
 WRITE_EVERY = 5.0  #: seconds

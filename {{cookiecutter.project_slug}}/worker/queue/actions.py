@@ -17,20 +17,18 @@ from django.utils import timezone
 from django_q.brokers import get_broker
 from django_q.models import Schedule
 
-from worker import announcements
-from worker.cluster import failures
-from worker.cluster.due import attempt
-from worker.cluster.failures import clock
-from worker.cluster.overlap import note
-from worker.cluster.packages import table, text_of
+from worker import announcements, failures
 from worker.delivery import Leasing
+from worker.failures import clock
 from worker.health import missing_tables, why_away
 from worker.models import Failure, Pause
+from worker.packages import table, text_of
 from worker.processes import cluster_of, clusters, did_you_mean, nearest, queue_of, queues
 from worker.queue.cancel import CANCELLED, cancelled, key_of
 from worker.queue.cancel import RefusedError as RefusedError
 from worker.queue.overview import failed_groups
 from worker.resubmit import resubmit
+from worker.trigger import note, trigger
 
 BATCH = 500  #: ids of failures that are read at a time
 
@@ -261,7 +259,7 @@ def run_schedule(schedule: str | int, by: str) -> str:
         raise RefusedError(f"{len(found)} schedules have the name {schedule!r}: write the id of one of them: {ids}.")
     row, before = found[0], found[0].task
     name = row.name or f"schedule {row.pk}"
-    if problem := attempt(row, timezone.now(), get_broker(), lambda: None):
+    if problem := trigger(row, timezone.now(), get_broker(), lambda: None):
         raise RefusedError(f"The schedule {name} cannot be queued: {problem}")
     if row.task == before:
         raise RefusedError(f"The last task of the schedule {name} still goes on, and may not overlap with another.")

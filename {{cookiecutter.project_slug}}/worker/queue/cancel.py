@@ -8,13 +8,10 @@ from django.utils import timezone
 from django_q.brokers import get_broker
 from picklefield.fields import PickledObject
 
-from worker import announcements
-from worker.cluster import failures
-from worker.cluster.attempts import most_of, options_of, pickled
-from worker.cluster.packages import NEEDED, failed, instance, table, text_of
-from worker.cluster.packages import pickled as packed
+from worker import announcements, failures
 from worker.delivery import Leasing, Task
 from worker.models import Cancellation, Failure
+from worker.packages import NEEDED, failed, instance, most_of, options_of, pickled, pickled_options, table, text_of
 from worker.processes import clusters
 from worker.queue import signs
 from worker.results import ID, LONGEST, enqueued_at, opened
@@ -104,7 +101,7 @@ def record(package: Task, payload: str, by: str, cluster: str, *, is_new: bool) 
         table().bulk_create([instance(row, 0)])
         error = {"exception_class_path": CANCELLED, "traceback": reason, "worker": "", "started": None}
         errors = json.dumps([{**error, "stopped": row.stopped}], ensure_ascii=False)
-        options = pickled(options_of(package))
+        options = pickled_options(options_of(package))
         kept = failures.Failed(row.id, 0, most_of(package), None, CANCELLED, text_of(reason, 256), errors, options)
         failures.write([kept], alias)
 
@@ -116,6 +113,6 @@ def end(key: str, by: str) -> int:
         changes = {"next_try": None, "exception": CANCELLED, "reason": text_of(reason, 256)}
         number = Failure.objects.using(alias).filter(pk=key, next_try__isnull=False).update(**changes)
         if number:
-            result = PickledObject(packed("result", reason))
+            result = PickledObject(pickled("result", reason))
             table().filter(pk=key, success=False).update(result=result, stopped=timezone.now())
     return number

@@ -14,9 +14,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from worker.cluster.packages import table
 from worker.conf import setting
 from worker.models import BUCKETS, Tally
+from worker.packages import table
 from worker.processes import queue_of
 from worker.queue.actions import in_words
 from worker.queue.overview import overview

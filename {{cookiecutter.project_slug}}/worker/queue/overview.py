@@ -6,16 +6,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connections, router
-from django.db.models import F, QuerySet, Sum
+from django.db.models import F, Sum
 from django.utils import timezone
 from django_q.brokers import get_broker
 from django_q.models import Schedule
 from django_q.models import Task as Model
 
-from worker.cluster.failures import moment
-from worker.cluster.packages import table
 from worker.delivery import Depth, Leasing, brief
+from worker.failures import moment
 from worker.models import Failure, Minute, Pause, ScheduleState
+from worker.packages import table
 from worker.processes import clusters, queue_of, workers
 from worker.queue import signs
 from worker.queue.signs import Sign

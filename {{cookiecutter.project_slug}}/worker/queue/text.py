@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from textwrap import wrap
 
-from worker.cluster.failures import clock, ordinal
+from worker.failures import clock, ordinal
 from worker.queue.state import Overview, QueueState, Scheduled
 
 HEAD = ("queue", "waiting", "due", "oldest", "running", "workers", "done/5min", "failed/5min")

@@ -17,9 +17,9 @@ from worker.cluster.board import Board
 from worker.cluster.channels import Channel, pair
 from worker.cluster.functions import located
 from worker.cluster.messages import RESULT, RUN, Outcome
-from worker.cluster.packages import Row, unpickled
 from worker.cluster.results import Results
 from worker.delivery import Task
+from worker.packages import Row, unpickled
 
 if TYPE_CHECKING:
     from worker.testing.memory import Queue

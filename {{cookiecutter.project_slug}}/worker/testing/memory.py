@@ -14,7 +14,7 @@ from django_q.conf import Conf
 from django_q.signing import SignedPackage
 from django_q.utils import get_func_repr
 
-from worker.cluster.functions import named
+from worker.packages import named
 from worker.policy import shown
 from worker.processes import nearest
 from worker.testing.here import run

@@ -1,4 +1,4 @@
-"""The table of failures as the agent writes it, beside that of results: in the same transaction."""
+"""The table of failures, which is beside that of results, and written in the same transaction."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
