@@ -93,8 +93,11 @@ def begin(folder: Path) -> None:
         return
     first = git("log", "--diff-filter=A", "--reverse", "--format=%H", "--", ANSWERS).split()[0]
     answers = tomllib.loads(git("show", f"{first}:{ANSWERS}"))  # what is answered otherwise since is a change, too
-    git("-C", str(TEMPLATE), "worktree", "add", "--quiet", "--detach", str(folder / "template"), answers["version"])
-    record(bake(folder / "template", answers, folder), f"What {answers['version']} generates")
+    version = answers["version"]
+    if not git("-C", str(TEMPLATE), "tag", "--list", version):
+        sys.exit(f"The releases have no tag {version}, by which this project was generated: write SOURCE= and a clone that has it.")
+    git("-C", str(TEMPLATE), "worktree", "add", "--quiet", "--detach", str(folder / "template"), version)
+    record(bake(folder / "template", answers, folder), f"What {version} generates")
     message = f"Let the branch {BRANCH} be where this project comes from"
     git("merge", "--quiet", "--strategy=ours", "--allow-unrelated-histories", "-m", message, BRANCH)
 

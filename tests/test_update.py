@@ -261,6 +261,10 @@ def test_what_cannot_be_updated_is_told_in_a_sentence(tmp_path: Path, monkeypatc
     monkeypatch.setattr("sys.argv", ["update.py", "update-worker"])
     with pytest.raises(SystemExit, match=r"CHANGELOG\.md says what to do with a project of before 1\.0\.0"):
         script.main()
+    git = {"for-each-ref": "", "log": "abc", "show": 'version = "0.0.9"', "-C": ""}
+    monkeypatch.setattr(script, "git", lambda name, *arguments: git[name])
+    with pytest.raises(SystemExit, match=r"^The releases have no tag 0\.0\.9, by which this project was generated: write"):
+        script.begin(tmp_path)
 
 
 @of_one
