@@ -95,7 +95,8 @@ def begin(folder: Path) -> None:
     answers = tomllib.loads(git("show", f"{first}:{ANSWERS}"))  # what is answered otherwise since is a change, too
     version = answers["version"]
     if not git("-C", str(TEMPLATE), "tag", "--list", version):
-        sys.exit(f"The releases have no tag {version}, by which this project was generated: write SOURCE= and a clone that has it.")
+        problem = f"The releases have no tag {version}, by which this project was generated"
+        sys.exit(f"{problem}: write SOURCE= and a clone that has it.")
     git("-C", str(TEMPLATE), "worktree", "add", "--quiet", "--detach", str(folder / "template"), version)
     record(bake(folder / "template", answers, folder), f"What {version} generates")
     message = f"Let the branch {BRANCH} be where this project comes from"
