@@ -48,6 +48,7 @@ QUESTIONS = {
     "How do I see which tasks have failed?": ("tasks/retries", "See failures"),
     "How do I limit how long one task may run?": ("tasks/limits", "Limit how long a task may run"),
     "How do I test a task?": ("tasks/testing", "Test a task"),
+    "How do I add this to an existing project?": ("migration/existing", "Add `worker/` to an existing project"),
     "Where are the metrics?": ("monitoring", "Prometheus"),
     "How do I send errors to Sentry?": ("operations/logs", "Errors to Sentry"),
     "How do I send e-mail?": ("files", "Mail"),

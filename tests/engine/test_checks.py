@@ -8,6 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import connections
 from django.http.request import validate_host
+from django_q.models import OrmQ, Schedule
 from pytest_django import Settings
 from worker.checks import EPHEMERAL
 
@@ -208,3 +209,23 @@ def test_what_the_broker_cannot_use_is_named(settings: Settings, monkeypatch: py
     settings.Q_CLUSTER = {**settings.Q_CLUSTER, "broker_class": "worker.broker.Brokr"}
     (message,) = run_checks()
     assert (message.id, 'does not define a "Brokr"' in message.msg) == ("worker.E014", True)
+
+
+@pytest.mark.django_db
+def test_what_waits_for_a_cluster_of_a_former_name_is_named(settings: Settings) -> None:
+    def told() -> list[str]:
+        found = [it.msg for it in run_checks(databases=["default"]) if it.id in {"worker.W038", "worker.W041"}]
+        return [it for it in found if "'for:mer'" in it or repr(settings.SITE_SLUG) in it]
+
+    Schedule.objects.create(func="core.tasks.count_words", cluster=settings.SITE_SLUG)
+    Schedule.objects.create(func="core.tasks.count_words")
+    if "orm" in settings.Q_CLUSTER:
+        OrmQ.objects.create(key=settings.SITE_SLUG, payload="")
+    assert told() == []
+    Schedule.objects.create(func="core.tasks.count_words", cluster="for:mer")
+    OrmQ.objects.create(key="for:mer", payload="")
+    assert told() == [
+        "Tasks wait in the table django_q_ormq with the key 'for:mer', which no cluster serves.",
+        "Schedules wait for the cluster 'for:mer', which is not there.",
+    ]
+    assert not {it.id for it in run_checks()} & {"worker.W038", "worker.W041"}  # `check` asks no server

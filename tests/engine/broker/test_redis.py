@@ -123,20 +123,27 @@ def test_an_option_that_cannot_work_is_named(query: str, brokers: Brokers, monke
     assert "secret" not in str(refusal.value)
 
 
-def test_tasks_that_a_plain_django_q2_has_left_are_taken(brokers: Brokers) -> None:
-    (broker,) = brokers()
-    stock = f"django_q:{broker.list_key.split(':')[-2]}:q"
+@pytest.mark.parametrize("mark", ["", ":"])
+def test_tasks_that_a_plain_django_q2_has_left_are_taken(mark: str, brokers: Brokers) -> None:
+    (named,) = brokers()
+    broker = Broker(f"{named.cluster}{mark}eu")
+    stock = f"django_q:{broker.cluster}:q"
     broker.connection.rpush(stock, "one", "two")
+    assert stock in broker.lists()
     broker.enqueue("three")
-    assert sorted(texts(take(broker, 3))) == ["one", "three", "two"]
-    assert not broker.connection.exists(stock)
+    try:
+        assert sorted(texts(take(broker, 3))) == ["one", "three", "two"]
+        assert stock not in broker.lists()
+    finally:
+        broker.delete_queue()
+        broker.connection.delete(stock)
 
 
 def test_a_key_of_another_kind_where_these_would_be_keeps_no_task_waiting(
     brokers: Brokers, caplog: pytest.LogCaptureFixture
 ) -> None:
     (broker,) = brokers()
-    stock = f"django_q:{broker.list_key.split(':')[-2]}:q"
+    stock = f"django_q:{broker.cluster}:q"
     broker.connection.set(stock, "no list")
     try:
         broker.enqueue("one")
