@@ -30,7 +30,8 @@ import importlib.metadata, json, pathlib, re, sys
 names = {name for path in pathlib.Path("worker").rglob("*.py")
          for name in re.findall(r"^ *(?:from|import) (\\w+)", path.read_text(), re.MULTILINE)}
 found = importlib.metadata.packages_distributions()
-print(json.dumps(sorted({it.lower().replace("_", "-") for name in names - sys.stdlib_module_names for it in found.get(name, ())})))
+used = {it for name in names - sys.stdlib_module_names for it in found.get(name, ())}
+print(json.dumps(sorted(it.lower().replace("_", "-") for it in used)))
 """
 TASKS = """
 from pathlib import Path
