@@ -128,7 +128,7 @@ def test_failures_of_a_group_of_a_function_or_all_are_queued_again(broker: Memor
         failed(reason, func=func)
     group = {"function": WORDS, "exception": "builtins.ValueError", "reason": "no"}
     assert retry("ada", **group) == "Queued 2 tasks again."
-    assert retry("ada", function="core.tasks.reverse") == "Queued 1 task again."
+    assert retry("ada", function="core.tasks.reverse", reason="of a result alone") == "Queued 1 task again."
     assert retry("ada") == "Queued 1 task again."
     assert len(broker.tasks) == 4
     assert [*Task.objects.values_list("pk", flat=True)] == [later]

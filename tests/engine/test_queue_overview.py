@@ -120,6 +120,16 @@ def test_a_failure_of_which_no_reason_is_kept_is_shown_too() -> None:
     assert "no reason is kept" in text(overview())
 
 
+def test_what_was_set_aside_says_why() -> None:
+    now, known = timezone.now(), {"func": "worker.delivery.run_payload", "success": False}
+    for ago, why in enumerate(("The task cannot be read: BadSignature", "The task cannot be read: EOFError")):
+        when = now - timedelta(seconds=ago)
+        Task.objects.create(id=new_id(), name="set-aside", started=when, stopped=when, result=why, **known)
+    assert [(group.reason, group.count) for group in overview().failed] == [
+        ("The task cannot be read: BadSignature", 2)
+    ]
+
+
 def test_what_will_be_tried_again_comes_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
     now = timezone.now()
     keys = [failed(f"no {place}", next_try=now + timedelta(minutes=30 - place)) for place in range(25)]

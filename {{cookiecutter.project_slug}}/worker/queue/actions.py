@@ -201,7 +201,7 @@ def failed_for_good(function: str, exception: str | None, reason: str) -> Iterat
     rows = table().filter(~failures.is_waiting(), success=False, stopped__lte=timezone.now()).order_by("stopped", "pk")
     if function or exception is not None:
         rows = rows.filter(func=function)
-    if exception or reason:
+    if exception:  # what was set aside has none, and its reason in the result alone
         rows = rows.filter(pk__in=Failure.objects.filter(exception=exception or "", reason=reason).values("pk"))
     elif exception is not None:  # those of which nothing is kept
         rows = rows.exclude(pk__in=Failure.objects.exclude(exception="", reason="").values("pk"))

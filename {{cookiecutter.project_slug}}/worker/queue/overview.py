@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -204,7 +205,12 @@ def failed_groups() -> list[Group]:
     for row in found:
         key = (row.func, row.exception, row.reason)
         groups.setdefault(key, Group(*key, row.in_group, row.stopped, [])).ids.append(row.id)
-    return list(groups.values())[:SHOWN]
+    shown = list(groups.values())[:SHOWN]
+    # What was set aside has its reason in the result alone.
+    newest_ids = [group.ids[0] for group in shown if not group.reason]
+    results = dict(table().filter(pk__in=newest_ids).values_list("pk", "result")) if newest_ids else {}
+    said = {key: text for key, text in results.items() if isinstance(text, str)}
+    return [replace(group, reason=group.reason or said.get(group.ids[0], "")[:256]) for group in shown]
 
 
 # Schedules
