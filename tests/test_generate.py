@@ -85,6 +85,7 @@ BASE = {
     "worker/cluster/listener.py",
     "worker/cluster/messages.py",
     "worker/cluster/orders.py",
+    "worker/cluster/process.py",
     "worker/cluster/registration.py",
     "worker/cluster/results.py",
     "worker/cluster/rows.py",

@@ -14,11 +14,11 @@ from django_q.tasks import async_task
 from queue_state import empty, failed, give_signs, run, sign
 from worker import packages
 from worker.enqueue import new_id
+from worker.failures import CANCELLED
 from worker.models import Cancellation, Failure, Pause
 from worker.processes import clusters
 from worker.queue import actions
 from worker.queue.actions import RefusedError, purge, retry, run_schedule
-from worker.queue.cancel import CANCELLED
 
 pytestmark = pytest.mark.django_db
 WORDS = "core.tasks.count_words"

@@ -15,7 +15,7 @@ from worker.cluster import tallies
 from worker.cluster.messages import Held, Outcome
 from worker.cluster.tallies import Tallies
 from worker.enqueue import enqueue_many
-from worker.failures import Failed
+from worker.failures import CANCELLED, Failed
 from worker.models import BUCKETS, Minute, Tally
 from worker.packages import failed
 
@@ -34,7 +34,7 @@ def an_outcome(ran: float | None = 0.02, waited: float | None = 700.0, **fields:
 
 @pytest.mark.django_db
 def test_attempts_are_counted_by_how_they_ended_and_how_long_they_took() -> None:
-    cancelled = Failed("0" * 32, 1, 3, None, tallies.CANCELLED, "c", "[]", None)
+    cancelled = Failed("0" * 32, 1, 3, None, CANCELLED, "c", "[]", None)
     counted = Tallies()
     counted.note(
         [

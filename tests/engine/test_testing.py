@@ -12,11 +12,14 @@ from core.tasks import count_words
 from django.conf import settings
 from django.db import IntegrityError, OperationalError, transaction
 from django.test import TestCase
+from django.utils import timezone
 from django_q.models import Task
 from django_q.tasks import async_chain, async_iter, async_task, result
 from project import wait_for
 from worker import testing
 from worker.enqueue import enqueue_many
+from worker.queue.actions import purge
+from worker.queue.overview import overview
 from worker.testing import Queue, queued, working
 
 queue = testing.queue  # the fixture, which a project gets by pytest_plugins
@@ -222,6 +225,18 @@ def test_a_broker_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pyt
         working(tmp_path),
     ):
         pass
+
+
+@pytest.mark.django_db
+def test_the_overview_tells_of_what_a_test_has_queued() -> None:
+    with queued() as queue:
+        async_task(call, 1)
+        async_task(call, 2, q_options={"run_after": timezone.now() + timedelta(hours=1)})
+        (state,) = (it for it in overview(patience=0.0).queues if it.name == "default")
+        assert (state.problem, state.waiting, state.due) == ("", 1, 1)
+        assert state.oldest is not None
+        purge("default", "ada")
+        assert not queue
 
 
 class Absent:

@@ -12,10 +12,10 @@ from django_q.models import Task
 
 from worker.conf import setting
 from worker.models import Cancellation, Cluster, Failure
+from worker.queue.signs import FORGOTTEN
 
 BATCH = 1000  #: rows that are deleted in one transaction
 ORDERED = timedelta(days=7)  #: for which a cancellation waits for its task
-SEEN = timedelta(hours=1)  #: for which a cluster is known that does not write any more
 
 logger = logging.getLogger("django-q")
 
@@ -32,7 +32,7 @@ def prune() -> int:
             done += number
     alias, now = router.db_for_write(Task), timezone.now()
     Cancellation.objects.using(alias).filter(since__lt=now - ORDERED).delete()
-    Cluster.objects.using(alias).filter(seen__lt=now - SEEN).delete()
+    Cluster.objects.using(alias).filter(seen__lt=now - FORGOTTEN).delete()
     logger.info("Deleted %s old results", done)
     return done
 

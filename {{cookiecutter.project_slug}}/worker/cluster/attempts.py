@@ -16,9 +16,9 @@ from django_q.conf import Conf
 from django_q.timeout import TimeoutHandler
 
 from worker import packages, policy
-from worker.cluster.messages import CANCELLED_BY, worker_id
+from worker.cluster.messages import worker_id
 from worker.delivery import Task, brief
-from worker.failures import Failed
+from worker.failures import CANCELLED_BY, Failed
 from worker.models import Failure
 from worker.results import errors_of
 

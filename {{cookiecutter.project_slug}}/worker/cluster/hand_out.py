@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from worker.cluster.board import ENDED, HAND_OUT, SENT, Board
 from worker.cluster.channels import Channel
 from worker.cluster.leases import MOST_BYTES
-from worker.cluster.messages import AFTER, CANCELLED_BY, FAIL, GATHER, LEAVE, RUN, SCHEDULE, Held, Result, worker_id
+from worker.cluster.messages import AFTER, FAIL, GATHER, LEAVE, RUN, SCHEDULE, Held, Result, worker_id
 from worker.delivery import brief
+from worker.failures import CANCELLED_BY
 
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent

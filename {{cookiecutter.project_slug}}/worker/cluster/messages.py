@@ -21,13 +21,12 @@ from socket import gethostname
 from time import time
 from typing import Any, NamedTuple
 
-from worker.delivery import queued_at
-from worker.failures import Failed
+from worker.delivery import signed_at
+from worker.failures import CANCELLED, Failed
 from worker.packages import Row
 
 RUN, FAIL, AFTER, GATHER, SCHEDULE, LEAVE = "run", "fail", "after", "gather", "schedule", "leave"
 RESULT, WAIT = "result", "wait"
-CANCELLED_BY = "Cancelled by "  #: begins the reason why such a task has failed
 
 
 @dataclass(slots=True)
@@ -57,7 +56,7 @@ class Held:
     @property
     def may_begin(self) -> float:
         """Since when it might have begun, about: of what was delayed, the payload does not say."""
-        return self.claimed if self.again else queued_at(self.payload) or self.claimed
+        return self.claimed if self.again else signed_at(self.payload) or self.claimed
 
     @property
     def message(self) -> tuple[Any, ...]:
@@ -105,6 +104,11 @@ class Outcome:
     ran: float | None  #: seconds
     keys: dict[str, Any]  #: of the line about it
     attempts: int = 1
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the task has ended since somebody has cancelled it."""
+        return bool(self.failure and self.failure.exception == CANCELLED)
 
     @classmethod
     def of(cls, held: Held, result: Result) -> "Outcome":

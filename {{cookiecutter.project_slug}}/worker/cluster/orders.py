@@ -9,6 +9,7 @@ from django.db.models import Value
 from django_q.conf import Conf
 
 from worker.cluster.listener import Listener
+from worker.cluster.messages import Outcome
 from worker.models import Cancellation, Pause
 from worker.packages import table
 
@@ -24,6 +25,12 @@ logger = logging.getLogger("django-q")
 def cancelled_by(task: str) -> str | None:
     """Return who has cancelled a task, None if nobody has. Workers ask, of what the board names."""
     return Cancellation.objects.using(table().db).filter(pk=task).values_list("by", flat=True).first()
+
+
+def delete_carried_out(outcomes: list[Outcome], alias: str) -> None:
+    """Delete the cancellations of these attempts, if there are any."""
+    if ids := [outcome.row.id for outcome in outcomes if outcome.is_cancelled]:
+        Cancellation.objects.using(alias).filter(pk__in=ids).delete()
 
 
 class Orders:

@@ -16,8 +16,8 @@ from picklefield.fields import PickledObject
 from worker import failures
 from worker.cluster.board import RESULTS
 from worker.cluster.messages import Outcome
+from worker.cluster.orders import delete_carried_out
 from worker.cluster.rows import among, insert, may_be_taken_later, patiently, prune
-from worker.cluster.tallies import delete_orders
 from worker.delivery import brief
 from worker.packages import set_aside, table
 
@@ -149,7 +149,7 @@ class Saving:
                 table().filter(pk=row.id).update(**change, attempt_count=F("attempt_count") + 1)
             failures.write([each.failure for each in written if each.failure], self.alias)
             failures.end([each.row.id for each in again if not each.failure], self.alias)
-            delete_orders(written, self.alias)
+            delete_carried_out(written, self.alias)
         self.has_saved = True
         self.agent.schedules.ceiling.saved += len(rows) - len(again)
         for outcome in outcomes:

@@ -18,9 +18,8 @@ from django_q.conf import Conf
 
 from worker.cluster.messages import Outcome
 from worker.cluster.rows import patiently
-from worker.models import BUCKETS, Cancellation, Minute, Tally
+from worker.models import BUCKETS, Minute, Tally
 from worker.packages import table
-from worker.policy import Cancelled
 
 WRITE_EVERY = 5.0  #: seconds
 LOCKED_FOR = 2.0  #: seconds for which another cluster's are waited for
@@ -28,13 +27,7 @@ LOCKED_FOR = 2.0  #: seconds for which another cluster's are waited for
 MOST_FUNCTIONS = 500
 OTHERS = "(others)"  #: what further ones are counted as
 KEPT = timedelta(hours=1)
-CANCELLED = f"{Cancelled.__module__}.{Cancelled.__qualname__}"
 NAMES = ("ran", "waited")
-
-
-def is_cancelled(outcome: Outcome) -> bool:
-    """Say whether a task has ended since somebody has cancelled it."""
-    return bool(outcome.failure and outcome.failure.exception == CANCELLED)
 
 
 def kind(outcome: Outcome) -> str:
@@ -43,7 +36,7 @@ def kind(outcome: Outcome) -> str:
         return "successful"
     if outcome.failure is None:
         return "set_aside"
-    return "retried" if outcome.next_try else "cancelled" if is_cancelled(outcome) else "failed"
+    return "retried" if outcome.next_try else "cancelled" if outcome.is_cancelled else "failed"
 
 
 @dataclass(slots=True)
@@ -118,13 +111,13 @@ class Tallies:
     def write_minutes(self, minutes: dict[datetime, list[int]], alias: str) -> None:
         """Write how many have ended in each minute; forget those of an hour ago."""
         rows = Minute.objects.using(alias).filter(cluster=Conf.CLUSTER_NAME)
-        news = [Minute(cluster=Conf.CLUSTER_NAME, minute=each, done=0, failed=0) for each in sorted(minutes)]
-        Minute.objects.using(alias).bulk_create(news, ignore_conflicts=True)
-        for each in news:
+        added = [Minute(cluster=Conf.CLUSTER_NAME, minute=each, done=0, failed=0) for each in sorted(minutes)]
+        Minute.objects.using(alias).bulk_create(added, ignore_conflicts=True)
+        for each in added:
             done, failed = minutes[each.minute]
             rows.filter(minute=each.minute).update(done=F("done") + done, failed=F("failed") + failed)
-        if news and self.minute != news[-1].minute:
-            self.minute = news[-1].minute
+        if added and self.minute != added[-1].minute:
+            self.minute = added[-1].minute
             rows.filter(minute__lt=timezone.now() - KEPT).delete()
 
 
@@ -136,10 +129,10 @@ def write_counts(counts: dict[tuple[str, str], Count], alias: str) -> None:
     found = locked(mine, counts)
     if counts.keys() - found.keys():
         counts = limited(counts, mine)
-        news = [
+        added = [
             Tally(cluster=Conf.CLUSTER_NAME, func=func, outcome=how, count=0, **empty) for func, how in sorted(counts)
         ]
-        rows.bulk_create(news, ignore_conflicts=True)
+        rows.bulk_create(added, ignore_conflicts=True)
         found = locked(mine, counts)
     changed: list[Any] = []
     for key, count in counts.items():
@@ -171,9 +164,3 @@ def limited(counts: dict[tuple[str, str], Count], rows: Any) -> dict[tuple[str, 
     for (func, how), count in counts.items():
         found[OTHERS if func in others else func, how].add(count)
     return dict(found)
-
-
-def delete_orders(outcomes: list[Outcome], alias: str) -> None:
-    """Delete the cancellations that are carried out, if there are any."""
-    if ids := [outcome.row.id for outcome in outcomes if is_cancelled(outcome)]:
-        Cancellation.objects.using(alias).filter(pk__in=ids).delete()

@@ -17,15 +17,16 @@ from django.utils import timezone
 from django_q.brokers import get_broker
 from django_q.models import Schedule
 
-from worker import announcements, failures
+from worker import failures
+from worker.announcements import ORDERS, announce
 from worker.delivery import Leasing
 from worker.failures import clock
 from worker.health import missing_tables, why_away
 from worker.models import Failure, Pause
 from worker.packages import table, text_of
 from worker.processes import cluster_of, clusters, did_you_mean, nearest, queue_of, queues
-from worker.queue.cancel import CANCELLED, cancelled, key_of
 from worker.queue.cancel import RefusedError as RefusedError
+from worker.queue.cancel import cancelled, key_of
 from worker.queue.overview import failed_groups
 from worker.resubmit import resubmit
 from worker.trigger import note, trigger
@@ -91,7 +92,7 @@ def pause(queue: str, by: str) -> str:
     name = queue_of(cluster)
     if not new:
         raise RefusedError(f"The queue {name} is paused already, by {found.by} since {clock(found.since.timestamp())}.")
-    announcements.announce(alias, "orders")
+    announce(alias, ORDERS)
     logger.info("%s has paused the queue %s", by, name)
     return f"The queue {name} is paused: what runs goes on, and nothing else begins."
 
@@ -107,7 +108,7 @@ def resume(queue: str, by: str) -> str:
     name = queue_of(cluster)
     if not Pause.objects.using(alias).filter(pk=cluster).delete()[0]:
         raise RefusedError(f"The queue {name} is not paused.")
-    announcements.announce(alias, "orders")
+    announce(alias, ORDERS)
     logger.info("%s has resumed the queue %s", by, name)
     return f"The queue {name} goes on."
 
@@ -206,7 +207,7 @@ def failed_for_good(function: str, exception: str | None, reason: str) -> Iterat
     elif exception is not None:  # those of which nothing is kept
         rows = rows.exclude(pk__in=Failure.objects.exclude(exception="", reason="").values("pk"))
     else:
-        rows = rows.exclude(pk__in=Failure.objects.filter(exception=CANCELLED).values("pk"))
+        rows = rows.exclude(pk__in=Failure.objects.filter(exception=failures.CANCELLED).values("pk"))
     last: tuple[Any, str] | None = None
     while True:
         some = rows.filter(Q(stopped__gt=last[0]) | Q(stopped=last[0], pk__gt=last[1])) if last else rows
@@ -220,7 +221,7 @@ def failed_for_good(function: str, exception: str | None, reason: str) -> Iterat
 def near(function: str) -> str:
     """Return what may have been meant where nothing is left to run again, of a function or at all."""
     found = failed_groups()
-    if any(group.exception == CANCELLED and group.func == (function or group.func) for group in found):
+    if any(group.exception == failures.CANCELLED and group.func == (function or group.func) for group in found):
         return " What somebody has cancelled runs again by its id."
     hint = nearest(function, {group.func for group in found}) if function else ""
     return f" {hint}" if hint else ""

@@ -25,7 +25,7 @@ ASK_EVERY = 2.0  #: seconds between two questions of this process
 AWAY = 10.0  #: seconds until the next one if the broker's server, which is to announce it, is away
 LOOK_EVERY = 0.05  #: seconds between two looks for answers
 FRESH = 4.0  #: seconds for which a main process's file counts, which it writes each second
-FORGOTTEN = timedelta(hours=1)
+FORGOTTEN = timedelta(hours=1)  #: after which a cluster that does not write any more is forgotten
 
 #: when this process has asked last: by its clock, and by the database's
 _asked: tuple[float, datetime | None] = -ASK_EVERY, None

@@ -12,7 +12,6 @@ from django_q.exceptions import TimeoutException
 
 from worker.cluster import child
 from worker.cluster.agent import Agent
-from worker.cluster.attempts import Earlier, earlier
 from worker.cluster.board import Board
 from worker.cluster.channels import Channel, pair
 from worker.cluster.functions import located
@@ -96,10 +95,6 @@ class Here(child.Child):
         told, self.told = self.told, True
         task = None if told else self.take(*self.message)
         return task | {"sync": True} if task else "STOP"  # then what it raises comes here
-
-    def saved(self, task: Task) -> Earlier:
-        """Return what is saved of a task."""
-        return earlier(task)
 
     def send(self, reply: tuple[Any, ...]) -> None:
         """Let the agent settle what has ended."""
