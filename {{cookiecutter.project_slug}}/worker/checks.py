@@ -85,7 +85,7 @@ def wrong_cluster(where: str, cluster: Mapping[str, Any]) -> Iterator[CheckMessa
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             hint = f"Write a whole number, at least {least}."
             yield Error(f"{where}: {key} is {value!r}.", hint=hint, id="worker.E031")
-    # django-q2 has no list of its settings, but reads each in the same way.
+    # django-q2 1.11.1 has no list of its settings, but reads each in the same way.
     known = [*re.findall(r'conf\.get\(\s*"(\w+)"', inspect.getsource(conf)), "ALT_CLUSTERS"]
     for key in cluster.keys() - set(known):
         yield Error(f"{where} has the unknown key {key!r}.", hint=did_you_mean(key, known), id="worker.E034")
