@@ -20,6 +20,7 @@ from worker.models import BUCKETS, Tally
 from worker.processes import clusters
 from worker.queue import metrics
 from worker.queue.metrics import Queues
+from worker.web.middleware import is_probe
 
 TOKEN = "a token of some length"  # noqa: S105 (nobody's)
 FOREIGN = {"host": "172.19.4.2:8000", "authorization": f"Bearer {TOKEN}"}
@@ -64,7 +65,9 @@ def test_only_who_knows_the_token_is_told(client: Client, settings: Settings, mo
     assert response["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
     for header in ("", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Basic {TOKEN}", TOKEN, "Bearer ä"):
         assert client.get("/metrics", headers={**FOREIGN, "authorization": header}).status_code == 404
+    assert is_probe("/metrics"), "pages that wait for a server would hold it up"
     settings.METRICS_TOKEN = ""
+    assert not is_probe("/metrics"), "which is answered as other paths are"
     assert client.get("/metrics", secure=True, headers={"authorization": "Bearer "}).status_code == 404
 
 

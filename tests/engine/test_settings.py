@@ -213,6 +213,8 @@ def test_a_url_that_can_be_read_is(project: Path, url: str) -> None:
         ("EMAIL_URL", "submission://", "write submission://user:password@host"),
         ("EMAIL_URL", "submission://me:p/w@example.com", "in the password %2F for /"),
         ("EMAIL_URL", "smtp://example.com:http", 'Environment variable "EMAIL_URL" invalid: Not a valid email URL'),
+        ("METRICS_TOKEN", "0123456789abcde", "write 16 characters or more, of ASCII and without spaces, such as"),
+        ("METRICS_TOKEN", "ü" * 16, "write 16 characters or more, of ASCII"),
         ("ADMINS", "Ada <ada@example.com>", "write addresses separated by commas, as in ada@example.com,bob@"),
         ("ADMINS", "ada@example.com bob@example.com", "write addresses separated by commas"),
         ("AWS_STORAGE_BUCKET_NAME", "files", "AWS_STORAGE_BUCKET_NAME needs a package: run `uv add"),
