@@ -111,7 +111,7 @@ def test_whoever_takes_nothing_of_an_answer_is_cut_off_without_a_word(site: Site
 def test_a_page_that_waits_in_vain_while_it_is_sent_is_logged(site: Site) -> None:
     assert raw(site.port, f"{GET.format('/late/')}\r\n").startswith("HTTP/1.1 200 ")
     (line,) = site.logged("Socket error processing request.")
-    assert "the page's own" in str(line["exc_info"])
+    assert "the page's own" in str(line["traceback"])
 
 
 @on("5.2")

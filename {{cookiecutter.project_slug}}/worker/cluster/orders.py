@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FIRST = 10.0  #: seconds for which the first look is waited for: until then nobody knows whether a task may begin
 WITHIN = 0.9  #: seconds in which an order is found, while something is done, where none are announced: less than a tick
+PATIENCE = 5.0  #: seconds for which that is waited for after an idle time: the database may be busy, or frozen
 
 logger = logging.getLogger("django-q")
 
@@ -53,7 +54,7 @@ class Orders:
         if not self.listener.hears and time.monotonic() - self.looked > WITHIN:
             self.has_looked.clear()
             self.listener.bell.set()
-            self.has_looked.wait(WITHIN)
+            self.has_looked.wait(PATIENCE)
 
     def is_due(self) -> bool:
         """Say whether to look, though nothing is announced."""
