@@ -9,12 +9,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+from uv import find_uv_bin
 
 from tests import servers
 from tests.combinations import COMBINATIONS, Combination
 from tests.interpreters import for_combination
 from tests.processes import Command, Environment, Process, run, started
-from tests.projects import Environments, Workplace
+from tests.projects import Environments, Workplace, uv_environment
 from tests.test_docs import DOCS
 from tests.test_guides import Reader
 
@@ -174,4 +175,48 @@ def test_what_a_plain_qcluster_leaves_is_run_after_the_steps_of_the_page(
         it.worker.wait_until(lambda: it.ask(RESULTS) == "daily first second third", "their results")
         assert sorted(it.ran()) == ["daily", "first", "second", "third"]
         assert broker == "orm" or "Moved 2 tasks from django_q:shop:eu:q to " in it.worker.log()
+        it.stop()
+
+
+CELERY = {
+    "mysite/celery.py": """
+import os
+from celery import Celery
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
+app = Celery("mysite", broker=os.environ["REDIS_URL"])
+app.autodiscover_tasks()
+""",
+    "mysite/__init__.py": "from mysite.celery import app\n",
+    "shop/tasks.py": "from celery import shared_task\n\nnote = shared_task(name='shop.tasks.note')(note)\n",
+}
+
+
+def test_what_celery_holds_is_run_while_the_steps_of_the_page_are_done(
+    mover: Callable[..., Mover], tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(servers.redis(tmp_path))
+        it = mover("orm", stack, "", {**server, "PYTHONPATH": str(tmp_path / "celery")})
+        install: Command = [
+            find_uv_bin(),
+            "pip",
+            "install",
+            "-q",
+            "--target",
+            tmp_path / "celery",
+            "celery[redis]>=5.7,<6",
+        ]
+        run(install, tmp_path, uv_environment(it.workplace.python))
+        for name, text in CELERY.items():
+            it.add(name, text)
+        it.ask("from shop.tasks import note; note.delay('first'); note.delay('second')")
+        it.steps("existing.md", 1, 2, 3, 4, 5, 6)
+        it.steps("celery.md", 2)
+        line: Command = [it.workplace.python, "-m", "celery", "-A", "mysite", "worker", "--concurrency=1"]
+        celery = stack.enter_context(started("celery", line, it.workplace.path, it.environment, it.workplace.temporary))
+        it.steps("celery.md", 3, 4)
+        it.environment = {**it.environment, "PID": str(celery.popen.pid)}
+        it.steps("celery.md", 5)
+        celery.wait_until_gone()
+        assert sorted(it.ran()) == ["first", "new", "second"]
         it.stop()
