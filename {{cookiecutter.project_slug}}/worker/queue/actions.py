@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, router
+from django.db import router
 from django.db.models import Q
 from django.utils import timezone
 from django_q.brokers import get_broker
@@ -21,7 +20,7 @@ from worker import failures
 from worker.announcements import ORDERS, announce
 from worker.delivery import Leasing
 from worker.failures import clock
-from worker.health import missing_tables, why_away
+from worker.health import sentence_for
 from worker.models import Failure, Pause
 from worker.packages import table, text_of
 from worker.processes import cluster_of, clusters, did_you_mean, nearest, queue_of, queues
@@ -53,20 +52,11 @@ def action(does: Callable[..., str]) -> Callable[..., str]:
         try:
             return does(*args, **kwargs)
         except Exception as error:
-            if problem := in_words(error):
+            if problem := sentence_for(error):
                 raise RefusedError(problem) from error
             raise
 
     return do
-
-
-def in_words(error: Exception) -> str:
-    """Return a sentence for an error of a server that is away, or not set up; "" for another."""
-    if isinstance(error, ImproperlyConfigured):
-        return str(error)
-    if reason := why_away(error):
-        return f"A server does not answer ({reason})."
-    return missing_tables() if isinstance(error, DatabaseError) else ""
 
 
 def cluster_named(queue: str) -> str:

@@ -15,10 +15,10 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, genera
 from prometheus_client.registry import Collector
 
 from worker.conf import setting
+from worker.health import sentence_for
 from worker.models import BUCKETS, Tally
 from worker.packages import table
 from worker.processes import queue_of
-from worker.queue.actions import in_words
 from worker.queue.overview import overview
 from worker.queue.state import QueueState
 from worker.web.readiness import LIMIT, Question
@@ -67,7 +67,7 @@ class Look(Question):
         try:
             self.text = generate_latest(registry)  # type: ignore[no-untyped-call]
         except Exception as error:
-            if not (problem := in_words(error)):
+            if not (problem := sentence_for(error)):
                 raise
             self.problem = problem
 

@@ -16,9 +16,10 @@ from django.core.management.base import BaseCommand, CommandError
 from django.core.serializers.json import DjangoJSONEncoder
 
 from worker.checks import require_database
+from worker.health import sentence_for
 from worker.processes import about, did_you_mean
 from worker.queue import actions
-from worker.queue.actions import RefusedError, cluster_named, in_words
+from worker.queue.actions import RefusedError, cluster_named
 from worker.queue.overview import overview
 from worker.queue.text import plain, text
 
@@ -76,7 +77,7 @@ class Command(BaseCommand):
         except CommandError:
             raise
         except Exception as error:
-            if problem := in_words(error):
+            if problem := sentence_for(error):
                 raise CommandError(problem, returncode=1) from error
             raise
 
@@ -84,8 +85,10 @@ class Command(BaseCommand):
         """Print the overview once."""
         if as_json:
             logging.disable()  # lines of the log go to stdout, too
-            self.stdout.write(json.dumps(asdict(overview()), cls=DjangoJSONEncoder, indent=2, ensure_ascii=False))
-            logging.disable(logging.NOTSET)
+            try:
+                self.stdout.write(json.dumps(asdict(overview()), cls=DjangoJSONEncoder, indent=2, ensure_ascii=False))
+            finally:
+                logging.disable(logging.NOTSET)
             return
         width = max(80, shutil.get_terminal_size().columns)
         self.stdout.write(f"{before}{text(overview(), width)}\n\n{about()}")
@@ -97,7 +100,7 @@ class Command(BaseCommand):
             try:
                 self.show(before=before)
             except Exception as error:
-                if not (problem := in_words(error)):
+                if not (problem := sentence_for(error)):
                     raise
                 self.stdout.write(f"{before}{problem}")
             self.stdout.flush()
