@@ -119,9 +119,13 @@ def mover(bake: Callable[[Combination], Path], environments: Environments, tmp_p
     return make
 
 
-def test_worker_is_added_to_a_project_as_the_page_says(mover: Callable[..., Mover]) -> None:
+def test_worker_is_added_to_a_project_as_the_page_says(mover: Callable[..., Mover], tmp_path: Path) -> None:
+    absent = tmp_path / "absent"  # what a project of the template has, and the page does not ask for
+    absent.mkdir()
+    for name in ("dj_database_url", "dotenv", "environs", "gunicorn", "psycopg", "whitenoise"):
+        (absent / f"{name}.py").write_text("raise ModuleNotFoundError(__name__)\n")
     with ExitStack() as stack:
-        it = mover("orm", stack)
+        it = mover("orm", stack, "", {"PYTHONPATH": str(absent)})
         it.steps("existing.md")
         it.stop()
 
