@@ -19,7 +19,7 @@ for module, package in {"django_q": "django-q2", "croniter": "croniter"}.items()
 
 complete()
 
-# django-q2 holds that a lease must outlast its task, since it does not renew leases as this worker does.
+# django-q2 1.11.1 holds that a lease must outlast its task, since it renews none. This can go when it does.
 warnings.filterwarnings("ignore", message="Retry and timeout are misconfigured")
 
 
@@ -40,6 +40,6 @@ class WorkerConfig(AppConfig):
             return signing.loads(force_str(value), **options)  # some brokers return statuses as bytes
 
         # django-q2 1.11.1 has a copy of this function that does not know SECRET_KEY_FALLBACKS: after a change of the
-        # key, what was queued before could not be verified.
+        # key, what was queued before could not be verified. This can go when django_q.core_signing names that setting.
         core_signing.loads = loads
         errors.begin()

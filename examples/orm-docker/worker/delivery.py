@@ -133,7 +133,7 @@ def brief(error: BaseException) -> str:
     return f"{type(error).__name__}: {line[:197] + '...' if len(line) > 200 else line}"
 
 
-def queued_at(payload: str) -> float | None:
+def signed_at(payload: str) -> float | None:
     """Return when a payload was signed, which is not opened for it; None if it does not say so."""
     time = payload.rpartition(":")[0].rpartition(":")[2]
     return float(b62_decode(time)) if re.fullmatch("[0-9A-Za-z]{6}", time) else None  # from 1999 to 3769

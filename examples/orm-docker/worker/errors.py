@@ -123,7 +123,8 @@ def send_mail(keys: Mapping[str, Any], exception: str, reason: str, kept: Sequen
     lines = [f"{keys['task']} has failed for good: {reason}"]
     if more:
         lines.append(f"It has failed in this way {more} more times since the last mail.")
-    lines += ["", *(f"{name}: {value}" for name, value in keys.items()), "", kept[-1]["traceback"] if kept else ""]
+    lines += ["", f"Run it again with: python manage.py queue retry {keys['task_id']}", ""]
+    lines += [*(f"{name}: {value}" for name, value in keys.items()), "", kept[-1]["traceback"] if kept else ""]
     try:
         mail_admins(" ".join(f"{keys['task']} failed: {reason}".split())[:200], "\n".join(lines))
     except Exception:

@@ -13,11 +13,11 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 from django_q.brokers import get_broker
 
-from worker.cluster import packages
-from worker.cluster.failures import OVERDUE, moment
+from worker import packages
 from worker.conf import setting
 from worker.delivery import Leasing, Task
 from worker.django_tasks import TaskResultDoesNotExist, base
+from worker.failures import OVERDUE, moment
 from worker.models import Failure
 from worker.policy import shown
 from worker.processes import clusters, queue_of, queues

@@ -27,12 +27,12 @@ from django.utils.module_loading import module_has_submodule
 from django_q.models import Schedule
 
 from worker.allowed import is_own, refusal
-from worker.cluster.due import following, time_zone_of
 from worker.delivery import brief
 from worker.enqueue import OPTIONS
 from worker.models import ScheduleState
 from worker.policy import shown
 from worker.processes import nearest, unknown_cluster
+from worker.recurrence import following, time_zone_of
 
 F = TypeVar("F")
 MOST_MINUTES, LONGEST_NAME, LONGEST_PATH = 32_767, 100, 256  #: that the table takes

@@ -323,8 +323,8 @@ METRICS_TOKEN = env.str(
     "METRICS_TOKEN",
     "",
     validate=validate.Regexp(
-        r"(\S{16,})?$",
-        error="write 16 characters or more, without spaces, such as those that "
+        r"([!-~]{16,})?$",
+        error="write 16 characters or more, of ASCII and without spaces, such as those that "
         "`python -c 'import secrets; print(secrets.token_urlsafe())'` prints.",
     ),
 )

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 from django_q import admin as upstream
 from django_q import models
 
-from worker.cluster import failures, packages
+from worker import failures, packages
 from worker.models import Failure, Queue, WaitingTask
 from worker.queue import page
 from worker.resubmit import resubmit

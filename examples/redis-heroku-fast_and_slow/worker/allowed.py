@@ -18,6 +18,7 @@ from worker.conf import setting
 from worker.delivery import brief
 from worker.enqueue import refuse
 from worker.processes import unknown_cluster
+from worker.recurrence import arguments
 
 INSTALLED = {"dist-packages", "site-packages"}  #: folders of what others wrote
 OWN = {"overlap", "time_zone"}  #: options in q_options that are the schedule's, and none of its task
@@ -112,8 +113,6 @@ def clean(schedule: Schedule) -> None:
 
 
 def _read(schedule: Schedule) -> tuple[dict[str, Any], str]:
-    from worker.cluster.due import arguments
-
     try:
         return arguments(schedule)[1], ""
     except ValueError as error:

@@ -4,6 +4,7 @@ import inspect
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.utils.module_loading import import_string
 from django_prodserver.backends.base import BaseProcessBackend, BaseWorkerBackend
 from django_q import conf
+from django_q.models import OrmQ, Schedule
 
 from worker import __version__, manifest
 from worker.conf import setting
@@ -34,6 +36,7 @@ NOWHERE = {"host": "/-", "hostaddr": ""}  #: where no server is
 LIBPQ = "Take it out of what follows the ?, or see https://www.postgresql.org/docs/current/libpq-connect.html."
 HOST = r"(?i)\*|\.?[a-z0-9-]+(\.[a-z0-9-]+)*|\[[a-f0-9:.]+\]"  #: what ALLOWED_HOSTS can match
 ORIGIN = r"[a-z][a-z0-9+.-]*://((\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*|\[[a-f0-9:.]+\])(:\d+)?"  #: what a browser can send
+MOST = 10  #: names that are told at a time
 OWN_PORT = r"https://.*:443|http://.*:80"  #: which a browser leaves out
 WHOLE = {"workers": 1, "timeout": 1, "retry": 3, "queue_limit": 1, "bulk": 1, "max_attempts": 0}  #: numbers, the least
 
@@ -84,7 +87,7 @@ def wrong_cluster(where: str, cluster: Mapping[str, Any]) -> Iterator[CheckMessa
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             hint = f"Write a whole number, at least {least}."
             yield Error(f"{where}: {key} is {value!r}.", hint=hint, id="worker.E031")
-    # django-q2 has no list of its settings, but reads each in the same way.
+    # django-q2 1.11.1 has no list of its settings, but reads each in the same way.
     known = [*re.findall(r'conf\.get\(\s*"(\w+)"', inspect.getsource(conf)), "ALT_CLUSTERS"]
     for key in cluster.keys() - set(known):
         yield Error(f"{where} has the unknown key {key!r}.", hint=did_you_mean(key, known), id="worker.E034")
@@ -158,6 +161,33 @@ def check_servers(databases: Collection[str] | None = None, **_: Any) -> Iterato
         except DatabaseError as error:
             problem = f"The database {alias} does not answer ({brief(error)})."
             yield Error(problem, hint="Start its server, or change what its URL says.", id="worker.E025")
+
+
+@register(Tags.database)
+def check_strangers(databases: Collection[str] | None = None, **_: Any) -> Iterator[CheckMessage]:
+    """Name what waits for a cluster that is not there: with another "name", what was queued before is never run."""
+    if not databases:
+        return
+    own = f"The clusters of Q_CLUSTER are {', '.join(map(repr, clusters()))}. Take the former name, or delete it."
+    for place in foreign_queues():
+        yield Warning(f"Tasks wait in {place}, which no cluster serves.", hint=own, id="worker.W038")
+    with suppress(DatabaseError):  # the table is not there yet, or the database is away
+        rows = Schedule.objects.exclude(cluster=None).exclude(cluster__in=[*clusters(), ""])
+        for name in rows.values_list("cluster", flat=True).distinct().order_by("cluster")[:MOST]:
+            yield Warning(f"Schedules wait for the cluster {name!r}, which is not there.", hint=own, id="worker.W041")
+
+
+def foreign_queues() -> Iterator[str]:
+    """Yield where tasks wait that no cluster takes."""
+    alias = settings.Q_CLUSTER.get("orm")
+    with suppress(DatabaseError):
+        rows = OrmQ.objects.using(alias or DEFAULT_DB_ALIAS).exclude(key__in=clusters() if alias else [])
+        for key in rows.values_list("key", flat=True).distinct().order_by("key")[:MOST]:
+            yield f"the table django_q_ormq with the key {key!r}"
+    with suppress(ImportError, ImproperlyConfigured):  # which check_broker() tells
+        broker = import_string(settings.Q_CLUSTER["broker_class"])
+        if hasattr(broker, "lists"):
+            yield from sorted({*broker().lists()} - {f"django_q:{name}:q" for name in clusters()})[:MOST]
 
 
 def refused_option(connection: Any) -> str:

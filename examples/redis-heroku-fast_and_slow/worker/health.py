@@ -12,7 +12,15 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, InternalError, OperationalError, connection
+from django.db import (
+    DEFAULT_DB_ALIAS,
+    DatabaseError,
+    Error,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    connection,
+)
 from django.db.migrations.exceptions import InconsistentMigrationHistory
 from django.utils.module_loading import import_string
 from django_q.brokers import get_broker
@@ -101,6 +109,15 @@ def why_away(error: BaseException) -> str:
 def in_words(silent: dict[str, Exception]) -> str:
     """Return a sentence for each server that does not answer."""
     return " ".join(f"The {name} does not answer ({brief(error)})." for name, error in silent.items())
+
+
+def sentence_for(error: Exception) -> str:
+    """Return a sentence for an error of a server that is away, or not set up; "" for another."""
+    if isinstance(error, ImproperlyConfigured):
+        return str(error)
+    if reason := why_away(error):
+        return f"A server does not answer ({reason})."
+    return missing_tables() if isinstance(error, DatabaseError) else ""
 
 
 def wait_for_servers() -> None:

@@ -6,7 +6,7 @@ from django.db import transaction
 from django.utils import timezone
 from django_q.tasks import async_task
 
-from worker.cluster import failures, packages
+from worker import failures, packages
 from worker.delivery import brief
 from worker.models import Failure
 

@@ -47,7 +47,7 @@ __all__ = [
     "task",
 ]
 
-if not hasattr(base.Task, "__class_getitem__"):  # Django's own is generic to type checkers alone
+if not hasattr(base.Task, "__class_getitem__"):  # Django's own, 6.1, is generic to type checkers alone
     setattr(base.Task, "__class_getitem__", classmethod(lambda cls, _: cls))  # noqa: B010 (there is none, to mypy)
 
 
@@ -83,7 +83,8 @@ class Task(base.Task[P, R]):
         """Refuse what is wrong, where it is written."""
         with named(self.func):
             policy.check({**self.policy, "run_after": self.run_after})
-            base.Task.__post_init__(self)  # super() would look for the class that this was before it had slots
+            # A dataclass with slots is a new class, of which super() knows nothing before Python 3.14 (cpython #90562).
+            base.Task.__post_init__(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function, here and now."""
@@ -95,7 +96,7 @@ class Task(base.Task[P, R]):
         return str(self.module_path)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle it by its path, as Django's own does, and that of django-tasks 0.12 does not."""
+        """Pickle it by its path, as Django 6.1 does, and django-tasks 0.12 does not: with that, this can go."""
         return restored, (str(self), {it.name: getattr(self, it.name) for it in fields(self) if it.name != "func"})
 
     @property
@@ -136,7 +137,7 @@ def restored(path: str, values: dict[str, Any]) -> Any:
     return replace(import_string(path), **values)
 
 
-if TYPE_CHECKING:  # Django's own does not say what keywords go on to task_class
+if TYPE_CHECKING:  # Django's own, 6.1, does not say what keywords go on to task_class
 
     @overload
     def task(function: Callable[P, R], /) -> Task[P, R]: ...

@@ -18,7 +18,7 @@ from django_q.models import OrmQ
 
 from worker.broker.locks import USED, all_rows, lapses, now
 from worker.broker.statements import DEPTH, FORGET_LAPSES, IN_FILE, ON_SERVER, TAKE_OUT, TAKE_OUT_OF_FILE
-from worker.delivery import Depth, queued_at
+from worker.delivery import Depth, signed_at
 
 LOOK_EVERY = 1.0  #: seconds after which it is looked again whether this thread's connection can still be used
 AT_ONCE = 1000  #: tasks that payloads() reads at a time
@@ -103,7 +103,7 @@ class Contents(ORM):  # type: ignore[misc]
             which |= {"used": adapt(USED), "now": adapt(now())}
             ((waiting, due, taken, *times),) = self.run(DEPTH.format(**IN_FILE), **which)
         first, since = times
-        moments = [moment for moment in (queued_at(first or ""), since) if moment is not None]
+        moments = [moment for moment in (signed_at(first or ""), since) if moment is not None]
         return Depth(waiting, due, taken, min(moments, default=None))
 
     def remove(self, receipt: str) -> bool:

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Q
@@ -24,11 +25,11 @@ from django_q.signing import SignedPackage
 from django_q.tasks import async_chain
 from django_q.timeout import TimeoutHandler
 
-from worker.cluster import failures, packages
-from worker.cluster.packages import PART, Row
+from worker import failures, packages
 from worker.delivery import Task, brief
 from worker.enqueue import Collector
 from worker.health import may_pass
+from worker.packages import PART, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,11 @@ def after(task: Task, tells: Callable[[], None], texts: tuple[Any, ...], attempt
         Exception: If it is to be done again, for a server is away.
     """
     row = Row(*texts)
-    task |= {"success": row.success, "result": packages.unpickled(row.result), "stopped": packages.moment(row.stopped)}
+    task |= {
+        "success": row.success,
+        "result": packages.unpickled(row.result),
+        "stopped": datetime.fromisoformat(row.stopped),
+    }
     if is_cached(task, row):
         try:
             save_in_cache(task)

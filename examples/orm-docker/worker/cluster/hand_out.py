@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from worker.cluster.board import ENDED, HAND_OUT, SENT, Board
 from worker.cluster.channels import Channel
 from worker.cluster.leases import MOST_BYTES
-from worker.cluster.messages import AFTER, CANCELLED_BY, FAIL, GATHER, LEAVE, RESULT, RUN, SCHEDULE, Held, worker_id
+from worker.cluster.messages import AFTER, FAIL, GATHER, LEAVE, RUN, SCHEDULE, Held, Result, worker_id
 from worker.delivery import brief
+from worker.failures import CANCELLED_BY
 
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent
@@ -164,7 +165,7 @@ class HandOut:
         else:
             logger.error("What a worker had to do (%s) is given up: %s of them died. %s", name, TRIES, reason)
             if held.does == AFTER and held.extra[0][-1]:  # a success, perhaps for the cache, goes into the table
-                self.agent.answer((RESULT, held.ticket, held.extra[0], "", True, None, False, held.part, None, None))
+                self.agent.answer(Result(held.extra[0], part=held.part).message(held.ticket))
             else:
                 self.agent.answer((held.does, held.ticket, None, ""))
 

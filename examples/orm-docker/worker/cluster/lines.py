@@ -7,8 +7,7 @@ from typing import Any
 
 from django_q.conf import Conf
 
-from worker.cluster import failures, packages
-from worker.cluster.attempts import most_of
+from worker import failures, packages
 from worker.cluster.messages import Outcome
 from worker.delivery import Task
 from worker.processes import queue_of
@@ -27,7 +26,7 @@ def keys_of(task: Task, attempt: int = 0) -> dict[str, Any]:
     keys: dict[str, Any] = {"task_id": packages.label("id", task["id"]), "task": packages.function_label(task["func"])}
     keys["queue"] = queue()
     if attempt:
-        keys |= {"attempt": attempt, "of": most_of(task) or None}
+        keys |= {"attempt": attempt, "of": packages.most_of(task) or None}
     if "request_id" in task:
         keys["request_id"] = packages.text_of(task["request_id"], 64)
     return keys

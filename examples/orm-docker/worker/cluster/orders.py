@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 from django.db.models import Value
 from django_q.conf import Conf
 
-from worker.announcements import Listener
-from worker.cluster.packages import table
+from worker.cluster.listener import Listener
+from worker.cluster.messages import Outcome
 from worker.models import Cancellation, Pause
+from worker.packages import table
 
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent
 
 FIRST = 10.0  #: seconds for which the first look is waited for: until then nobody knows whether a task may begin
 WITHIN = 0.9  #: seconds in which an order is found, while something is done, where none are announced: less than a tick
+PATIENCE = 5.0  #: seconds for which that is waited for after an idle time: the database may be busy, or frozen
 
 logger = logging.getLogger("django-q")
 
@@ -24,6 +26,12 @@ logger = logging.getLogger("django-q")
 def cancelled_by(task: str) -> str | None:
     """Return who has cancelled a task, None if nobody has. Workers ask, of what the board names."""
     return Cancellation.objects.using(table().db).filter(pk=task).values_list("by", flat=True).first()
+
+
+def delete_carried_out(outcomes: list[Outcome], alias: str) -> None:
+    """Delete the cancellations of these attempts, if there are any."""
+    if ids := [outcome.row.id for outcome in outcomes if outcome.is_cancelled]:
+        Cancellation.objects.using(alias).filter(pk__in=ids).delete()
 
 
 class Orders:
@@ -46,7 +54,7 @@ class Orders:
         if not self.listener.hears and time.monotonic() - self.looked > WITHIN:
             self.has_looked.clear()
             self.listener.bell.set()
-            self.has_looked.wait(WITHIN)
+            self.has_looked.wait(PATIENCE)
 
     def is_due(self) -> bool:
         """Say whether to look, though nothing is announced."""

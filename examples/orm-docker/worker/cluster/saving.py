@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,13 @@ from django.db.models import F
 from django_q.conf import Conf
 from picklefield.fields import PickledObject
 
-from worker.cluster import failures
+from worker import failures
 from worker.cluster.board import RESULTS
 from worker.cluster.messages import Outcome
-from worker.cluster.packages import moment, set_aside, table
+from worker.cluster.orders import delete_carried_out
 from worker.cluster.rows import among, insert, may_be_taken_later, patiently, prune
-from worker.cluster.tallies import delete_orders
 from worker.delivery import brief
+from worker.packages import set_aside, table
 
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent
@@ -142,13 +143,13 @@ class Saving:
             written = [each for each in outcomes if each.row.id not in before or not before[each.row.id][0]]
             again = [each for each in written if each.row.id in before]
             for row in [outcome.row for outcome in again]:
-                times = {"started": moment(row.started), "stopped": moment(row.stopped)}
+                times = {name: datetime.fromisoformat(getattr(row, name)) for name in ("started", "stopped")}
                 result = None if row.result is None else PickledObject(row.result)
                 change = {**times, "success": row.success, "result": result}
                 table().filter(pk=row.id).update(**change, attempt_count=F("attempt_count") + 1)
             failures.write([each.failure for each in written if each.failure], self.alias)
             failures.end([each.row.id for each in again if not each.failure], self.alias)
-            delete_orders(written, self.alias)
+            delete_carried_out(written, self.alias)
         self.has_saved = True
         self.agent.schedules.ceiling.saved += len(rows) - len(again)
         for outcome in outcomes:

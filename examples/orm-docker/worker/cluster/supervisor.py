@@ -26,7 +26,7 @@ from django.db import connections
 from django_q.conf import Conf
 
 from worker import health
-from worker.cluster import agent, child
+from worker.cluster import agent, process
 from worker.cluster.board import IDLE, LATE_AFTER, LIMIT, SCHEDULES, SINCE, TAKEN, TELLS, THREADS, Board
 from worker.cluster.channels import Channel, pair
 from worker.cluster.forks import fork, how_ended, say
@@ -160,7 +160,7 @@ class Supervisor:
             others = [channel for _, channels in self.orders for channel in channels]
             try:
                 ours, theirs = pair()
-                pid = fork(partial(child.run, seat, theirs, self.board), self.control, ours, *others)
+                pid = fork(partial(process.run, seat, theirs, self.board), self.control, ours, *others)
             except OSError as error:
                 say(logging.ERROR, "No worker can be started (%s); next try in %.0f s", error, LOOK_EVERY)
                 return

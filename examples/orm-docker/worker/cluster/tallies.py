@@ -17,21 +17,17 @@ from django.utils import timezone
 from django_q.conf import Conf
 
 from worker.cluster.messages import Outcome
-from worker.cluster.packages import table
 from worker.cluster.rows import patiently
-from worker.models import BUCKETS, Cancellation, Minute, Tally
-from worker.policy import Cancelled
+from worker.models import BUCKETS, Minute, Tally
+from worker.packages import table
 
 WRITE_EVERY = 5.0  #: seconds
 LOCKED_FOR = 2.0  #: seconds for which another cluster's are waited for
+#: functions of a cluster that are told apart; /metrics tells of each in some thirty lines, within two seconds
+MOST_FUNCTIONS = 500
+OTHERS = "(others)"  #: what further ones are counted as
 KEPT = timedelta(hours=1)
-CANCELLED = f"{Cancelled.__module__}.{Cancelled.__qualname__}"
 NAMES = ("ran", "waited")
-
-
-def is_cancelled(outcome: Outcome) -> bool:
-    """Say whether a task has ended since somebody has cancelled it."""
-    return bool(outcome.failure and outcome.failure.exception == CANCELLED)
 
 
 def kind(outcome: Outcome) -> str:
@@ -40,7 +36,7 @@ def kind(outcome: Outcome) -> str:
         return "successful"
     if outcome.failure is None:
         return "set_aside"
-    return "retried" if outcome.next_try else "cancelled" if is_cancelled(outcome) else "failed"
+    return "retried" if outcome.next_try else "cancelled" if outcome.is_cancelled else "failed"
 
 
 @dataclass(slots=True)
@@ -115,13 +111,13 @@ class Tallies:
     def write_minutes(self, minutes: dict[datetime, list[int]], alias: str) -> None:
         """Write how many have ended in each minute; forget those of an hour ago."""
         rows = Minute.objects.using(alias).filter(cluster=Conf.CLUSTER_NAME)
-        news = [Minute(cluster=Conf.CLUSTER_NAME, minute=each, done=0, failed=0) for each in sorted(minutes)]
-        Minute.objects.using(alias).bulk_create(news, ignore_conflicts=True)
-        for each in news:
+        added = [Minute(cluster=Conf.CLUSTER_NAME, minute=each, done=0, failed=0) for each in sorted(minutes)]
+        Minute.objects.using(alias).bulk_create(added, ignore_conflicts=True)
+        for each in added:
             done, failed = minutes[each.minute]
             rows.filter(minute=each.minute).update(done=F("done") + done, failed=F("failed") + failed)
-        if news and self.minute != news[-1].minute:
-            self.minute = news[-1].minute
+        if added and self.minute != added[-1].minute:
+            self.minute = added[-1].minute
             rows.filter(minute__lt=timezone.now() - KEPT).delete()
 
 
@@ -129,13 +125,15 @@ def write_counts(counts: dict[tuple[str, str], Count], alias: str) -> None:
     """Add counts to the rows, always in the same order: two clusters wait for each other, and not for ever."""
     empty = dict.fromkeys(NAMES, 0.0) | {f"{name}_buckets": [0] * (len(BUCKETS) + 1) for name in NAMES}
     rows = Tally.objects.using(alias)
-    news = [Tally(cluster=Conf.CLUSTER_NAME, func=func, outcome=how, count=0, **empty) for func, how in sorted(counts)]
-    known = rows.select_for_update().filter(cluster=Conf.CLUSTER_NAME, func__in={func for func, _ in counts})
-    known = known.order_by("func", "outcome")
-    found = {(row.func, row.outcome): row for row in known}
+    mine = rows.filter(cluster=Conf.CLUSTER_NAME)
+    found = locked(mine, counts)
     if counts.keys() - found.keys():
-        rows.bulk_create(news, ignore_conflicts=True)
-        found = {(row.func, row.outcome): row for row in known.all()}
+        counts = limited(counts, mine)
+        added = [
+            Tally(cluster=Conf.CLUSTER_NAME, func=func, outcome=how, count=0, **empty) for func, how in sorted(counts)
+        ]
+        rows.bulk_create(added, ignore_conflicts=True)
+        found = locked(mine, counts)
     changed: list[Any] = []
     for key, count in counts.items():
         row = found[key]
@@ -148,7 +146,21 @@ def write_counts(counts: dict[tuple[str, str], Count], alias: str) -> None:
     rows.bulk_update(changed, ["count", *NAMES, *(f"{name}_buckets" for name in NAMES)], batch_size=50)
 
 
-def delete_orders(outcomes: list[Outcome], alias: str) -> None:
-    """Delete the cancellations that are carried out, if there are any."""
-    if ids := [outcome.row.id for outcome in outcomes if is_cancelled(outcome)]:
-        Cancellation.objects.using(alias).filter(pk__in=ids).delete()
+def locked(rows: Any, counts: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+    """Return the rows of these, by function and outcome, for nobody else to change meanwhile."""
+    known = rows.select_for_update().filter(func__in={func for func, _ in counts}).order_by("func", "outcome")
+    return {(row.func, row.outcome): row for row in known}
+
+
+def limited(counts: dict[tuple[str, str], Count], rows: Any) -> dict[tuple[str, str], Count]:
+    """Return counts in which functions for which there is no room are one."""
+    funcs = {func for func, _ in counts}
+    new = sorted(funcs - set(rows.filter(func__in=funcs).values_list("func", flat=True)))
+    if not new:
+        return counts
+    known = rows.exclude(func=OTHERS).values("func").distinct().count()
+    others = set(new[max(0, MOST_FUNCTIONS - known) :])
+    found: defaultdict[tuple[str, str], Count] = defaultdict(Count)
+    for (func, how), count in counts.items():
+        found[OTHERS if func in others else func, how].add(count)
+    return dict(found)

@@ -8,19 +8,16 @@ from django.utils import timezone
 from django_q.brokers import get_broker
 from picklefield.fields import PickledObject
 
-from worker import announcements
-from worker.cluster import failures
-from worker.cluster.attempts import most_of, options_of, pickled
-from worker.cluster.packages import NEEDED, failed, instance, table, text_of
-from worker.cluster.packages import pickled as packed
+from worker import failures
+from worker.announcements import ORDERS, announce
 from worker.delivery import Leasing, Task
 from worker.models import Cancellation, Failure
+from worker.packages import NEEDED, failed, instance, most_of, options_of, pickled, pickled_options, table, text_of
 from worker.processes import clusters
 from worker.queue import signs
 from worker.results import ID, LONGEST, enqueued_at, opened
 
 SOUGHT = 100_000  #: tasks among which one is looked for by its id alone
-CANCELLED = "worker.policy.Cancelled"  #: the class of the error that is recorded
 
 
 class RefusedError(Exception):
@@ -83,7 +80,7 @@ def order(key: str, name: str, by: str, patience: float) -> str:
     """Tell the clusters, and wait for a while until one has done it."""
     alias = table().db
     Cancellation.objects.using(alias).get_or_create(pk=key, defaults={"since": timezone.now(), "by": by})
-    announcements.announce(alias, "orders")
+    announce(alias, ORDERS)
     ended = table().filter(~failures.is_waiting(), pk=key)
     until = time.monotonic() + patience
     while time.monotonic() < until:
@@ -95,27 +92,29 @@ def order(key: str, name: str, by: str, patience: float) -> str:
 
 def record(package: Task, payload: str, by: str, cluster: str, *, is_new: bool) -> None:
     """Record a task that was taken out of its queue as one that has failed for good."""
-    reason, alias = f"Cancelled by {by}", table().db
+    reason, alias = f"{failures.CANCELLED_BY}{by}", table().db
     with transaction.atomic(alias):
         if not is_new and end(package["id"], by):
             return
         known = {name: value for name, value in package.items() if name in {*NEEDED, "group", "hook"}}
         row = failed(payload, reason, **known)._replace(cluster=cluster)
         table().bulk_create([instance(row, 0)])
-        error = {"exception_class_path": CANCELLED, "traceback": reason, "worker": "", "started": None}
+        error = {"exception_class_path": failures.CANCELLED, "traceback": reason, "worker": "", "started": None}
         errors = json.dumps([{**error, "stopped": row.stopped}], ensure_ascii=False)
-        options = pickled(options_of(package))
-        kept = failures.Failed(row.id, 0, most_of(package), None, CANCELLED, text_of(reason, 256), errors, options)
+        options = pickled_options(options_of(package))
+        kept = failures.Failed(
+            row.id, 0, most_of(package), None, failures.CANCELLED, text_of(reason, 256), errors, options
+        )
         failures.write([kept], alias)
 
 
 def end(key: str, by: str) -> int:
     """Record that a task which was to be tried again will not be."""
-    reason, alias = f"Cancelled by {by}", table().db
+    reason, alias = f"{failures.CANCELLED_BY}{by}", table().db
     with transaction.atomic(alias):
-        changes = {"next_try": None, "exception": CANCELLED, "reason": text_of(reason, 256)}
+        changes = {"next_try": None, "exception": failures.CANCELLED, "reason": text_of(reason, 256)}
         number = Failure.objects.using(alias).filter(pk=key, next_try__isnull=False).update(**changes)
         if number:
-            result = PickledObject(packed("result", reason))
+            result = PickledObject(pickled("result", reason))
             table().filter(pk=key, success=False).update(result=result, stopped=timezone.now())
     return number

@@ -2,20 +2,21 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connections, router
-from django.db.models import F, QuerySet, Sum
+from django.db.models import F, Sum
 from django.utils import timezone
 from django_q.brokers import get_broker
 from django_q.models import Schedule
 from django_q.models import Task as Model
 
-from worker.cluster.failures import moment
-from worker.cluster.packages import table
 from worker.delivery import Depth, Leasing, brief
+from worker.failures import moment
 from worker.models import Failure, Minute, Pause, ScheduleState
+from worker.packages import table
 from worker.processes import clusters, queue_of, workers
 from worker.queue import signs
 from worker.queue.signs import Sign
@@ -106,9 +107,17 @@ def ask(cluster: str) -> tuple[Depth | None, str]:
     """Ask the broker how much there is in a queue; return why it does not say so, or ""."""
     try:
         broker: Leasing = get_broker(cluster)
-        return broker.depth(MOST), ""
+        depth = broker.depth(MOST)
     except Exception as error:  # each client has exceptions of its own
         return None, f"The broker does not answer ({brief(error)})."
+    return depth if broker.can_peek or not depth.taken else with_put_off(depth, cluster), ""
+
+
+def with_put_off(depth: Depth, cluster: str) -> Depth:
+    """Return a depth in which tasks between two attempts are due: SQS, which shows none, counts them as taken."""
+    later = Failure.objects.using(table().db).filter(next_try__gt=timezone.now())[:MOST]
+    number = min(depth.taken, table().filter(cluster=cluster, pk__in=later.values("pk")).count())
+    return depth._replace(due=depth.due + number, taken=depth.taken - number)
 
 
 def counted(depth: Depth | None, alive: list[Sign], now: datetime) -> dict[str, Any]:
@@ -196,7 +205,12 @@ def failed_groups() -> list[Group]:
     for row in found:
         key = (row.func, row.exception, row.reason)
         groups.setdefault(key, Group(*key, row.in_group, row.stopped, [])).ids.append(row.id)
-    return list(groups.values())[:SHOWN]
+    shown = list(groups.values())[:SHOWN]
+    # What was set aside has its reason in the result alone.
+    newest_ids = [group.ids[0] for group in shown if not group.reason]
+    results = dict(table().filter(pk__in=newest_ids).values_list("pk", "result")) if newest_ids else {}
+    said = {key: text for key, text in results.items() if isinstance(text, str)}
+    return [replace(group, reason=group.reason or said.get(group.ids[0], "")[:256]) for group in shown]
 
 
 # Schedules

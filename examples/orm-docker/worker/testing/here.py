@@ -12,14 +12,13 @@ from django_q.exceptions import TimeoutException
 
 from worker.cluster import child
 from worker.cluster.agent import Agent
-from worker.cluster.attempts import Earlier, earlier
 from worker.cluster.board import Board
 from worker.cluster.channels import Channel, pair
 from worker.cluster.functions import located
 from worker.cluster.messages import RESULT, RUN, Outcome
-from worker.cluster.packages import Row, unpickled
 from worker.cluster.results import Results
 from worker.delivery import Task
+from worker.packages import Row, unpickled
 
 if TYPE_CHECKING:
     from worker.testing.memory import Queue
@@ -96,10 +95,6 @@ class Here(child.Child):
         told, self.told = self.told, True
         task = None if told else self.take(*self.message)
         return task | {"sync": True} if task else "STOP"  # then what it raises comes here
-
-    def saved(self, task: Task) -> Earlier:
-        """Return what is saved of a task."""
-        return earlier(task)
 
     def send(self, reply: tuple[Any, ...]) -> None:
         """Let the agent settle what has ended."""

@@ -21,7 +21,7 @@ from gunicorn.http.message import Request
 from gunicorn.workers import gthread
 
 from worker.web.http import ANSWER, HEAD, Body, FullError, Parser, Socket
-from worker.web.middleware import PROBES
+from worker.web.middleware import is_probe
 
 #: of a process for probes, as many for bodies, and for connections that end: while slow bodies hold all of theirs,
 #: others wait until these are cut off (BODY). They need no database, and next to no memory.
@@ -56,7 +56,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             return
         conn.data_ready = True  # nothing is left in the socket for which to wait
         request = conn.parser.read()
-        if request and request.path in PROBES:
+        if request and is_probe(request.path):
             self.probes.submit(self.handle, conn).add_done_callback(
                 lambda future: self.method_queue.defer(self.finish_request, conn, future)
             )

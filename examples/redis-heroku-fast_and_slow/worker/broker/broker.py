@@ -158,7 +158,7 @@ class Broker(Words, Contents):
 
         A project that has moved from it, or is just being deployed, has tasks there.
         """
-        stock = f"django_q:{self.list_key.split(':')[-2]}:q"
+        stock = f"django_q:{self.cluster}:q"
         try:
             moved: int = self.run(scripts.TIDY, self.lease, DRAIN, RETURNED, keys=[stock])
         except ResponseError as error:  # of a key that is no list, or may not be read: that must not keep tasks waiting

@@ -1,6 +1,7 @@
 """What is in the queue: the keys of one cluster, and the client for them."""
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from heapq import merge
@@ -55,6 +56,16 @@ class Contents(Redis):  # type: ignore[misc]
         return client(Conf.REDIS)
 
     check_settings = get_connection
+
+    def lists(self) -> Iterator[str]:
+        """Yield the lists of plain django-q2 on this server, as far as a second suffices to look for them."""
+        cursor, end = 0, time.monotonic() + 1
+        with suppress(RedisError):  # it is away, or does not allow to look
+            while True:
+                cursor, keys = self.connection.scan(cursor, match="django_q:*:q", count=10_000, _type="list")
+                yield from (key.decode(errors="replace") for key in keys)
+                if not cursor or time.monotonic() > end:
+                    return
 
     @property
     def lease(self) -> int:

@@ -29,12 +29,12 @@ from worker.cluster.board import THREADS, Board
 from worker.cluster.channels import Channel
 from worker.cluster.hand_out import HandOut
 from worker.cluster.leases import Leases
-from worker.cluster.messages import FAIL, RESULT, RUN, Held, size_of
-from worker.cluster.packages import set_aside
+from worker.cluster.messages import FAIL, RUN, Held, Result, size_of
 from worker.cluster.results import Results
 from worker.cluster.rows import LOCKED_FOR
 from worker.cluster.schedules import Schedules
 from worker.delivery import Leasing, brief
+from worker.packages import set_aside
 
 AGAIN = 5.0  #: seconds until the next try of what could not be done for want of a server, and twice as many each time
 LONGEST = 80.0  #: seconds of that
@@ -77,7 +77,7 @@ class Agent:
         for does, thread in (*zip(THREADS[1:], threads, strict=True), ("watches", self.watch)):
             threading.Thread(target=self.guarded, args=(does, thread), daemon=True).start()
         self.hand_out.run()
-        for settle in (self.results.tallies.write, self.schedules.signs.withdraw):
+        for settle in (self.results.tallies.write, self.schedules.registration.withdraw):
             try:
                 settle()
             except Exception as error:  # the database is away, or the broker
@@ -158,8 +158,7 @@ class Agent:
 
     def set_aside(self, held: Held, reason: str) -> None:
         """Let a row stand for a task that no worker can open."""
-        row = set_aside(held.payload, reason)
-        self.answer((RESULT, held.ticket, row, reason, True, None, False, None, None, (None, None), {}))
+        self.answer(Result(set_aside(held.payload, reason), reason, times=(None, None)).message(held.ticket))
 
     def answer(self, reply: tuple[Any, ...]) -> None:
         """Let the thread that saves results settle something."""

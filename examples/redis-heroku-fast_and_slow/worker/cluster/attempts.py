@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -16,11 +15,10 @@ from django.utils import timezone
 from django_q.conf import Conf
 from django_q.timeout import TimeoutHandler
 
-from worker import policy, traces
-from worker.cluster import packages
-from worker.cluster.failures import Failed
-from worker.cluster.messages import CANCELLED_BY, worker_id
+from worker import packages, policy
+from worker.cluster.messages import worker_id
 from worker.delivery import Task, brief
+from worker.failures import CANCELLED_BY, Failed
 from worker.models import Failure
 from worker.results import errors_of
 
@@ -28,10 +26,7 @@ ASK_WITHIN = 5  #: seconds that a backoff may take
 TRACEBACK = 100_000  #: characters that are kept of a traceback: its beginning and its end
 TRACEBACKS = 10  #: the newest attempts whose traceback is kept
 ERRORS = 100  #: the newest attempts of which anything is kept
-MOST = 2**31 - 1  #: what an integer of a database holds
 KEPT = ("attempts", "next_try", "errors")  #: of a failure
-#: of a package, what is not an option of the task
-NO_OPTIONS = {*packages.NEEDED, "sync", "once", "run_after", "result", "success", "stopped", "request_id", traces.KEY}
 
 logger = logging.getLogger("django-q")
 
@@ -77,21 +72,6 @@ def earlier(task: Task) -> Earlier:
     return Earlier(attempts, False, result, next_try and next_try.timestamp(), errors or [], is_over)
 
 
-def options_of(task: Task) -> dict[str, Any]:
-    """Return what a task was queued with beside its function and arguments."""
-    return {name: value for name, value in task.items() if name not in NO_OPTIONS}
-
-
-def most_of(task: Task) -> int:
-    """Return how many attempts a task may have, 0 for no limit."""
-    if task.get("ack_failure"):
-        return 1
-    most = task.get("max_attempts")
-    if not isinstance(most, int) or isinstance(most, bool) or most < 0:
-        most = int(Conf.MAX_ATTEMPTS)
-    return min(most, MOST)
-
-
 def limit_of(task: Task) -> int:
     """Return the whole seconds that a task may take, -1 for no limit; upstream's worker dies of None, and fails 1.5.
 
@@ -118,14 +98,6 @@ def seconds(backoff: Any, error: BaseException, result: policy.Result, *, ask: b
     elif backoff is not None:
         logger.error("A worker died while it asked the backoff of '%s' (%s)", result.task, result.name)
     return policy.DEFAULT(error, result)
-
-
-def pickled(options: Mapping[str, Any]) -> str | None:
-    """Return options as a text, None if they could be pickled once, and cannot again."""
-    try:
-        return packages.pickled("result", dict(options))
-    except BaseException:  # whatever a class's own __reduce__ raises
-        return None
 
 
 @dataclass(slots=True)
@@ -163,7 +135,7 @@ class Attempt:
         errors = [*self.earlier.errors, self.described(self.error, worker, task["stopped"])][-ERRORS:]
         for old in errors[:-TRACEBACKS]:
             old["traceback"] = ""
-        attempts, most = self.earlier.attempts + 1, most_of(task)
+        attempts, most = self.earlier.attempts + 1, packages.most_of(task)
         next_try = None
         if most == 0 or attempts < most:
             result = policy.Result(
@@ -189,7 +161,7 @@ class Attempt:
             exception=errors[-1]["exception_class_path"],
             reason=packages.text_of(text if is_cancelled else brief(self.error), 256),
             errors=json.dumps(errors, ensure_ascii=False),
-            options=None if next_try else pickled(self.options),
+            options=None if next_try else packages.pickled_options(self.options),
         )
 
     def described(self, error: BaseException, worker: str, stopped: datetime) -> dict[str, Any]:

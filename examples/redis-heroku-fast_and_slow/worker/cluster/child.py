@@ -7,15 +7,11 @@ waits for what it may have taken along.
 import json
 import logging
 import os
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
-from functools import partial
-from multiprocessing.process import current_process
-from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from django.core.signing import BadSignature
@@ -24,18 +20,18 @@ from django.utils import timezone
 from django_q import worker as upstream
 from django_q.conf import Conf
 
-from worker import errors, logs, traces
-from worker.cluster import after, due, packages
-from worker.cluster.attempts import Attempt, earlier, limit_of, most_of, options_of
+from worker import errors, logs, packages, traces
+from worker.cluster import after, due
+from worker.cluster.attempts import Attempt, earlier, limit_of
 from worker.cluster.board import IDLE, NO_LIMIT, TAKEN, TELLS, Board
 from worker.cluster.channels import Channel
-from worker.cluster.failures import moment
-from worker.cluster.functions import Call, located, prepare
+from worker.cluster.functions import Call, prepare
 from worker.cluster.lines import keys_of
-from worker.cluster.messages import CANCELLED_BY, FAIL, LEAVE, RESULT, RUN, SCHEDULE, WAIT
+from worker.cluster.messages import FAIL, LEAVE, RUN, SCHEDULE, WAIT, Result
 from worker.cluster.orders import cancelled_by
 from worker.cluster.rows import is_in_transaction
 from worker.delivery import Task, brief
+from worker.failures import CANCELLED_BY, moment
 from worker.health import may_pass
 
 Answer = TypeVar("Answer")
@@ -45,41 +41,10 @@ logger = logging.getLogger("django-q")
 current: "Child | None" = None  #: the worker that this process is
 
 
-def run(seat: int, channel: Channel, board: Board) -> None:
-    """Run a worker, as a process of the cluster."""
-    os.register_at_fork(after_in_child=partial(_leave_cluster, channel))
-    current_process().name = f"Worker-{seat + 1}"
-    # What follows is for django-q2 1.11.1. Its worker goes through the import system for each task, here once for each
-    # function; what a receiver of these two signals raises would end it, or fail a task that has succeeded; and of
-    # an exception it keeps the text, which Child.format_exc takes the place of.
-    upstream.pydoc = SimpleNamespace(locate=located)
-    for name in ("post_spawn", "post_execute_in_worker"):
-        setattr(upstream, name, SimpleNamespace(send=getattr(upstream, name).send_robust))
-    if Conf.CPU_AFFINITY and hasattr(os, "sched_setaffinity"):
-        processors = sorted(os.sched_getaffinity(0))
-        mine = range(seat * Conf.CPU_AFFINITY, (seat + 1) * Conf.CPU_AFFINITY)
-        os.sched_setaffinity(0, {processors[number % len(processors)] for number in mine})
-    global current
-    current = Child(seat, channel, board)
-    upstream.traceback = SimpleNamespace(format_exc=current.format_exc)
-    current.work()
-    with after.whatever_it_raises("What tells others of tasks"):
-        errors.flush()
-        traces.flush()
-
-
 def without_limit() -> None:
     """Let what runs in this process take as long as it likes, if this is a worker: for debuggers."""
     if current:
         current.begin(-1)
-
-
-def _leave_cluster(channel: Channel) -> None:
-    """Let a process that a task has forked be one of the system's own: multiprocessing ends its own by SIGTERM."""
-    with suppress(OSError):
-        channel.close()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
 
 
 class Child:
@@ -195,7 +160,7 @@ class Child:
             task["name"] = packages.label("name", task["name"])  # django-q2 writes them into its log
             if task.get("group") is not None:
                 task["group"] = packages.label("group", task["group"])
-            self.task, self.attempt.options = task, options_of(task)
+            self.task, self.attempt.options = task, packages.options_of(task)
             self.board.call(self.seat, task["name"])
             logs.here = keys_of(task)
             if again or task.get("once"):
@@ -205,7 +170,7 @@ class Child:
                 extra = (f"{CANCELLED_BY}{by}", True, "", True, None)
             if not extra or extra[3]:  # otherwise a worker may have died of this
                 Call.current = prepare(task, queued_as, before)
-            logs.here = {**logs.here, "attempt": before.attempts + 1, "of": most_of(task) or None}
+            logs.here = {**logs.here, "attempt": before.attempts + 1, "of": packages.most_of(task) or None}
             if errors.sentry():
                 self.around.enter_context(errors.around(logs.here))
             if before.is_over:  # though its cluster could not tell the broker any more
@@ -234,8 +199,7 @@ class Child:
             else:
                 reason = f"The task cannot be read: {brief(error)}"
                 row = packages.set_aside(payload, reason)
-                more: tuple[Any, ...] = (tuple(row), reason, True, None, False, None, None, (None, None), {})
-                self.channel.send((RESULT, self.message[1], *more))
+                self.channel.send(Result(tuple(row), reason, times=(None, None)).message(self.message[1]))
                 errors.report({"task": row.func, "task_id": row.id}, "set aside", reason, None, [])
         return None
 
@@ -275,8 +239,8 @@ class Child:
         if not row.success and not before.is_over:
             failed = tuple(failure := self.attempt.failed(task, packages.unpickled(row.result)))
             reason, next_try = f"{failure.reason}\n{self.attempt.traceback}".strip(), failure.next_try
-        end = reason, save, next_try, follows, part, failed, times, dict(logs.here)
-        self.channel.send((RESULT, self.message[1], tuple(row), *end))
+        result = Result(tuple(row), reason, save, next_try, follows, part, failed, times, dict(logs.here))
+        self.channel.send(result.message(self.message[1]))
         self.task = None
         with after.whatever_it_raises("The trace of a task"):
             traces.end(self.span, None if row.success else self.attempt.error, at)

@@ -18,8 +18,7 @@ from django.utils import timezone
 from django_q import worker as upstream
 from django_q.exceptions import TimeoutException
 
-from worker import results
-from worker.cluster import packages
+from worker import packages, results
 from worker.cluster.after import whatever_it_raises
 from worker.cluster.attempts import Earlier
 from worker.cluster.messages import worker_id
@@ -32,29 +31,9 @@ at_once: ContextVar["Call | None"] = ContextVar("at_once", default=None)  #: tha
 
 
 @cache
-def found(path: str) -> Any:
-    """Return what a task names as its function.
-
-    Raises:
-        LookupError: If there is none.
-    """
-    if not path or (function := pydoc.locate(path)) is None:
-        raise LookupError(path)
-    return function
-
-
-def named(function: Any) -> Any:
-    """Return what a task names as its function, or is; None if there is nothing."""
-    try:
-        return found(function) if isinstance(function, str) else function
-    except LookupError:
-        return None
-
-
-@cache
 def located(path: str) -> Any:
     """Return what is called for a path, None if there is nothing; for django-q2, which asks for each task."""
-    return runnable(named(path))
+    return runnable(packages.named(path))
 
 
 def runnable(function: Any) -> Any:
@@ -79,7 +58,7 @@ def runnable(function: Any) -> Any:
 
 def prepare(task: Task, queued_as: str, earlier: Earlier) -> "Call | None":
     """Make a task ready to be called; return what does so if it is one of Django's, which may have a policy."""
-    declared = named(task["func"])
+    declared = packages.named(task["func"])
     if callable(task["func"]):
         task["func"] = runnable(declared)
     if not isinstance(declared, base.Task):

@@ -11,28 +11,22 @@ queued, what else it must know):
     SCHEDULE  a schedule that is due: (its id, what a worker died of that had it, or "", whether to try again)
     LEAVE
 
-To RUN and FAIL it answers (RESULT, ticket, row, why it has failed, whether to save it, when the next attempt is or
-None, whether there is something to do AFTER, what to GATHER or None, what is kept of a failure or None, (how long it
-waited, and ran) or None if the task had ended before, the keys of the line about it), or (WAIT, ticket, None, when the
-next attempt is) if that is not due yet; to the others (what it was told, ticket, None, why it is to be told again, or
-"").
+To RUN and FAIL it answers (RESULT, ticket, and what Result says), or (WAIT, ticket, None, when the next attempt is) if
+that is not due yet; to the others (what it was told, ticket, None, why it is to be told again, or "").
 """
 
 from dataclasses import dataclass
 from functools import cache
 from socket import gethostname
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-from worker.delivery import queued_at
-
-if TYPE_CHECKING:
-    from worker.cluster.failures import Failed
-    from worker.cluster.packages import Row
+from worker.delivery import signed_at
+from worker.failures import CANCELLED, Failed
+from worker.packages import Row
 
 RUN, FAIL, AFTER, GATHER, SCHEDULE, LEAVE = "run", "fail", "after", "gather", "schedule", "leave"
 RESULT, WAIT = "result", "wait"
-CANCELLED_BY = "Cancelled by "  #: begins the reason why such a task has failed
 
 
 @dataclass(slots=True)
@@ -62,7 +56,7 @@ class Held:
     @property
     def may_begin(self) -> float:
         """Since when it might have begun, about: of what was delayed, the payload does not say."""
-        return self.claimed if self.again else queued_at(self.payload) or self.claimed
+        return self.claimed if self.again else signed_at(self.payload) or self.claimed
 
     @property
     def message(self) -> tuple[Any, ...]:
@@ -75,23 +69,54 @@ class Held:
         return max(0.0, self.next_try - time()) if self.next_try else 0.0
 
 
+class Result(NamedTuple):
+    """What a worker answers of an attempt; plain tuples, for marshal takes no others."""
+
+    row: tuple[Any, ...]
+    reason: str = ""  #: why it has failed
+    save: bool = True
+    next_try: float | None = None
+    follows: bool = False  #: whether there is something to do AFTER
+    part: tuple[Any, ...] | None = None  #: what to GATHER
+    failure: tuple[Any, ...] | None = None  #: what is kept of one
+    times: tuple[float | None, float | None] | None = None  #: that it waited, and ran; None if it had ended before
+    keys: dict[str, Any] = {}  #: of the line about it
+
+    def message(self, ticket: int) -> tuple[Any, ...]:
+        """Return this as the agent takes it."""
+        return RESULT, ticket, *self
+
+
 @dataclass(slots=True)
 class Outcome:
     """What has become of an attempt."""
 
     held: Held
-    row: "Row"
+    row: Row
     reason: str  #: why it has failed
     save: bool
     next_try: float | None
     follows: bool  #: whether there is something to do AFTER
     part: tuple[Any, ...] | None
-    failure: "Failed | None"
+    failure: Failed | None
     counts: bool  #: whether it has not ended before
     waited: float | None  #: seconds from when it might have begun; None if it did not begin, or nobody knows
     ran: float | None  #: seconds
     keys: dict[str, Any]  #: of the line about it
     attempts: int = 1
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the task has ended since somebody has cancelled it."""
+        return bool(self.failure and self.failure.exception == CANCELLED)
+
+    @classmethod
+    def of(cls, held: Held, result: Result) -> "Outcome":
+        """Return what a worker has answered of what is held."""
+        row, reason, save, next_try, follows, part, failure, times, keys = result
+        waited, ran = times or (None, None)
+        failed, counts = Failed(*failure) if failure else None, times is not None
+        return cls(held, Row(*row), reason, save, next_try, follows, part, failed, counts, waited, ran, keys)
 
 
 def receipts(tasks: list[Held]) -> list[str]:

@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 
 from worker.cluster.board import RESULTS
-from worker.cluster.failures import Failed
 from worker.cluster.lines import tell
-from worker.cluster.messages import AFTER, GATHER, RESULT, WAIT, Held, Outcome, delays, receipts, size_of
-from worker.cluster.packages import Row
+from worker.cluster.messages import AFTER, GATHER, RESULT, WAIT, Held, Outcome, Result, delays, receipts, size_of
 from worker.cluster.rows import LOCKED_FOR
 from worker.cluster.saving import ANSWER, BRIEFLY, Saving
 from worker.cluster.tallies import Tallies
@@ -118,10 +116,7 @@ class Results(Saving):
             if not (held := self.agent.held.get(ticket)):
                 continue
             if does == RESULT:
-                row, reason, save, next_try, follows, part, failure, times, keys = reply
-                failed = failure and Failed(*failure)
-                more = failed, bool(times), *(times or (None, None)), keys
-                outcomes[ticket] = Outcome(held, Row(*row), reason, save, next_try, follows, part, *more)
+                outcomes[ticket] = Outcome.of(held, Result(*reply))
             elif does == WAIT:
                 held.next_try = reply[1]
                 ended.append(held)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from sqlite3 import SQLITE_BUSY, SQLITE_FULL, SQLITE_IOERR
 from typing import Any
 
@@ -12,8 +13,8 @@ from django.db.models.functions import RowNumber
 from django_q.conf import Conf
 from django_q.models import Task as Model
 
-from worker.cluster import failures
-from worker.cluster.packages import FIELDS, PART, Row, moment, table
+from worker import failures
+from worker.packages import FIELDS, PART, Row, table
 
 LOCKED_FOR = 10.0  #: seconds for which somebody else's lock is waited for before that is said
 
@@ -55,7 +56,7 @@ def insert(rows: list[Row], using: str) -> None:
             return
         adapt, marks = connection.ops.adapt_datetimefield_value, ", ".join(["%s"] * len(fields))
         times: list[dict[str, Any]] = [
-            {name: adapt(moment(getattr(row, name))) for name in ("started", "stopped")} for row in rows
+            {name: adapt(datetime.fromisoformat(getattr(row, name))) for name in ("started", "stopped")} for row in rows
         ]
         values = [(*row._replace(**time), 1) for row, time in zip(rows, times, strict=True)]
         cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", values)  # noqa: S608 (names of Django's)

@@ -18,14 +18,15 @@ from django_q.conf import Conf
 from django_q.models import Schedule
 
 from worker import announcements
-from worker.announcements import AGAIN, ORDERS, SIGNS, Listener
+from worker.announcements import ORDERS, SIGNS
 from worker.cluster.board import SCHEDULES
+from worker.cluster.ceiling import Ceiling
+from worker.cluster.listener import AGAIN, Listener
 from worker.cluster.messages import SCHEDULE
 from worker.cluster.orders import Orders
-from worker.cluster.signs import Signs
+from worker.cluster.registration import Registration
 from worker.conf import setting
 from worker.delivery import brief
-from worker.retention import Ceiling
 
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent
@@ -66,7 +67,7 @@ class Schedules:
         self.agent = agent
         self.saved = 0  #: results, when they were looked at
         self.changes, self.ceiling = Listener(), Ceiling()
-        self.signs, self.orders = Signs(agent, self.changes), Orders(agent, self.changes)
+        self.registration, self.orders = Registration(agent, self.changes), Orders(agent, self.changes)
         self.wait_until = 0.0  #: the next try of what has failed
 
     def run(self) -> None:
@@ -80,7 +81,7 @@ class Schedules:
             if time.monotonic() >= signs:
                 signs, self.wait_until = time.monotonic() + quiet, 0.0
                 self.look({ORDERS, SIGNS})
-                self.attempt("The state of cluster %s could not be shown", self.signs.show_state)
+                self.attempt("The state of cluster %s could not be shown", self.registration.show_state)
             if Conf.SCHEDULER and not self.agent.draining:
                 try:
                     left = min(left, self.offer_due())
@@ -133,8 +134,8 @@ class Schedules:
         if ORDERS in news or self.orders.is_due():
             self.note(self.attempt("Cluster %s cannot read its orders", self.orders.look))
         self.orders.carry_out()
-        if SIGNS in news or self.signs.have_changed():
-            self.note(self.attempt("Cluster %s could give no sign of life", self.signs.write))
+        if SIGNS in news or self.registration.has_changed():
+            self.note(self.attempt("Cluster %s could give no sign of life", self.registration.write))
 
     def note(self, seconds: float) -> None:
         """Leave the database alone for so many seconds, if something has failed."""

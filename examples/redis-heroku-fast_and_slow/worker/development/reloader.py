@@ -1,11 +1,11 @@
 """`make run` with DEBUG on: starts a process anew when a file of the project has changed. Nothing else imports this.
 
 Files are looked at here, and the process forked from here, since of what there is
-- Django's autoreload stops a process before it starts the next: web refuses connections, a worker drops its task.
-  So does watchfiles' run_process, which besides kills after 5 s. Its watch() cannot leave a folder out: it would watch
-  the 3,000 of .venv for each process (0.5 s), and on WSL poll them for a fifth of a processor.
-- gunicorn's --reload forks from a master that has loaded the code: prodserver's has. runserver is not what production
-  runs, and refuses connections like the first.
+- Django's autoreload (6.1) stops a process before it starts the next: web refuses connections, a worker drops its task.
+  So does run_process of watchfiles 1, which besides kills after 5 s. Its watch() cannot leave a folder out: it would
+  watch the 3,000 of .venv for each process (0.5 s), and on WSL poll them for a fifth of a processor.
+- --reload of gunicorn 27 forks from a master that has loaded the code: prodserver's has. runserver is not what
+  production runs, and refuses connections like the first.
 Here the socket stays open, and gunicorn takes it over as from systemd; a new cluster starts while the former ends its
 tasks. Templates begin processes anew too, for Django keeps what it has read of them.
 """
@@ -211,7 +211,7 @@ def begin(name: str) -> None:
     settings.Q_GRACE = DRAIN
     if "graceful-timeout" in (arguments := settings.PRODUCTION_PROCESSES[name].get("ARGS", {})):
         arguments["graceful-timeout"] = str(DRAIN)
-    gthread.STOP_KEEPALIVE_LINGER = 0
+    gthread.STOP_KEEPALIVE_LINGER = 0  # no option of gunicorn 27.0.1
     debugger.install(os.environ["MAKE_RUN"])
 
 

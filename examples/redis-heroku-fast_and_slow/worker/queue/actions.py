@@ -10,27 +10,25 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, router
+from django.db import router
 from django.db.models import Q
 from django.utils import timezone
 from django_q.brokers import get_broker
 from django_q.models import Schedule
 
-from worker import announcements
-from worker.cluster import failures
-from worker.cluster.due import attempt
-from worker.cluster.failures import clock
-from worker.cluster.overlap import note
-from worker.cluster.packages import table
+from worker import failures
+from worker.announcements import ORDERS, announce
 from worker.delivery import Leasing
-from worker.health import missing_tables, why_away
+from worker.failures import clock
+from worker.health import sentence_for
 from worker.models import Failure, Pause
+from worker.packages import table, text_of
 from worker.processes import cluster_of, clusters, did_you_mean, nearest, queue_of, queues
 from worker.queue.cancel import RefusedError as RefusedError
 from worker.queue.cancel import cancelled, key_of
 from worker.queue.overview import failed_groups
 from worker.resubmit import resubmit
+from worker.trigger import note, trigger
 
 BATCH = 500  #: ids of failures that are read at a time
 
@@ -43,7 +41,7 @@ def somebody() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):  # in a container it may be a number alone
         user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    return text_of(" ".join(f"{user}@{socket.gethostname()}".split()), 254)
 
 
 def action(does: Callable[..., str]) -> Callable[..., str]:
@@ -54,20 +52,11 @@ def action(does: Callable[..., str]) -> Callable[..., str]:
         try:
             return does(*args, **kwargs)
         except Exception as error:
-            if problem := in_words(error):
+            if problem := sentence_for(error):
                 raise RefusedError(problem) from error
             raise
 
     return do
-
-
-def in_words(error: Exception) -> str:
-    """Return a sentence for an error of a server that is away, or not set up; "" for another."""
-    if isinstance(error, ImproperlyConfigured):
-        return str(error)
-    if reason := why_away(error):
-        return f"A server does not answer ({reason})."
-    return missing_tables() if isinstance(error, DatabaseError) else ""
 
 
 def cluster_named(queue: str) -> str:
@@ -93,7 +82,7 @@ def pause(queue: str, by: str) -> str:
     name = queue_of(cluster)
     if not new:
         raise RefusedError(f"The queue {name} is paused already, by {found.by} since {clock(found.since.timestamp())}.")
-    announcements.announce(alias, "orders")
+    announce(alias, ORDERS)
     logger.info("%s has paused the queue %s", by, name)
     return f"The queue {name} is paused: what runs goes on, and nothing else begins."
 
@@ -109,7 +98,7 @@ def resume(queue: str, by: str) -> str:
     name = queue_of(cluster)
     if not Pause.objects.using(alias).filter(pk=cluster).delete()[0]:
         raise RefusedError(f"The queue {name} is not paused.")
-    announcements.announce(alias, "orders")
+    announce(alias, ORDERS)
     logger.info("%s has resumed the queue %s", by, name)
     return f"The queue {name} goes on."
 
@@ -128,7 +117,7 @@ def purge(queue: str, by: str) -> str:
     lost = table().filter(cluster=cluster, success=False).values("pk")
     Failure.objects.using(alias).filter(next_try__isnull=False, task__in=lost).update(next_try=None)
     name = queue_of(cluster)
-    logger.info("%s has purged the queue %s of %s tasks", by, name, number)
+    logger.info("%s has purged the queue %s of %s", by, name, counted(number))
     return f"Removed {counted(number)} from the queue {name}."
 
 
@@ -138,12 +127,13 @@ def retry(
     *,
     task: str = "",
     function: str = "",
-    exception: str = "",
+    exception: str | None = None,
     reason: str = "",
     within: float = math.inf,
 ) -> str:
-    """Queue again what has failed for good: the task of an id, those of a function or of a group, or all.
+    """Queue again what has failed for good: the task of an id, those of a function, or of a group of it, or all.
 
+    What somebody has cancelled is left out of all, and of those of a function.
     Many take their time: whoever cannot wait says for how many seconds, and asks again for the rest.
 
     Raises:
@@ -197,14 +187,17 @@ def again(row: Any) -> str:
         return f"{row.name} cannot be queued: {error}"
 
 
-def failed_for_good(function: str, exception: str, reason: str) -> Iterator[str]:
+def failed_for_good(function: str, exception: str | None, reason: str) -> Iterator[str]:
     """Yield the ids of what has failed for good until now, the oldest first."""
     rows = table().filter(~failures.is_waiting(), success=False, stopped__lte=timezone.now()).order_by("stopped", "pk")
-    if function:
+    if function or exception is not None:
         rows = rows.filter(func=function)
-    if exception or reason:
-        of_the_kind = Failure.objects.filter(exception=exception, reason=reason).values("pk")
-        rows = rows.filter(pk__in=of_the_kind)
+    if exception:  # what was set aside has none, and its reason in the result alone
+        rows = rows.filter(pk__in=Failure.objects.filter(exception=exception or "", reason=reason).values("pk"))
+    elif exception is not None:  # those of which nothing is kept
+        rows = rows.exclude(pk__in=Failure.objects.exclude(exception="", reason="").values("pk"))
+    else:
+        rows = rows.exclude(pk__in=Failure.objects.filter(exception=failures.CANCELLED).values("pk"))
     last: tuple[Any, str] | None = None
     while True:
         some = rows.filter(Q(stopped__gt=last[0]) | Q(stopped=last[0], pk__gt=last[1])) if last else rows
@@ -216,10 +209,11 @@ def failed_for_good(function: str, exception: str, reason: str) -> Iterator[str]
 
 
 def near(function: str) -> str:
-    """Return what may have been meant by a function of which nothing has failed."""
-    if not function:
-        return ""
-    hint = nearest(function, {group.func for group in failed_groups()})
+    """Return what may have been meant where nothing is left to run again, of a function or at all."""
+    found = failed_groups()
+    if any(group.exception == failures.CANCELLED and group.func == (function or group.func) for group in found):
+        return " What somebody has cancelled runs again by its id."
+    hint = nearest(function, {group.func for group in found}) if function else ""
     return f" {hint}" if hint else ""
 
 
@@ -256,7 +250,7 @@ def run_schedule(schedule: str | int, by: str) -> str:
         raise RefusedError(f"{len(found)} schedules have the name {schedule!r}: write the id of one of them: {ids}.")
     row, before = found[0], found[0].task
     name = row.name or f"schedule {row.pk}"
-    if problem := attempt(row, timezone.now(), get_broker(), lambda: None):
+    if problem := trigger(row, timezone.now(), get_broker(), lambda: None):
         raise RefusedError(f"The schedule {name} cannot be queued: {problem}")
     if row.task == before:
         raise RefusedError(f"The last task of the schedule {name} still goes on, and may not overlap with another.")

@@ -14,11 +14,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from worker.cluster.packages import table
 from worker.conf import setting
+from worker.health import sentence_for
 from worker.models import BUCKETS, Tally
+from worker.packages import table
 from worker.processes import queue_of
-from worker.queue.actions import in_words
 from worker.queue.overview import overview
 from worker.queue.state import QueueState
 from worker.web.readiness import LIMIT, Question
@@ -67,7 +67,7 @@ class Look(Question):
         try:
             self.text = generate_latest(registry)  # type: ignore[no-untyped-call]
         except Exception as error:
-            if not (problem := in_words(error)):
+            if not (problem := sentence_for(error)):
                 raise
             self.problem = problem
 
@@ -86,9 +86,12 @@ class Queues(Collector):
             yield GaugeMetricFamily(f"django_q_{name}", about, value=value)
         about = "Seconds since a schedule should have been queued, 0 if it is not overdue"
         overdue = GaugeMetricFamily("django_q_schedule_overdue_seconds", about, labels=["schedule"], unit="seconds")
+        most: dict[str, float] = {}  # many may have the same name, which Prometheus takes once
         for schedule in found.schedules:
             if schedule.next:
-                overdue.add_metric([schedule.name], schedule.overdue)
+                most[schedule.name] = max(schedule.overdue, most.get(schedule.name, 0.0))
+        for name, seconds in most.items():
+            overdue.add_metric([name], seconds)
         yield overdue
         yield from tallies()
 

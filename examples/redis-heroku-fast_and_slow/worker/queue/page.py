@@ -1,5 +1,6 @@
 """The page of the queue in the admin: what there is, and what one may do about it."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from worker.queue import actions
 from worker.queue.overview import overview
 
 WITHIN = 10.0  #: seconds for which many tasks are queued again while somebody waits for the page
+KEY = re.compile(r"\d{1,18}\Z")  #: of a schedule
 GROUP = ("function", "exception", "reason")  #: what the failed tasks of a group have in common
 
 
@@ -50,7 +52,7 @@ ACTIONS = {
     "retry": Action(_("Run again"), lambda said, by: actions.retry(by, task=said[0])),
     "retry_group": Action(
         _("Run again"),
-        lambda said, by: actions.retry(by, within=WITHIN, **dict(zip(GROUP, said, strict=False))),
+        lambda said, by: actions.retry(by, within=WITHIN, **dict(zip(GROUP, said, strict=True))),
         _("Run these tasks again?"),
         _("All tasks of this function that have failed for good for this reason are queued again."),
     ),
@@ -58,7 +60,7 @@ ACTIONS = {
         _("Run all again"),
         lambda said, by: actions.retry(by, within=WITHIN),
         _("Run all failed tasks again?"),
-        _("All tasks that have failed for good are queued again, whatever the reason."),
+        _("All tasks that have failed for good are queued again, but those that somebody has cancelled."),
     ),
     "run": Action(_("Run now"), lambda said, by: actions.run_schedule(int(said[0]), by)),
 }
@@ -85,12 +87,16 @@ def act(request: HttpRequest) -> HttpResponse:
     name = next((name for name in ACTIONS if request.POST.get(name)), "")
     if not name:
         return HttpResponseBadRequest(f"Send one of these: {', '.join(ACTIONS)}.\n", content_type="text/plain")
-    action, value = ACTIONS[name], request.POST[name]
+    action, value = ACTIONS[name], request.POST[name].replace("\r\n", "\n")  # as browsers write it
+    # The name of a function may be anything, and have lines of its own.
+    said = value.rsplit("\n", len(GROUP) - 1) if name == "retry_group" else value.splitlines()
+    if "\0" in value or (name == "retry_group" and len(said) < len(GROUP)) or (name == "run" and not KEY.match(value)):
+        return HttpResponseBadRequest(f"No button of this page says this to {name}.\n", content_type="text/plain")
     if action.question and "sure" not in request.POST:
         asked = {"name": name, "value": value, "lines": value.splitlines(), "warning": action.warning}
         return render(request, "admin/queue/sure.html", {**around(request, action.question), **asked})
     try:
-        messages.success(request, action.do(value.splitlines(), request.user.get_username()))
+        messages.success(request, action.do(said, request.user.get_username()))
     except actions.RefusedError as error:
         messages.error(request, str(error))
     return redirect("queue")

@@ -15,16 +15,17 @@ from django.db import connections, router
 from django.db.models.functions import Now
 from django_q.models import Schedule, Task
 
-from worker import heartbeat
-from worker.announcements import SIGNS, announce
+from worker import announcements, heartbeat
+from worker.announcements import SIGNS
 from worker.conf import setting
 from worker.models import Cluster
 from worker.processes import queue_of
 
 ASK_EVERY = 2.0  #: seconds between two questions of this process
+AWAY = 10.0  #: seconds until the next one if the broker's server, which is to announce it, is away
 LOOK_EVERY = 0.05  #: seconds between two looks for answers
 FRESH = 4.0  #: seconds for which a main process's file counts, which it writes each second
-FORGOTTEN = timedelta(hours=1)
+FORGOTTEN = timedelta(hours=1)  #: after which a cluster that does not write any more is forgotten
 
 #: when this process has asked last: by its clock, and by the database's
 _asked: tuple[float, datetime | None] = -ASK_EVERY, None
@@ -98,7 +99,8 @@ def ask(now: datetime) -> datetime | None:
         return None  # what is announced would come too late
     if time.monotonic() - _asked[0] > ASK_EVERY:
         _asked = time.monotonic(), now
-        announce(alias, SIGNS)
+        if not announcements.ask(SIGNS):  # nobody has heard it, so nobody is dead for not answering
+            _asked = time.monotonic() + AWAY, None
     return _asked[1]
 
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from textwrap import wrap
 
-from worker.cluster.failures import clock, ordinal
+from worker.failures import clock, ordinal
 from worker.queue.state import Overview, QueueState, Scheduled
 
-HEAD = ("queue", "waiting", "due", "oldest", "running", "workers", "done", "failed")
+HEAD = ("queue", "waiting", "due", "oldest", "running", "workers", "done/5min", "failed/5min")
 MOST_LINES = 20  #: of a part
 
 
@@ -97,9 +97,14 @@ def explained(lines: list[str], reasons: list[str], width: int) -> list[str]:
     return [line for pair in pairs for line in (pair[0], f"    {cut(pair[1] or 'no reason is kept', width - 4)}")]
 
 
+def plain(text: str) -> str:
+    """Return a text without what could command a terminal: names and reasons may hold what strangers have sent."""
+    return "".join(each if each.isprintable() or each == "\n" else "�" for each in text)
+
+
 def cut(cell: str, size: int) -> str:
     """Return a text in one line that is not longer than this."""
-    cell = " ".join(cell.split())
+    cell = plain(" ".join(cell.split()))
     return cell if len(cell) <= size else f"{cell[: size - 1]}…"
 
 

@@ -10,11 +10,13 @@ from unittest.mock import patch
 from django.core.cache import caches
 from django.db import connection
 from django.test import TestCase
+from django.utils import timezone
 from django_q.conf import Conf
 from django_q.signing import SignedPackage
 from django_q.utils import get_func_repr
 
-from worker.cluster.functions import named
+from worker.delivery import Depth, signed_at
+from worker.packages import named
 from worker.policy import shown
 from worker.processes import nearest
 from worker.testing.here import run
@@ -139,6 +141,12 @@ class Queue(Sequence[Queued]):
         """Keep a task."""
         self._tasks.append(Queued.of(payload, cluster, after))
 
+    def drop(self, cluster: str) -> int:
+        """Keep no task of a cluster, and return how many there were."""
+        before = len(self)
+        self._tasks[:] = [task for task in self if task.cluster != cluster]
+        return before - len(self)
+
     def end(self, number: int, *, again: bool = False) -> None:
         """End an attempt of the task at a place; keep the task only for another one."""
         task = self._tasks.pop(number)
@@ -155,7 +163,8 @@ class Broker:
 
     def __init__(self, list_key: str) -> None:
         """Serve a cluster."""
-        self.list_key, self.cache = list_key, caches[Conf.CACHE]
+        self.cluster = self.list_key = list_key
+        self.cache = caches[Conf.CACHE]
 
     def check_settings(self) -> None:
         """Find nothing wrong."""
@@ -173,6 +182,25 @@ class Broker:
         """Keep tasks."""
         for payload in payloads:
             self.enqueue(payload, after)
+
+    def depth(self, most: int | None = None) -> Depth:
+        """Return how much of this cluster's waits, and how much is due later."""
+        mine = [task for task in self.queues[-1] if task.cluster == self.list_key]
+        later = [task for task in mine if task.run_after and task.run_after > timezone.now()]
+        times = [time for task in mine if task not in later and (time := signed_at(task.payload)) is not None]
+        return Depth(len(mine) - len(later), len(later), 0, min(times, default=None))
+
+    def payloads(self, most: int) -> Iterator[tuple[str, str]]:
+        """Yield nothing: nobody can peek."""
+        return iter(())
+
+    def remove(self, receipt: str) -> bool:
+        """Take out nothing, likewise."""
+        return False
+
+    def purge(self) -> int:
+        """Keep none of this cluster's."""
+        return self.queues[-1].drop(self.list_key)
 
     def queue_size(self) -> int:
         """Return how many tasks wait."""

@@ -16,7 +16,7 @@ from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn
 
-from worker.web.middleware import PROBES, upload_limit
+from worker.web.middleware import is_probe, upload_limit
 
 HEAD = 10.0  #: seconds in which the head of a request must come
 HEAD_SIZE = 2**16  #: bytes, beyond which it is no head
@@ -69,7 +69,7 @@ class Parser(RequestParser):  # type: ignore[misc]
             self.request, self.error = None, error
             return None
         length = self.length(self.request)
-        if self.request.path in PROBES or (length or 0) > upload_limit():
+        if is_probe(self.request.path) or (length or 0) > upload_limit():
             self.request._expected_100_continue = False  # noqa: SLF001 (nobody reads the body)
             if length != 0:
                 self.request.force_close()

@@ -19,6 +19,11 @@ PLAIN = "text/plain; charset=utf-8"
 TURNED = "__Host-turned-to-https"  #: a cookie, by its name one that browsers take and send over HTTPS only
 
 
+def is_probe(path: str) -> bool:
+    """Say whether ProbeMiddleware answers, in a time that does not depend on any server."""
+    return path in PROBES or (path == "/metrics" and bool(setting("METRICS_TOKEN")))
+
+
 def upload_limit() -> int:
     """Return the bytes that the body of a request may have."""
     return int(setting("MAX_UPLOAD_SIZE"))
@@ -107,7 +112,7 @@ class ProxyMiddleware(Middleware):
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Take for HTTPS only what all proxies on the way call so, and end a redirect that has no end.
 
-        Of `https,http` Django looks at the first word alone, which may be the client's own.
+        Of `https,http` Django, 5.2 and 6.1, looks at the first word alone, which may be the client's own.
         """
         header = settings.SECURE_PROXY_SSL_HEADER[0] if settings.SECURE_PROXY_SSL_HEADER else ""
         said = request.META.get(header, "")
@@ -160,10 +165,10 @@ class SessionMiddleware(sessions.SessionMiddleware):
     """Answers 503 if a session cannot be saved since the database is away: that comes when the view is through."""
 
     def process_request(self, request: HttpRequest) -> None:
-        """Look for the session.
+        """Look for the session; Django, 5.2 and 6.1, lets psycopg raise for a key that PostgreSQL cannot hold.
 
         Raises:
-            BadRequest: If its key is none that PostgreSQL takes.
+            BadRequest: If it is one.
         """
         if "\0" in request.COOKIES.get(settings.SESSION_COOKIE_NAME, ""):
             raise BadRequest("There is a null character in the key of the session.")

@@ -58,12 +58,11 @@ class Command(BaseCommand):
             raise CommandError(f"There is no queue {queue!r}. {did_you_mean(queue, queues())}", returncode=2)
         most = {name: number(f"--{name.replace('_', '-')}", text) for name, text in limits.items()}
         from worker.queue import overview  # which needs the database, as the probes of processes do not
-        from worker.queue.actions import in_words
 
         try:
             states = overview.overview().queues
         except Exception as error:
-            if problem := in_words(error):
+            if problem := health.sentence_for(error):
                 return problem
             raise
         return " ".join(

@@ -2,7 +2,7 @@
 
 import json
 import logging
-import math
+import os
 import shutil
 import sys
 import time
@@ -16,11 +16,12 @@ from django.core.management.base import BaseCommand, CommandError
 from django.core.serializers.json import DjangoJSONEncoder
 
 from worker.checks import require_database
+from worker.health import sentence_for
 from worker.processes import about, did_you_mean
 from worker.queue import actions
-from worker.queue.actions import RefusedError, cluster_named, in_words
+from worker.queue.actions import RefusedError, cluster_named
 from worker.queue.overview import overview
-from worker.queue.text import text
+from worker.queue.text import plain, text
 
 NAMED = {
     "pause": "the name of a queue",
@@ -30,6 +31,7 @@ NAMED = {
     "cancel": "the id of a task",
     "run-schedule": "the name of a schedule, or its id",
 }
+DAY = 86_400.0
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"  #: what empties a terminal
 
 
@@ -61,18 +63,21 @@ class Command(BaseCommand):
             raise CommandError(problem, returncode=2)
         try:
             if action:
-                self.stdout.write(self.act(action, name, **options))
+                self.stdout.write(plain(self.act(action, name, **options)))
             elif options["watch"]:
                 with suppress(KeyboardInterrupt):
                     self.watch(float(options["watch"]))
             else:
                 self.show(as_json=options["json"])
+            self.stdout.flush()
+        except BrokenPipeError:  # whoever reads this, such as `head`, has enough; Python would complain at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except RefusedError as error:
-            raise CommandError(str(error), returncode=1) from error
+            raise CommandError(plain(str(error)), returncode=1) from error
         except CommandError:
             raise
         except Exception as error:
-            if problem := in_words(error):
+            if problem := sentence_for(error):
                 raise CommandError(problem, returncode=1) from error
             raise
 
@@ -80,8 +85,10 @@ class Command(BaseCommand):
         """Print the overview once."""
         if as_json:
             logging.disable()  # lines of the log go to stdout, too
-            self.stdout.write(json.dumps(asdict(overview()), cls=DjangoJSONEncoder, indent=2, ensure_ascii=False))
-            logging.disable(logging.NOTSET)
+            try:
+                self.stdout.write(json.dumps(asdict(overview()), cls=DjangoJSONEncoder, indent=2, ensure_ascii=False))
+            finally:
+                logging.disable(logging.NOTSET)
             return
         width = max(80, shutil.get_terminal_size().columns)
         self.stdout.write(f"{before}{text(overview(), width)}\n\n{about()}")
@@ -93,7 +100,7 @@ class Command(BaseCommand):
             try:
                 self.show(before=before)
             except Exception as error:
-                if not (problem := in_words(error)):
+                if not (problem := sentence_for(error)):
                     raise
                 self.stdout.write(f"{before}{problem}")
             self.stdout.flush()
@@ -140,6 +147,8 @@ def misuse(action: str, name: str, **options: Any) -> str:
         return "Write the id of a task, or --all, not both."
     if options["function"] and not options["all"]:
         return "--function needs --all beside it."
+    if any("\ud800" <= each <= "\udfff" for each in name + options["function"]):  # what the shell had no text for
+        return f"`queue {action}` needs {NAMED[action]}, in UTF-8."
     if not name and not options["all"]:
         return f"`queue {action}` needs {NAMED[action]}."
     return ""
@@ -148,7 +157,7 @@ def misuse(action: str, name: str, **options: Any) -> str:
 def wrong_seconds(option: str, given: str | None) -> str:
     """Return what is wrong with a number of seconds, or ""."""
     with suppress(ValueError):
-        if given is None or 0 < float(given) < math.inf:
+        if given is None or 0 < float(given) <= DAY:
             return ""
     return f"{option} is {given!r}: write seconds, such as 2."
 

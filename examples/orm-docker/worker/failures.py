@@ -1,4 +1,4 @@
-"""The table of failures as the agent writes it, beside that of results: in the same transaction."""
+"""The table of failures, which is beside that of results, and written in the same transaction."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,10 @@ from django.db.models import Exists, OuterRef
 from django.db.models.constants import OnConflict
 
 from worker.models import Failure
+from worker.policy import Cancelled
 
+CANCELLED = f"{Cancelled.__module__}.{Cancelled.__qualname__}"  #: what is kept of a task that somebody has cancelled
+CANCELLED_BY = "Cancelled by "  #: begins the reason why it has failed
 OVERDUE = timedelta(hours=1)  #: after which a task that was to be tried again may have been lost with its queue
 TOGETHER = 100  #: rows in one statement: SQLite may know no more than 999 parameters
 COLUMNS = {field.name: str(field.column) for field in Failure._meta.concrete_fields}  # noqa: SLF001 (a documented part of models)

@@ -1,11 +1,12 @@
 """Packages: tasks as the queue carries them, and rows as the table keeps them.
 
-Workers verify and open packages, and pack results; the agent writes them down. So only workers pickle and unpickle, and
-a row's texts are such as every database takes.
+Workers verify and open packages, and pack results; the agent writes them down. So in a cluster only workers pickle and
+unpickle, and a row's texts are such as every database takes.
 """
 
+import pydoc
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
@@ -21,15 +22,20 @@ from django_q.signing import PickleSerializer
 from django_q.utils import get_func_repr
 from picklefield.fields import PickledObject, dbsafe_decode, wrap_conflictual_object
 
+from worker import traces
 from worker.delivery import Task, brief, run_payload
 
 FIELDS = {field.name: field for field in Model._meta.concrete_fields}  # noqa: SLF001 (a documented part of models)
 PLAIN = {type(None), bool, int, float, str, bytes}  #: what can be unpickled if it could be pickled
 for _name in ("args", "kwargs", "result"):
-    FIELDS[_name].copy = False  # it would copy each value before it pickles it, for those who look rows up by one
+    # django-picklefield 3.4 copies each value before it pickles it, for those who look rows up by one: nobody does.
+    FIELDS[_name].copy = False
 REASON = 200_000  #: characters that are kept of why a task has failed
 PART = "worker.cluster.after.gather"  #: the hook of a row that is part of an iterable, until all of them are there
 NEEDED = {"id", "name", "func", "args", "kwargs", "started"}  #: in each package
+#: of a package, what is not an option of the task
+NO_OPTIONS = {*NEEDED, "sync", "once", "run_after", "result", "success", "stopped", "request_id", traces.KEY}
+MOST = 2**31 - 1  #: what an integer of a database holds
 
 
 class Row(NamedTuple):
@@ -68,6 +74,52 @@ def opened(payload: str) -> Task:
     return task
 
 
+# What is in one
+
+
+@cache
+def found(path: str) -> Any:
+    """Return what a task names as its function.
+
+    Raises:
+        LookupError: If there is none.
+    """
+    if not path or (function := pydoc.locate(path)) is None:
+        raise LookupError(path)
+    return function
+
+
+def named(function: Any) -> Any:
+    """Return what a task names as its function, or is; None if there is nothing."""
+    try:
+        return found(function) if isinstance(function, str) else function
+    except LookupError:
+        return None
+
+
+def options_of(task: Task) -> dict[str, Any]:
+    """Return what a task was queued with beside its function and arguments."""
+    return {name: value for name, value in task.items() if name not in NO_OPTIONS}
+
+
+def most_of(task: Task) -> int:
+    """Return how many attempts a task may have, 0 for no limit."""
+    if task.get("ack_failure"):
+        return 1
+    most = task.get("max_attempts")
+    if not isinstance(most, int) or isinstance(most, bool) or most < 0:
+        most = int(Conf.MAX_ATTEMPTS)
+    return min(most, MOST)
+
+
+def pickled_options(options: Mapping[str, Any]) -> str | None:
+    """Return them as a text, None if they could be pickled once, and cannot again."""
+    try:
+        return pickled("result", dict(options))
+    except BaseException:  # whatever a class's own __reduce__ raises
+        return None
+
+
 # Texts that a database takes
 
 
@@ -104,11 +156,6 @@ def pickled(name: str, value: Any) -> str | None:
 def unpickled(text: str | None) -> Any:
     """Return a value that a column holds; raises what unpickling raises."""
     return None if text is None else FIELDS["result"].to_python(PickledObject(text))
-
-
-def moment(text: str) -> datetime:
-    """Return a time of a row."""
-    return datetime.fromisoformat(text)
 
 
 # Rows
@@ -169,7 +216,7 @@ def instance(row: Row, attempts: int) -> Any:
     texts = {
         name: PickledObject(text) for name in ("args", "kwargs", "result") if (text := getattr(row, name)) is not None
     }
-    times = {name: moment(getattr(row, name)) for name in ("started", "stopped")}
+    times = {name: datetime.fromisoformat(getattr(row, name)) for name in ("started", "stopped")}
     return Model(**row._asdict() | texts | times, attempt_count=attempts)
 
 

@@ -19,12 +19,12 @@ from django_q.signing import SignedPackage
 from django_q.status import Stat, Status
 
 from worker import heartbeat
-from worker.announcements import Listener
 from worker.cluster.board import LATE_AFTER, Running
+from worker.cluster.listener import Listener
 from worker.cluster.messages import RUN, worker_id
-from worker.cluster.packages import table
 from worker.conf import setting
 from worker.models import Cluster
+from worker.packages import table
 
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 SHOWN_AFTER = 0.75  #: seconds that a task has run: most are never shown
 
 
-class Signs:
-    """Those of an agent's cluster."""
+class Registration:
+    """That of an agent's cluster."""
 
     def __init__(self, agent: "Agent", listener: Listener) -> None:
         """Begin without a row."""
@@ -53,7 +53,7 @@ class Signs:
         now = time.monotonic()
         return [each for each in self.agent.board.attempts() if now - each.since > SHOWN_AFTER]
 
-    def have_changed(self) -> bool:
+    def has_changed(self) -> bool:
         """Say whether the row shows other attempts than those that go on."""
         return self.shown != {(each.task, each.since) for each in self.running()}
 

@@ -1,0 +1,47 @@
+"""The process of a worker: what is prepared before it runs tasks, and done when it leaves."""
+
+import os
+import signal
+from contextlib import suppress
+from functools import partial
+from multiprocessing.process import current_process
+from types import SimpleNamespace
+
+from django_q import worker as upstream
+from django_q.conf import Conf
+
+from worker import errors, traces
+from worker.cluster import after, child
+from worker.cluster.board import Board
+from worker.cluster.channels import Channel
+from worker.cluster.functions import located
+
+
+def run(seat: int, channel: Channel, board: Board) -> None:
+    """Run a worker, as a process of the cluster."""
+    os.register_at_fork(after_in_child=partial(_leave_cluster, channel))
+    current_process().name = f"Worker-{seat + 1}"
+    # Of django-q2 1.11.1: its worker goes through the import system for each task, here once for each function; what a
+    # receiver of these two signals raises would end it, or fail a task that has succeeded; and of an exception it
+    # keeps the text, which Child.format_exc takes the place of.
+    upstream.pydoc = SimpleNamespace(locate=located)
+    for name in ("post_spawn", "post_execute_in_worker"):
+        setattr(upstream, name, SimpleNamespace(send=getattr(upstream, name).send_robust))
+    if Conf.CPU_AFFINITY and hasattr(os, "sched_setaffinity"):
+        processors = sorted(os.sched_getaffinity(0))
+        mine = range(seat * Conf.CPU_AFFINITY, (seat + 1) * Conf.CPU_AFFINITY)
+        os.sched_setaffinity(0, {processors[number % len(processors)] for number in mine})
+    child.current = it = child.Child(seat, channel, board)
+    upstream.traceback = SimpleNamespace(format_exc=it.format_exc)
+    it.work()
+    with after.whatever_it_raises("What tells others of tasks"):
+        errors.flush()
+        traces.flush()
+
+
+def _leave_cluster(channel: Channel) -> None:
+    """Let a process that a task has forked be one of the system's own: multiprocessing ends its own by SIGTERM."""
+    with suppress(OSError):
+        channel.close()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
