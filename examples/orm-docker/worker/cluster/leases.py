@@ -46,7 +46,6 @@ class Leases:
         self.cut_off = 0.0  #: when the broker was found to be away, 0 if it is not
         self.away = 0.0  #: the same, until it has handed out something
         self.pause = 0.0
-        self.was_idle = True  #: whether the last claim has brought nothing
         self.drained = False  #: what was not begun is taken back, since the agent was told to stop
         self.moment, self.seen = SOONEST, 0  #: how long to wait for room, and what workers had begun then
         self.pace = 0  #: what workers began within AHEAD seconds
@@ -83,7 +82,6 @@ class Leases:
             for held in self.agent.hand_out.take_all_back():
                 self.agent.forget(held)
             self.give_back()
-            self.was_idle = True
             self.rest(0.5)
             return
         self.try_alone()
@@ -95,9 +93,8 @@ class Leases:
         if self.pause:
             self.pause = 0.0
             logger.info("The broker answers again after %.0f s", time.monotonic() - self.away)
-        if deliveries and self.was_idle:
+        if deliveries:
             self.agent.orders.refresh()
-        self.was_idle = not deliveries
         if self.agent.begins_nothing:  # it was told so during the claim, which may have waited
             self.broker.release(dict.fromkeys((delivery.receipt for delivery in deliveries), 0.0))
             return
