@@ -12,7 +12,7 @@ from django.utils import timezone
 from django_q.models import Schedule, Task
 from django_q.tasks import async_task
 from queue_state import empty, failed, give_signs, run, sign
-from worker import packages
+from worker import health, packages
 from worker.enqueue import new_id
 from worker.failures import CANCELLED
 from worker.models import Cancellation, Failure, Pause
@@ -69,7 +69,7 @@ def broker(db: None, monkeypatch: pytest.MonkeyPatch) -> Memory:
     memory = Memory()
     for module in ("django_q.tasks", "worker.enqueue", "worker.queue.actions", "worker.queue.cancel"):
         monkeypatch.setattr(f"{module}.get_broker", lambda *args: memory)
-    monkeypatch.setattr(actions, "why_away", lambda error: str(error) if isinstance(error, ConnectionError) else "")
+    monkeypatch.setattr(health, "why_away", lambda error: str(error) if isinstance(error, ConnectionError) else "")
     give_signs(monkeypatch)
     return memory
 
