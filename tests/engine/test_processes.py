@@ -94,6 +94,45 @@ def test_a_missing_package_ends_with_a_sentence(
     assert (done.returncode, done.stderr) == (1, f"ImproperlyConfigured: {sentence}\n")
 
 
+def settings_with(line: str, folder: Path, env: dict[str, str]) -> dict[str, str]:
+    """Return the environment in which a line stands at the end of the settings."""
+    (folder / "changed.py").write_text(f"from config.settings import *\n{line}\n")
+    return {**env, "DJANGO_SETTINGS_MODULE": "changed", "PYTHONPATH": str(folder)}
+
+
+@pytest.mark.parametrize("command", ["check", "prodserver web", "prodserver worker"])
+def test_an_app_that_is_not_installed_ends_with_a_sentence(
+    command: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    env = settings_with('INSTALLED_APPS.remove("django_q")', tmp_path, environment)
+    done = manage(*command.split(), env=env)
+    sentence = "'django_q' is missing in INSTALLED_APPS: write it before 'worker'."
+    assert (done.returncode, done.stderr) == (1, f"ImproperlyConfigured: {sentence}\n")
+
+
+def test_an_option_of_an_entry_that_there_is_not_ends_with_a_sentence(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    env = settings_with('PRODUCTION_PROCESSES["worker"]["ARGS"] = {"nope": "1"}', tmp_path, environment)
+    done = manage("prodserver", "worker", env=env)
+    assert (done.returncode, done.stderr) == (1, "CommandError: Error: unrecognized arguments: --nope=1\n")
+
+
+def test_the_arguments_of_an_entry_reach_the_cluster(
+    start: Mock, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {**settings.PRODUCTION_PROCESSES["worker"], "ARGS": {"name": "other"}}
+    settings.PRODUCTION_PROCESSES = {**settings.PRODUCTION_PROCESSES, "other": entry}
+    settings.Q_CLUSTER = {**settings.Q_CLUSTER, "ALT_CLUSTERS": {"other": {}}}
+    monkeypatch.setattr("django.core.management.base.BaseCommand.check", Mock())
+    monkeypatch.setattr("worker.management.commands.prodserver.begin_as", Mock())  # which would begin again
+    begin = Mock()
+    monkeypatch.setattr("worker.management.commands.qcluster.begin_as", begin)
+    prodserver("other")
+    begin.assert_called_once_with("other")
+    start.assert_called_once_with()
+
+
 @pytest.mark.parametrize(
     ("without", "sentence"),
     [
