@@ -2,7 +2,7 @@
 # style, types and spelling. Each installs what it needs: into .venv, and servers by apt where that may be.
 # `make test-faults` goes through all faults, also over the worker of django-q2 itself, and in containers where there is
 # a Docker engine, and writes what was seen into docs/reliability.md; it takes some hours. ARGS="-k redis" takes some:
-# the page tells of all runs in build/faults. FAULTS_DJANGO=6.1 tests with that Django.
+# the page tells of all runs in build/faults. TESTS_DJANGO=6.1 tests with that Django.
 # `make bench` measures, and writes docs/performance.md, in half an hour on a machine that does nothing else; QUICK=1
 # measures few systems in less than six minutes, and writes no page, nor does ARGS="--rounds 2 redis" or
 # ARGS="--part served". ARGS="--write --part served --part waited" writes the tables of these parts into the page, with

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from docker.utils.build import exclude_paths
 from uv import find_uv_bin
 
@@ -20,12 +21,19 @@ from tests.test_demo import Terminal
 from tests.workflows import addresses, only_job, run_steps
 
 MANAGE = "uv run python manage.py"  #: as README has it
+DJANGO = os.environ.get("TESTS_DJANGO", "")  #: the version to test with, "" for the newest that runs on this Python
 SECONDS = 30  #: that `make test` may take, once its packages are there
 
 
 def newest(broker: str) -> Combination:
-    """Return the broker's first combination with the newest Django that runs on this Python."""
-    usable = [each for each in COMBINATIONS if each.broker == broker and each.python <= sys.version_info[:2]]
+    """Return the broker's first combination with the Django that was asked for, else the newest for this Python."""
+    usable = [
+        it
+        for it in COMBINATIONS
+        if it.broker == broker and (it.django_version == DJANGO if DJANGO else it.python <= sys.version_info[:2])
+    ]
+    if not usable:
+        pytest.exit(f"TESTS_DJANGO is {DJANGO!r}: write {' or '.join(CHOICES['django_version'])}.", returncode=2)
     return max(usable, key=lambda combination: version(combination.django_version))
 
 

@@ -5,14 +5,16 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import check_jsonschema
 import pytest
 import yaml
 
-from tests.combinations import COMBINATIONS, TEMPLATE, Combination
+from tests.combinations import CHOICES, COMBINATIONS, CONTEXT, TEMPLATE, TREE, Combination, version
 from tests.hostings import validator
 from tests.processes import Command, bare, run
+from tests.test_examples import load
 
 PROGRAMS = Path(sys.executable).parent
 WORKFLOW = ".github/workflows/ci.yml"
@@ -60,6 +62,71 @@ def test_actionlint_sees_a_slip(
     broken = tmp_path / "ci.yml"
     broken.write_text(text.replace(old, new))
     assert said in judge([broken], tmp_path, expect=1)
+
+
+compatibility = load(TEMPLATE / "scripts/compatibility.py")
+WEEKLY = {cell["packages"]: cell for cell in compatibility.newest()}
+
+
+def jobs(name: str) -> dict[str, Any]:
+    """Return the jobs of one of the template's own workflows."""
+    found: dict[str, Any] = yaml.safe_load((TEMPLATE / ".github/workflows" / name).read_text())["jobs"]
+    return found
+
+
+def test_each_python_django_and_broker_that_there_is_has_a_job() -> None:
+    cells = compatibility.cells(CONTEXT)
+    assert len(cells) == len({*map(str, cells)}) > 20
+    assert {it["broker"] for it in cells} == {*CHOICES["broker"]}
+    pythons = jobs("ci.yml")["all"]["steps"][1]["with"]["python-version"].split()
+    assert {it["python"] for it in cells} == {*pythons}
+    for django, row in CONTEXT["_djangos"].items():
+        runs_on = {it["python"] for it in cells if it["django"] == django}
+        assert runs_on == {it for it in pythons if version(it) >= version(row["python"])}
+    for workflow, job in {"ci.yml": "each", "newest.yml": "newest"}.items():
+        (command,) = (step["run"] for step in jobs(workflow)["choices"]["steps"] if "run" in step)
+        assert f"python3 scripts/compatibility.py {'cells' if job == 'each' else job})" in command
+        assert jobs(workflow)[job]["strategy"]["matrix"]["include"] == "${{ fromJSON(needs.choices.outputs.cells) }}"
+        assert {*re.findall(r"matrix\.(\w+)", str(jobs(workflow)[job]))} == (
+            {*cells[0]} if job == "each" else {*compatibility.newest()[0]}
+        )
+
+
+@pytest.mark.parametrize(
+    ("packages", "kind", "required"),
+    [
+        ("django", "releases", r'"requirement": ">=6\.[\d.]+"'),
+        ("django", "development", r'"requirement": " @ git\+https://github.com/django/django@main"'),
+        ("django-prodserver", "releases", r'"django-prodserver>=[\d.]+"'),
+        ("django-q2", "releases", r'"django-q2\[croniter\]>=[\d.]+"'),
+        ("django-q2", "development", r'"django-q2\[croniter\] @ git\+https://\S+/django-q2@master"'),
+        ("gunicorn", "development", r'"gunicorn @ git\+https://\S+/gunicorn@master"'),
+        ("sentry-sdk", "releases", r'"sentry-sdk>=[\d.]+"'),
+    ],
+)
+def test_the_newest_of_a_package_is_required_and_nothing_else_changes(
+    packages: str, kind: str, required: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {name: (TEMPLATE / name).read_text().splitlines() for name in compatibility.FILES}
+    for name, lines in before.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("\n".join(lines))
+    monkeypatch.setattr(compatibility, "ROOT", tmp_path)
+    compatibility.take(packages, kind)
+    after = {name: (tmp_path / name).read_text().splitlines() for name in compatibility.FILES}
+    changed = [new for name in before for old, new in zip(before[name], after[name], strict=True) if old != new]
+    assert len(changed) == 1
+    assert re.search(required, changed[0])
+
+
+def test_what_is_pinned_or_may_be_added_is_tested_each_week() -> None:
+    pinned = re.findall(r'"([\w-]+)(?:\[\w+\])?==', (TREE / "pyproject.toml").read_text())
+    assert {*pinned, "django"} == {*compatibility.REQUIRED} == WEEKLY.keys() - {" ".join(compatibility.OPTIONAL)}
+    page = (TEMPLATE / "docs/compatibility.md").read_text()
+    assert [it for it in [*compatibility.REQUIRED, *compatibility.OPTIONAL] if f"| {it} |" not in page] == []
+    assert all((TEMPLATE / it).exists() for cell in WEEKLY.values() for it in re.findall(r"tests/\S+", cell["tests"]))
+    with pytest.raises(SystemExit, match=r"^djagno releases is not known: write one of django, "):
+        compatibility.take("djagno", "releases")
 
 
 def hardened(folder: Path, expect: int = 0) -> str:

@@ -1,28 +1,16 @@
 """Which cells of the matrix, broker by worker, a test goes through."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from tests.combinations import CHOICES, COMBINATIONS, Combination
+from tests.combinations import CHOICES
 from tests.faults.lab import OURS, UPSTREAM
 from tests.test_project_tests import newest
 
-DJANGO = os.environ.get("FAULTS_DJANGO", "")  #: the version to test with, "" for the newest that runs on this Python
-
-
-def combination(broker: str) -> Combination:
-    """Return the combination that stands for a broker."""
-    found = [each for each in COMBINATIONS if (each.broker, each.django_version) == (broker, DJANGO)]
-    if DJANGO and not found:
-        pytest.exit(f"FAULTS_DJANGO is {DJANGO}; it may be {' or '.join(CHOICES['django_version'])}", returncode=2)
-    return found[0] if found else newest(broker)
-
-
-BROKERS = {broker: combination(broker) for broker in CHOICES["broker"]}
+BROKERS = {broker: newest(broker) for broker in CHOICES["broker"]}
 VERSION = "django-q2 1.11.1"
 
 
