@@ -19,6 +19,7 @@ from worker.models import Cancellation, Failure, Pause
 from worker.processes import clusters
 from worker.queue import actions
 from worker.queue.actions import RefusedError, purge, retry, run_schedule
+from worker.queue.overview import failed_groups
 
 pytestmark = pytest.mark.django_db
 WORDS = "core.tasks.count_words"
@@ -124,11 +125,12 @@ def test_one_failure_is_queued_again(broker: Memory, caplog: pytest.LogCaptureFi
 
 def test_failures_of_a_group_of_a_function_or_all_are_queued_again(broker: Memory) -> None:
     later = failed(next_try=timezone.now() + timedelta(minutes=5))
-    for reason, func in (("no", WORDS), ("no", WORDS), ("yes", WORDS), ("no", "core.tasks.reverse")):
+    failed("no", exception="builtins.OSError", func=WORDS)
+    for reason, func in (("no user 17", WORDS), ("no user 18", WORDS), ("no user 17", "core.tasks.reverse")):
         failed(reason, func=func)
-    group = {"function": WORDS, "exception": "builtins.ValueError", "reason": "no"}
-    assert retry("ada", **group) == "Queued 2 tasks again."
-    assert retry("ada", function="core.tasks.reverse", reason="of a result alone") == "Queued 1 task again."
+    (group,) = [each for each in failed_groups() if (each.func, each.exception) == (WORDS, "builtins.ValueError")]
+    assert retry("ada", function=group.func, exception=group.exception) == f"Queued {group.count} tasks again."
+    assert retry("ada", function="core.tasks.reverse") == "Queued 1 task again."
     assert retry("ada") == "Queued 1 task again."
     assert len(broker.tasks) == 4
     assert [*Task.objects.values_list("pk", flat=True)] == [later]
@@ -139,22 +141,21 @@ def test_a_group_of_which_nothing_is_kept_is_no_more_than_that(broker: Memory) -
         failed(reason, exception=exception, func=func)
     Failure.objects.filter(reason="", task=failed(func=WORDS)).delete()
     Failure.objects.filter(task=failed(func=WORDS, name="without")).delete()
-    assert retry("ada", function=WORDS, exception="", reason="") == "Queued 2 tasks again."
+    assert retry("ada", function=WORDS, exception="") == "Queued 2 tasks again."
     with pytest.raises(RefusedError):
-        retry("ada", function="", exception="", reason="")
+        retry("ada", function="", exception="")
     assert len(broker.tasks) == 2
 
 
 def test_what_somebody_has_cancelled_is_not_run_again_with_all_others(broker: Memory) -> None:
-    cancelled = {"exception": CANCELLED, "reason": "Cancelled by ada"}
-    key = failed(**cancelled)
+    key = failed("Cancelled by ada", exception=CANCELLED)
     left = "What somebody has cancelled runs again by its id."
     assert refused(lambda: retry("ada")) == f"No task has failed for good. {left}"
     assert refused(lambda: retry("ada", function=WORDS)) == f"No task of {WORDS} has failed for good. {left}"
     failed()
     assert retry("ada") == "Queued 1 task again."
     assert [*Task.objects.values_list("pk", flat=True)] == [key]
-    assert retry("ada", function=WORDS, **cancelled) == "Queued 1 task again."
+    assert retry("ada", function=WORDS, exception=CANCELLED) == "Queued 1 task again."
 
 
 def test_one_that_cannot_be_queued_holds_up_no_other(broker: Memory) -> None:

@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django_q.models import Schedule, Task
 from queue_state import empty, failed, give_signs, run, set_depth, sign
+from worker.cluster.due import record
 from worker.enqueue import new_id
 from worker.models import Minute, Pause, ScheduleState
 from worker.processes import clusters
@@ -96,16 +97,16 @@ def test_a_pause_is_shown() -> None:
     assert "default: paused by ada since " in text(overview())
 
 
-def test_failures_for_good_are_grouped_by_function_and_reason() -> None:
+def test_failures_for_good_are_grouped_by_function_and_exception() -> None:
     later = timezone.now() + timedelta(minutes=5)
-    keys = [failed("ValueError: no", ago=age) for age in range(5)]
+    keys = [failed(f"ValueError: no user {age}", ago=age) for age in range(5)]
     failed("KeyError: 1", exception="builtins.KeyError", ago=9)
     failed("ValueError: no", func="core.tasks.reverse", ago=20)
     failed("ValueError: no", next_try=later)
     found = overview()
     assert found.failed_total == 7
     assert [(group.func, group.exception, group.reason, group.count) for group in found.failed] == [
-        ("core.tasks.count_words", "builtins.ValueError", "ValueError: no", 5),
+        ("core.tasks.count_words", "builtins.ValueError", "ValueError: no user 0", 5),
         ("core.tasks.count_words", "builtins.KeyError", "KeyError: 1", 1),
         ("core.tasks.reverse", "builtins.ValueError", "ValueError: no", 1),
     ]
@@ -128,6 +129,15 @@ def test_what_was_set_aside_says_why() -> None:
     assert [(group.reason, group.count) for group in overview().failed] == [
         ("The task cannot be read: BadSignature", 2)
     ]
+
+
+def test_a_schedule_that_could_not_be_queued_says_why() -> None:
+    schedule = Schedule.objects.create(name="nightly", func="core.tasks.gone", next_run=timezone.now())
+    record(schedule, "there is no core.tasks.gone")
+    (group,) = overview().failed
+    why = "The schedule nightly cannot be queued: there is no core.tasks.gone"
+    assert (group.func, group.exception, group.reason) == ("not queued: core.tasks.gone", "", why)
+    assert why in text(overview(), 120)
 
 
 def test_what_will_be_tried_again_comes_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,6 @@ def retry(
     task: str = "",
     function: str = "",
     exception: str | None = None,
-    reason: str = "",
     within: float = math.inf,
 ) -> str:
     """Queue again what has failed for good: the task of an id, those of a function, or of a group of it, or all.
@@ -143,7 +142,7 @@ def retry(
         return retry_one(task, by)
     until = time.monotonic() + within
     number, refused, left, why = 0, 0, False, ""
-    for key in failed_for_good(function, exception, reason):
+    for key in failed_for_good(function, exception):
         if left := time.monotonic() > until:
             break
         row = table().filter(pk=key).first()
@@ -187,15 +186,15 @@ def again(row: Any) -> str:
         return f"{row.name} cannot be queued: {error}"
 
 
-def failed_for_good(function: str, exception: str | None, reason: str) -> Iterator[str]:
+def failed_for_good(function: str, exception: str | None) -> Iterator[str]:
     """Yield the ids of what has failed for good until now, the oldest first."""
     rows = table().filter(~failures.is_waiting(), success=False, stopped__lte=timezone.now()).order_by("stopped", "pk")
     if function or exception is not None:
         rows = rows.filter(func=function)
-    if exception:  # what was set aside has none, and its reason in the result alone
-        rows = rows.filter(pk__in=Failure.objects.filter(exception=exception or "", reason=reason).values("pk"))
-    elif exception is not None:  # those of which nothing is kept
-        rows = rows.exclude(pk__in=Failure.objects.exclude(exception="", reason="").values("pk"))
+    if exception:
+        rows = rows.filter(pk__in=Failure.objects.filter(exception=exception).values("pk"))
+    elif exception is not None:  # what was set aside, or could not be queued, has none
+        rows = rows.exclude(pk__in=Failure.objects.exclude(exception="").values("pk"))
     else:
         rows = rows.exclude(pk__in=Failure.objects.filter(exception=failures.CANCELLED).values("pk"))
     last: tuple[Any, str] | None = None

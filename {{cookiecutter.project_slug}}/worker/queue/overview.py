@@ -30,17 +30,17 @@ LATELY = timedelta(minutes=5)
 LATE = 10.0  #: seconds after which a schedule is overdue; agents queue it within a few
 NO_DEPTH = Depth(0, 0, 0, None)
 
-#: The newest failures, by function and reason. Three of each group, and with each the number of them.
+#: The newest failures, by function and exception. Three of each group, and with each the number of them.
 FAILED = """
 SELECT id, func, exception, reason, stopped, in_group FROM (
-    SELECT id, func, exception, reason, stopped, COUNT(*) OVER (PARTITION BY func, exception, reason) AS in_group,
-        MAX(stopped) OVER (PARTITION BY func, exception, reason) AS newest,
-        ROW_NUMBER() OVER (PARTITION BY func, exception, reason ORDER BY stopped DESC, id) AS place
+    SELECT id, func, exception, reason, stopped, COUNT(*) OVER (PARTITION BY func, exception) AS in_group,
+        MAX(stopped) OVER (PARTITION BY func, exception) AS newest,
+        ROW_NUMBER() OVER (PARTITION BY func, exception ORDER BY stopped DESC, id) AS place
     FROM (
         SELECT t.id, t.func, t.stopped, COALESCE(f.exception, '') AS exception, COALESCE(f.reason, '') AS reason
         FROM ({rows}) t LEFT JOIN {failures} f ON f.task = t.id WHERE f.next_try IS NULL
     ) failed
-) placed WHERE place <= 3 ORDER BY newest DESC, func, exception, reason, place LIMIT {limit}
+) placed WHERE place <= 3 ORDER BY newest DESC, func, exception, place LIMIT {limit}
 """
 
 
@@ -201,12 +201,12 @@ def failed_groups() -> list[Group]:
     failures = connections[alias].ops.quote_name(Failure._meta.db_table)  # noqa: SLF001 (a documented part of models)
     statement = FAILED.format(rows=rows, failures=failures, limit=3 * SHOWN)
     found = list(Model.objects.using(alias).raw(statement, parameters))
-    groups: dict[tuple[str, str, str], Group] = {}
-    for row in found:
-        key = (row.func, row.exception, row.reason)
-        groups.setdefault(key, Group(*key, row.in_group, row.stopped, [])).ids.append(row.id)
+    groups: dict[tuple[str, str], Group] = {}
+    for row in found:  # the newest one of a group has its reason
+        key = (row.func, row.exception)
+        groups.setdefault(key, Group(*key, row.reason, row.in_group, row.stopped, [])).ids.append(row.id)
     shown = list(groups.values())[:SHOWN]
-    # What was set aside has its reason in the result alone.
+    # What was set aside, or could not be queued, has its reason in the result alone.
     newest_ids = [group.ids[0] for group in shown if not group.reason]
     results = dict(table().filter(pk__in=newest_ids).values_list("pk", "result")) if newest_ids else {}
     said = {key: text for key, text in results.items() if isinstance(text, str)}

@@ -18,7 +18,7 @@ from worker.queue.overview import overview
 
 WITHIN = 10.0  #: seconds for which many tasks are queued again while somebody waits for the page
 KEY = re.compile(r"\d{1,18}\Z")  #: of a schedule
-GROUP = ("function", "exception", "reason")  #: what the failed tasks of a group have in common
+GROUP = ("function", "exception")  #: what the failed tasks of a group have in common
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ ACTIONS = {
         _("Run again"),
         lambda said, by: actions.retry(by, within=WITHIN, **dict(zip(GROUP, said, strict=True))),
         _("Run these tasks again?"),
-        _("All tasks of this function that have failed for good for this reason are queued again."),
+        _("All tasks of this function that have failed for good by this exception are queued again."),
     ),
     "retry_all": Action(
         _("Run all again"),

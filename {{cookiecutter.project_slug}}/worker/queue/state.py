@@ -66,11 +66,11 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Tasks of one function that have failed for good, for the same reason."""
+    """Tasks of one function that have failed for good by the same exception."""
 
     func: str
-    exception: str  #: the dotted path of its class
-    reason: str
+    exception: str  #: the dotted path of its class; "" for what was set aside, or could not be queued
+    reason: str  #: of the newest
     count: int
     last: datetime
     ids: list[str]  #: of the newest, 3 at most
