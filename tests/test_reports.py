@@ -340,7 +340,8 @@ def test_a_wrong_address_of_sentry_is_told_in_a_sentence(
 
 @each("", lambda combination: iter([()]), of_each_django[:1])
 def test_lines_have_colours_on_a_terminal_only(combination: Combination, workplace: Workplace) -> None:
-    code = "import logging; logging.error('loud'); logging.info('quiet'); print('the end')"
+    of_a_task = "extra=dict(task_id='0199aaaabbbbcccc' + 16 * 'd')"
+    code = f"import logging; logging.error('loud'); logging.info('quiet', {of_a_task}); print('the end')"
     command = f'"{workplace.python}" manage.py shell -v0 -c "{code}"'
 
     def shown(**variables: str) -> str:
@@ -350,7 +351,7 @@ def test_lines_have_colours_on_a_terminal_only(combination: Combination, workpla
         finally:
             terminal.close()
 
-    assert "\033[31mERROR\033[0m root: loud\r\nINFO root: quiet\r\n" in shown()
+    assert "\033[31mERROR\033[0m root: loud\r\nINFO root: quiet [0199aaaabbbbcccc]\r\n" in shown()
     assert "\033" not in shown(NO_COLOR="1")
     printed = workplace.manage("shell", "-v0", "-c", code, environment={"DEBUG": "true"})
-    assert "ERROR root: loud\nINFO root: quiet\n" in printed
+    assert "ERROR root: loud\nINFO root: quiet [0199aaaabbbbcccc]\n" in printed

@@ -15,15 +15,17 @@ import tried
 from clusters import alike_elsewhere, clusters, own, own_queue
 from django.db import connection, transaction
 from django.utils import timezone
+from django_q.brokers import get_broker
 from django_q.conf import Conf
 from django_q.models import Schedule, Task
-from django_q.tasks import async_task
+from django_q.tasks import async_iter, async_task
 from project import wait_for
-from worker import announcements
+from worker import announcements, packages
 from worker.cluster import orders
 from worker.cluster.board import LISTED, Board
 from worker.cluster.orders import Orders
 from worker.models import Cancellation, Failure, Pause, Tally
+from worker.queue import actions
 
 COUNT = "core.tasks.count_words"
 by_ada = {"by": "ada"}
@@ -133,6 +135,39 @@ def test_a_task_that_is_cancelled_ends_whatever_it_does_and_waits_for_and_no_oth
     assert [lines(tmp_path, f"other {number}") for number in range(4)] == [1] * 4
     assert [each.task for each in Cancellation.objects.all()] == ["0" * 32]
     assert outcomes() == {"successful": 4, "cancelled": 5, "retried": 1}
+
+
+def test_a_cancelled_task_tells_its_hook_and_ends_its_chain_whether_it_waits_or_runs(tmp_path: Path) -> None:
+    files, broker = str(tmp_path), get_broker("own")
+    options: dict[str, Any] = {"hook": "tried.note_end", "group": "g", "chain": [("tried.fail", (files, "link"))]}
+    with clusters(tmp_path, Q_WORKERS="1"):
+        runs = queue_task("tried.sleep", files, "runs", **options)
+        wait_for(lambda: lines(tmp_path, "runs"), "a task that runs")
+        waits = queue_task("tried.fail", files, "waits", **options)
+        parts = async_iter("tried.linger", [(files, "one"), (files, "two")], broker=broker, cluster="own")
+        part = next(package["id"] for package in waiting(broker) if package["args"] == (files, "two"))
+        for key in (waits, part, runs):
+            actions.cancel(key, "ada", patience=0)
+        for name in ("runs", "waits"):
+            wait_for(lambda name=name: lines(tmp_path, f"hook of {name}"), f"the hook of {name}")  # type: ignore[misc]
+        wait_for(lambda: Task.objects.filter(pk=parts).exists(), "an iterable")
+        goes_on = queue_task("tried.fail", files, "fails", "KeyError", max_attempts=1, **options)
+        wait_for(lambda: lines(tmp_path, "link"), "the link after one that has failed by itself")
+    for key, ran in ((runs, 1), (waits, 0)):
+        row, kept = Task.objects.get(pk=key), Failure.objects.get(pk=key)
+        assert (row.result, row.success, row.group, row.hook) == ("Cancelled by ada", False, "g", "tried.note_end")
+        assert (kept.exception, kept.next_try) == ("worker.policy.Cancelled", None)
+        assert lines(tmp_path, row.args[1]) == ran
+        assert " ".join((tmp_path / f"hook of {row.args[1]}").read_text().split()[:-1]) == "False Cancelled by ada"
+    assert (lines(tmp_path, "link"), lines(tmp_path, "two")) == (1, 0)
+    assert not Task.objects.get(pk=goes_on).success
+    assert "Cancelled by ada" in Task.objects.get(pk=parts).result
+
+
+def waiting(broker: Any) -> Iterator[dict[str, Any]]:
+    """Yield the packages that nobody holds."""
+    for _, payload in broker.payloads(100):
+        yield packages.opened(payload)
 
 
 @alike_elsewhere

@@ -2,16 +2,22 @@
 
 import html
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from types import ModuleType
 from typing import Any
 
 import pytest
 from core.models import User
+from django.contrib import admin
 from django.contrib.auth.models import Permission
+from django.core.checks import Tags, run_checks
 from django.test import Client
+from django.urls import include, path
 from django.utils import timezone, translation
+from pytest_django import Settings
 from worker.queue import actions, page
 from worker.queue.page import ACTIONS
 from worker.queue.signs import Run, Sign
@@ -119,6 +125,25 @@ def test_the_admin_leads_whom_the_page_is_shown_to_it(permission: str) -> None:
     assert client.get("/admin/worker/queue/")["Location"] == PAGE
     shown = client.get(PAGE).content.decode()
     assert '<a href="/admin/queue/" aria-current="page">Queue</a>' in shown, "the entry in the list of all pages"
+
+
+@pytest.mark.usefixtures("shown")
+@pytest.mark.parametrize("lines", [["admin/"], ["admin/", "admin/queue/"]])
+def test_a_project_whose_addresses_lack_the_page_keeps_its_admin_and_is_told_the_line(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    leads_to = {"admin/": admin.site.urls, "admin/queue/": include("worker.queue.urls")}
+    former = ModuleType("former_urls")
+    vars(former)["urlpatterns"] = [path(line, leads_to[line]) for line in lines]
+    monkeypatch.setitem(sys.modules, former.__name__, former)
+    assert not [found for found in run_checks(tags=[Tags.urls]) if found.id == "worker.W061"]
+    settings.ROOT_URLCONF = former.__name__
+    client = somebody("view_task")
+    assert '<a href="/admin/worker/queue/">' not in client.get("/admin/").content.decode()
+    assert client.get("/admin/worker/queue/").status_code == 404
+    (found,) = [found for found in run_checks(tags=[Tags.urls]) if found.id == "worker.W061"]
+    assert found.msg.startswith("former_urls does not lead to the page of the queue")
+    assert 'path("admin/queue/", include("worker.queue.urls"))' in str(found.hint)
 
 
 @pytest.mark.usefixtures("shown")

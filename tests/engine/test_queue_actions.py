@@ -182,7 +182,7 @@ def test_what_need_not_or_cannot_run_again_is_refused(broker: Memory) -> None:
         f"There is no result of a task {unknown}: it waits or runs, or its result is no longer kept."
     )
     assert refused(lambda: retry("ada", task="7")) == (
-        "'7' is no id of a task: write its 32 characters, as the admin shows them."
+        "'7' is no id of a task: write its 32 characters, as the admin shows them, or at least the first eight."
     )
     assert refused(lambda: retry("ada")) == "No task has failed for good."
     failed()
@@ -221,6 +221,31 @@ def test_a_task_that_waits_is_cancelled_by_the_id_of_its_result_or_its_own(
     assert len(told(caplog)) == 2
     assert told(caplog)[1] == f"ada has cancelled the task {key}"
     assert not Cancellation.objects.exists()
+
+
+def test_an_id_may_be_cut_to_its_beginning_where_one_alone_begins_so(
+    broker: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = iter(("0199aaaabbbb1" + "0" * 19, "0199aaaabbbb2" + "0" * 19, "0199aaaacccc" + "0" * 20, "f" * 32))
+    monkeypatch.setattr("worker.enqueue.new_id", lambda: next(ids))
+    one, two, three = (async_task(WORDS, name, task_name=name) for name in ("one", "two", "three"))
+    assert refused(partial(actions.cancel, "0199aaaabbbb", "ada")) == (
+        f"The ids of 2 tasks begin with 0199aaaabbbb: {one}, {two}. Write more of one."
+    )
+    assert refused(partial(actions.cancel, "0199dddd", "ada")) == (
+        "The id of no task that is known here begins with 0199dddd."
+    )
+    assert actions.cancel("0199aaaabbbb2", "ada") == "Cancelled two, which was waiting."
+    assert actions.cancel("0199aaaabbbb", "ada") == "Cancelled one, which was waiting."
+    assert [packages.opened(each)["id"] for each in broker.tasks.values()] == [three]
+    assert refused(lambda: retry("ada", task=one[:8])) == (
+        f"The ids of 2 tasks begin with 0199aaaa: {one}, {two}. Write more of one."
+    )
+    assert retry("ada", task=two[:13]) == "Queued two again."
+    again = failed(name="again", next_try=timezone.now() + timedelta(minutes=5))
+    assert actions.cancel(again[:16], "ada") == "Cancelled again, of which its queue knew nothing."
+    give_signs(monkeypatch, sign(running=[run("0199eeee" + "0" * 24)]))
+    assert actions.cancel("0199eeee", "ada", patience=0).startswith("0199eeee000")
 
 
 def test_a_cancelled_task_can_be_run_again_as_it_was_queued(broker: Memory) -> None:

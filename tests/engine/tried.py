@@ -53,6 +53,11 @@ def return_a_lambda(folder: str, key: str) -> Callable[[], None]:
     return lambda: None
 
 
+def note_end(task: Any) -> None:
+    """Note what a hook is told."""
+    note(task.args[0], f"hook of {task.args[1]}", f"{task.success} {task.result}")
+
+
 def soon(exception: BaseException, result: Any) -> timedelta:
     """Wait for a moment."""
     return timedelta(seconds=SOON)

@@ -166,7 +166,7 @@ class Child:
             if again or task.get("once"):
                 self.attempt.earlier = self.asked(earlier, task)
             before = self.attempt.earlier
-            if not extra and self.board.may_be_cancelled(task["id"]) and (by := self.asked(cancelled_by, task["id"])):
+            if not extra and (by := task.get("cancelled") or self.cancelled_by(task["id"])):
                 extra = (f"{CANCELLED_BY}{by}", True, "", True, None)
             if not extra or extra[3]:  # otherwise a worker may have died of this
                 Call.current = prepare(task, queued_as, before)
@@ -202,6 +202,10 @@ class Child:
                 self.channel.send(Result(tuple(row), reason, times=(None, None)).message(self.message[1]))
                 errors.report({"task": row.func, "task_id": row.id}, "set aside", reason, None, [])
         return None
+
+    def cancelled_by(self, key: str) -> str | None:
+        """Return who has cancelled a task, None if nobody has."""
+        return self.asked(cancelled_by, key) if self.board.may_be_cancelled(key) else None
 
     def asked(self, ask: Callable[[Any], Answer], what: Any) -> Answer:
         """Return what the database has to tell of a task, once it answers."""

@@ -25,7 +25,7 @@ from worker.models import Failure, Pause
 from worker.packages import table, text_of
 from worker.processes import cluster_of, clusters, did_you_mean, nearest, queue_of, queues
 from worker.queue.cancel import RefusedError as RefusedError
-from worker.queue.cancel import cancelled, key_of
+from worker.queue.cancel import cancelled, key_of, may_be_cancelled
 from worker.queue.overview import failed_groups
 from worker.resubmit import resubmit
 from worker.trigger import note, trigger
@@ -166,7 +166,7 @@ def retry_one(task: str, by: str) -> str:
     Raises:
         RefusedError: If that is not possible.
     """
-    key, _ = key_of(task)
+    key, _ = key_of(task, failed_ones)
     row = table().filter(pk=key).first()
     if row is None:
         raise RefusedError(f"There is no result of a task {key}: it waits or runs, or its result is no longer kept.")
@@ -176,6 +176,11 @@ def retry_one(task: str, by: str) -> str:
         raise RefusedError(problem)
     logger.info("%s has queued again %s (%s)", by, row.name, row.func)
     return f"Queued {row.name} again."
+
+
+def failed_ones(beginning: str) -> Iterator[str]:
+    """Yield the ids that begin so of tasks that have failed."""
+    yield from table().filter(pk__startswith=beginning, success=False).values_list("pk", flat=True)
 
 
 def again(row: Any) -> str:
@@ -223,8 +228,9 @@ def cancel(task: str, by: str, patience: float = 5.0) -> str:
     Raises:
         RefusedError: If there is none that waits or runs.
     """
-    sentence = cancelled(task, by, patience)
-    logger.info("%s has cancelled the task %s", by, key_of(task)[0])
+    key, receipt = key_of(task, may_be_cancelled)
+    sentence = cancelled(key, receipt, by, patience)
+    logger.info("%s has cancelled the task %s", by, key)
     return sentence
 
 

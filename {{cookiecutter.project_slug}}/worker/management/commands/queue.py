@@ -27,8 +27,8 @@ NAMED = {
     "pause": "the name of a queue",
     "resume": "the name of a queue",
     "purge": "the name of a queue",
-    "retry": "the id of a task, or --all",
-    "cancel": "the id of a task",
+    "retry": "the id of a task, or its beginning, or --all",
+    "cancel": "the id of a task, or its beginning",
     "run-schedule": "the name of a schedule, or its id",
 }
 DAY = 86_400.0
