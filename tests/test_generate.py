@@ -131,6 +131,7 @@ BASE = {
     "worker/queue/__init__.py",
     "worker/queue/actions.py",
     "worker/queue/cancel.py",
+    "worker/queue/depths.py",
     "worker/queue/metrics.py",
     "worker/queue/overview.py",
     "worker/queue/page.py",

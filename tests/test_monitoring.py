@@ -55,7 +55,7 @@ def expressions() -> list[str]:
 
 
 def test_the_alert_rules_fire_when_they_should_and_only_then() -> None:
-    assert "8 rules found" in promtool("check", "rules", "alerts.yaml")
+    assert "9 rules found" in promtool("check", "rules", "alerts.yaml")
     promtool("test", "rules", "alerts_test.yaml")
     rules = [
         rule["alert"]

@@ -12,7 +12,7 @@ from worker.delivery import Depth
 from worker.enqueue import new_id
 from worker.failures import Failed
 from worker.processes import clusters, queue_of
-from worker.queue import overview, signs
+from worker.queue import depths, signs
 from worker.queue.signs import Run, Sign
 
 
@@ -50,7 +50,7 @@ def set_depth(monkeypatch: pytest.MonkeyPatch, *depth: Any, error: Exception | N
                 raise error
             return Depth(*depth)
 
-    monkeypatch.setattr(overview, "get_broker", lambda cluster: Broker())
+    monkeypatch.setattr(depths, "get_broker", lambda cluster: Broker())
 
 
 def failed(

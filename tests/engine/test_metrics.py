@@ -5,26 +5,31 @@ from collections.abc import Iterator
 from datetime import timedelta
 from threading import Event
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
+from django_q.conf import Conf
 from django_q.models import Schedule
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from pytest_django import Settings
 from queue_state import empty, failed, give_signs, run, set_depth, sign
-from worker.models import BUCKETS, Tally
+from worker.models import BUCKETS, Cluster, Tally
 from worker.processes import clusters
-from worker.queue import metrics
+from worker.queue import depths, metrics, signs
 from worker.queue.metrics import Queues
 from worker.web.middleware import is_probe
+from worker.web.readiness import Turns
 
 TOKEN = "a token of some length"  # noqa: S105 (nobody's)
 FOREIGN = {"host": "172.19.4.2:8000", "authorization": f"Bearer {TOKEN}"}
 Found = dict[tuple[str, ...], float]
+LOOK = signs.look
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +39,15 @@ def quiet(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     settings.SECURE_SSL_REDIRECT = True
     give_signs(monkeypatch, sign())
     set_depth(monkeypatch, 0, 0, 0, None)
+
+
+@pytest.fixture
+def frozen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
+    """Say when the test is over, until which something may wait, and ask nobody whom others wait for."""
+    monkeypatch.setattr(depths, "asked", Turns(depths.ask))
+    over = Event()
+    yield over
+    over.set()
 
 
 @pytest.fixture
@@ -140,28 +154,58 @@ def test_a_schedule_that_is_overdue_is_told_by_its_name() -> None:
     assert ("django_q_schedule_overdue_seconds", "off") not in values
 
 
-def test_a_database_that_is_away_is_one_sentence(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def told(client: Client) -> Found:
+    """Return what is answered, within two seconds."""
+    begun = time.monotonic()
+    response = client.get("/metrics", headers=FOREIGN)
+    assert time.monotonic() - begun < 4
+    assert response.status_code == 200, response.content
+    families = list(text_string_to_metric_families(response.content.decode()))
+    return {(it.name, *labels_of(it)): it.value for family in families for it in family.samples}
+
+
+@pytest.mark.parametrize("broker", ["well", "away", "frozen"])
+@pytest.mark.parametrize("database", ["away", "frozen"])
+def test_an_alert_tells_a_database_that_does_not_answer_from_a_broker_and_from_web(
+    client: Client, monkeypatch: pytest.MonkeyPatch, frozen: Event, database: str, broker: str
+) -> None:
     def fail(patience: float) -> None:
+        frozen.wait(60 if database == "frozen" else 0)
         raise OperationalError("connection refused")
 
     monkeypatch.setattr(metrics, "overview", fail)
+    set_depth(monkeypatch, 5, 0, 0, None, error=OSError("away") if broker == "away" else None)
+    if broker == "frozen":
+        monkeypatch.setattr(depths, "get_broker", lambda cluster: frozen.wait(60))
+    up = float(broker == "well" and not Conf.ORM)
+    assert told(client) == {("django_q_database_up",): 0, ("django_q_broker_up", "default"): up}
+
+
+@pytest.mark.skipif(bool(Conf.ORM), reason="the broker is the database")
+@pytest.mark.usefixtures("transactional_db")
+def test_a_frozen_broker_hides_nothing_that_the_database_knows(
+    client: Client, monkeypatch: pytest.MonkeyPatch, frozen: Event
+) -> None:
+    empty()
+    failed()
+    now, state = timezone.now(), {"hears": True, "folder": "", "workers": 2, "running": []}
+    known = {"name": clusters()[0], "host": "elsewhere", "pid": 7, "since": now, "seen": now, "state": state}
+    Cluster.objects.create(id=uuid4(), **known)
+    monkeypatch.setattr(signs, "look", LOOK)
+    monkeypatch.setattr(signs, "_asked", (-signs.ASK_EVERY, None))
+    monkeypatch.setattr(signs, "_publish", Turns(lambda: frozen.wait(60)))
+    monkeypatch.setattr(depths, "get_broker", lambda cluster: frozen.wait(60))
+    values = told(client)
+    assert values["django_q_clusters", "default"] == 1, "one that could not be asked has written lately"
+    assert (values["django_q_database_up",], values["django_q_broker_up", "default"]) == (1, 0)
+    assert values["django_q_failed_tasks",] == 1
+    assert ("django_q_waiting_tasks", "default") not in values
+
+
+def test_a_database_without_tables_is_one_sentence(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(patience: float) -> None:
+        raise ImproperlyConfigured("The database is not migrated.")
+
+    monkeypatch.setattr(metrics, "overview", fail)
     response = client.get("/metrics", headers=FOREIGN)
-    assert response.status_code == 503
-    assert response.content == b"A server does not answer (OperationalError: connection refused).\n"
-
-
-@pytest.fixture
-def frozen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let no server answer until the test is over."""
-    over = Event()
-    monkeypatch.setattr(metrics, "overview", lambda patience: over.wait(60))
-    yield
-    over.set()
-
-
-@pytest.mark.usefixtures("frozen")
-def test_whoever_asks_is_answered_in_two_seconds(client: Client) -> None:
-    begun = time.monotonic()
-    response = client.get("/metrics", headers=FOREIGN)
-    assert (response.status_code, response.content) == (503, b"A server does not answer within 2 s.\n")
-    assert time.monotonic() - begun < 4
+    assert (response.status_code, response.content) == (503, b"The database is not migrated.\n")

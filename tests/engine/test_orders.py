@@ -145,8 +145,8 @@ def test_a_cancelled_task_tells_its_hook_and_ends_its_chain_whether_it_waits_or_
         wait_for(lambda: lines(tmp_path, "runs"), "a task that runs")
         waits = queue_task("tried.fail", files, "waits", **options)
         parts = async_iter("tried.linger", [(files, "one"), (files, "two")], broker=broker, cluster="own")
-        part = next(package["id"] for package in waiting(broker) if package["args"] == (files, "two"))
-        for key in (waits, part, runs):
+        part = [package["id"] for package in waiting(broker) if package["args"] == (files, "two")]
+        for key in (waits, *part, runs):
             actions.cancel(key, "ada", patience=0)
         for name in ("runs", "waits"):
             wait_for(lambda name=name: lines(tmp_path, f"hook of {name}"), f"the hook of {name}")  # type: ignore[misc]
@@ -159,14 +159,14 @@ def test_a_cancelled_task_tells_its_hook_and_ends_its_chain_whether_it_waits_or_
         assert (kept.exception, kept.next_try) == ("worker.policy.Cancelled", None)
         assert lines(tmp_path, row.args[1]) == ran
         assert " ".join((tmp_path / f"hook of {row.args[1]}").read_text().split()[:-1]) == "False Cancelled by ada"
-    assert (lines(tmp_path, "link"), lines(tmp_path, "two")) == (1, 0)
+    assert (lines(tmp_path, "link"), lines(tmp_path, "two")) == (1, 0 if part else 1)
     assert not Task.objects.get(pk=goes_on).success
-    assert "Cancelled by ada" in Task.objects.get(pk=parts).result
+    assert ("Cancelled by ada" in Task.objects.get(pk=parts).result) is bool(part)
 
 
 def waiting(broker: Any) -> Iterator[dict[str, Any]]:
-    """Yield the packages that nobody holds."""
-    for _, payload in broker.payloads(100):
+    """Yield the packages that nobody holds, where a broker shows them."""
+    for _, payload in broker.payloads(100) if broker.can_peek else ():
         yield packages.opened(payload)
 
 

@@ -4,16 +4,20 @@ import html
 import re
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from threading import Event, Semaphore
 from types import ModuleType
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from core.models import User
 from django.contrib import admin
 from django.contrib.auth.models import Permission
 from django.core.checks import Tags, run_checks
+from django.db import OperationalError
 from django.test import Client
 from django.urls import include, path
 from django.utils import timezone, translation
@@ -292,6 +296,44 @@ def test_it_shows_how_much_there_is() -> None:
         assert words in shown, words
     with translation.override("de"):
         assert number(1_234_567) == "1.234.567"
+
+
+def test_requests_that_come_together_share_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, begun, go_on, waiting = [], Event(), Event(), Semaphore(0)
+
+    class Counted(Future[Overview]):
+        def result(self, timeout: float | None = None) -> Overview:
+            waiting.release()
+            return super().result(timeout)
+
+    def look() -> Overview:
+        begun.set()
+        go_on.wait(60)
+        looks.append(busy())
+        return looks[-1]
+
+    monkeypatch.setattr(page, "Future", Counted)
+    monkeypatch.setattr(page, "overview", look)
+    with ThreadPoolExecutor(40) as requests:
+        first = requests.submit(page.shared.overview)
+        assert begun.wait(10)
+        others = [requests.submit(page.shared.overview) for _ in range(39)]
+        assert all(waiting.acquire(timeout=10) for _ in others)
+        monkeypatch.setattr(page, "PATIENCE", 0.01)
+        with pytest.raises(OperationalError, match="another request waits for the database"):
+            page.shared.overview()
+        go_on.set()
+        assert {id(each.result(60)) for each in [first, *others]} == {id(looks[0])}
+        assert len(looks) == 1
+    page.shared.overview()
+    assert len(looks) == 2, "who comes later sees what is new"
+
+
+def test_a_look_that_fails_fails_for_all_who_wait_for_it_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "overview", Mock(side_effect=[OperationalError("away"), busy()]))
+    with pytest.raises(OperationalError):
+        page.shared.overview()
+    assert page.shared.overview().queues
 
 
 def test_where_nothing_is_the_matter_it_says_so(shown: list[Overview]) -> None:

@@ -111,6 +111,8 @@ def test_actions_are_carried_out_and_what_cannot_be_undone_is_asked_for(
         done.clear()
 
 
+NO_ID = "'7' is no id of a task: write its 32 characters, as the admin shows them, or at least the first eight."
+NO_TASK = "`queue retry` needs the id of a task, or its beginning, or --all"
 WRONG = {
     "puase default": "There is no `queue puase`. Did you mean 'pause'?",
     "pause": "`queue pause` needs the name of a queue.",
@@ -119,14 +121,14 @@ WRONG = {
     "purge default": "Remove all tasks from the queue default that no worker has fetched? "
     "Nobody can be asked here: write --yes.",
     "purge defualt --yes": "There is no queue 'defualt'. Did you mean 'default'?",
-    "retry": "`queue retry` needs the id of a task, or its beginning, or --all.",
+    "retry": f"{NO_TASK}.",
     "retry 7 --all": "Write the id of a task, or --all, not both.",
-    "retry 7": "'7' is no id of a task: write its 32 characters, as the admin shows them, or at least the first eight.",
+    "retry 7": NO_ID,
     "retry --all": "Run again all tasks that have failed for good? Nobody can be asked here: write --yes.",
     "retry --all --yes": "No task has failed for good.",
     "retry --function core.tasks.tidy": "--function needs --all beside it.",
     "cancel": "`queue cancel` needs the id of a task, or its beginning.",
-    "cancel 7 --yes": "'7' is no id of a task: write its 32 characters, as the admin shows them, or at least the first eight.",
+    "cancel 7 --yes": NO_ID,
     "cancel 7": "Cancel the task 7, and end its worker if it runs? Nobody can be asked here: write --yes.",
     "cancel 7 --all": "--all and --function belong to `queue retry`.",
     "run-schedule": "`queue run-schedule` needs the name of a schedule, or its id.",
@@ -136,7 +138,7 @@ WRONG = {
     "--watch 0": "--watch is '0': write seconds, such as 2.",
     "--watch 1e300": "--watch is '1e300': write seconds, such as 2.",
     "run-schedule \udcff": "`queue run-schedule` needs the name of a schedule, or its id, in UTF-8.",
-    "retry --all --yes --function \udcff": "`queue retry` needs the id of a task, or its beginning, or --all, in UTF-8.",
+    "retry --all --yes --function \udcff": f"{NO_TASK}, in UTF-8.",
     "pause default --json": "--json and --watch belong to `queue` alone, not to `queue pause`.",
     "--all": "--all and --function belong to `queue retry`.",
 }

@@ -16,7 +16,8 @@ from worker.cluster.due import record
 from worker.enqueue import new_id
 from worker.models import Minute, Pause, ScheduleState
 from worker.processes import clusters
-from worker.queue.overview import MOST, excesses, overview
+from worker.queue.depths import MOST
+from worker.queue.overview import excesses, overview
 from worker.queue.text import text
 
 pytestmark = pytest.mark.django_db

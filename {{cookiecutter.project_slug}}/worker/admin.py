@@ -5,7 +5,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import admin, messages
-from django.core.checks import CheckMessage, Tags, Warning, register
+from django.core import checks
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -126,13 +126,13 @@ def has_page() -> bool:
         return False
 
 
-@register(Tags.urls)
-def check_page(**_: Any) -> Iterator[CheckMessage]:
+@checks.register(checks.Tags.urls)
+def check_page(**_: Any) -> Iterator[checks.CheckMessage]:
     """Check that there is that page."""
     if not has_page():
         problem = f"{settings.ROOT_URLCONF} does not lead to the page of the queue, which the admin then lacks."
         hint = 'Write path("admin/queue/", include("worker.queue.urls")), above the line of "admin/".'
-        yield Warning(problem, hint=hint, id="worker.W061")
+        yield checks.Warning(problem, hint=hint, id="worker.W061")
 
 
 @admin.register(Queue)

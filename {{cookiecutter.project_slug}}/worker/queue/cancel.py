@@ -19,7 +19,18 @@ from worker.announcements import ORDERS, announce
 from worker.cluster.after import part_of
 from worker.delivery import Leasing, Task
 from worker.models import Cancellation, Failure
-from worker.packages import NEEDED, PART, failed, instance, most_of, options_of, pickled, pickled_options, table, text_of
+from worker.packages import (
+    NEEDED,
+    PART,
+    failed,
+    instance,
+    most_of,
+    options_of,
+    pickled,
+    pickled_options,
+    table,
+    text_of,
+)
 from worker.processes import clusters
 from worker.queue import signs
 from worker.results import ID, LONGEST, enqueued_at, opened

@@ -1,6 +1,7 @@
 """The overview of all queues: a number of queries that does not grow with what they find."""
 
 import math
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -9,20 +10,19 @@ from typing import Any
 from django.db import connections, router
 from django.db.models import F, Sum
 from django.utils import timezone
-from django_q.brokers import get_broker
 from django_q.models import Schedule
 from django_q.models import Task as Model
 
-from worker.delivery import Depth, Leasing, brief
+from worker.delivery import Depth
 from worker.failures import moment
 from worker.models import Failure, Minute, Pause, ScheduleState
 from worker.packages import table
 from worker.processes import clusters, queue_of, workers
 from worker.queue import signs
+from worker.queue.depths import MOST, Told, told_within
 from worker.queue.signs import Sign
 from worker.queue.state import Again, Group, Overview, QueueState, Running, Scheduled, Waiting
 
-MOST = 100_000  #: tasks at which counting ends
 NEWEST = 2_000  #: failures that are looked at: each is a page of the database to read
 SHOWN = 20  #: groups of failures, and further attempts
 SCHEDULES = 500
@@ -47,17 +47,19 @@ SELECT id, func, exception, reason, stopped, in_group FROM (
 def overview(patience: float = 3.0) -> Overview:
     """Return what there is to know now; of what the broker would have to tell, nothing while it is away.
 
-    Clusters that are alive have so many seconds to say so.
+    Clusters that are alive have so many seconds to say so, and the broker what is left of them and half a second.
 
     Raises:
         Error: If the database does not answer, or is not migrated.
     """
+    end = time.monotonic() + patience + 0.5
     found = signs.look(patience)
+    told = told_within(max(end - time.monotonic(), 0.3))
     now = timezone.now()
     running = running_of(found, now)
     return Overview(
         at=now,
-        queues=queues(found, now),
+        queues=queues(found, told, now),
         running=running,
         again=again([each.id for each in running]),
         failed=failed_groups(),
@@ -69,7 +71,7 @@ def overview(patience: float = 3.0) -> Overview:
 # Queues
 
 
-def queues(found: list[Sign], now: datetime) -> list[QueueState]:
+def queues(found: list[Sign], told: dict[str, Told], now: datetime) -> list[QueueState]:
     """Return the state of each queue."""
     alias = table().db
     since = now - LATELY
@@ -78,12 +80,13 @@ def queues(found: list[Sign], now: datetime) -> list[QueueState]:
     ended: dict[str, tuple[int, int]] = {cluster: (done, failed) for cluster, done, failed in sums}
     pauses = Pause.objects.using(alias).in_bulk()
     commands = {process.cluster: process.command for process in workers()}
-    states, away = [], ""
+    states = []
     for name in clusters():
         mine = [sign for sign in found if sign.name == name]
         alive = [sign for sign in mine if sign.alive]
-        depth, problem = (None, away) if away else ask(name)
-        away = away or problem
+        depth = told[name].depth
+        if depth and depth.taken and not told[name].can_peek:
+            depth = with_put_off(depth, name)
         pause = pauses.get(name)
         states.append(
             QueueState(
@@ -97,20 +100,10 @@ def queues(found: list[Sign], now: datetime) -> list[QueueState]:
                 paused_by=pause.by if pause else "",
                 paused_since=pause.since if pause else None,
                 start_with="" if alive else commands.get(name, f"python manage.py qcluster --name {name}"),
-                problem=problem,
+                problem=told[name].problem,
             )
         )
     return states
-
-
-def ask(cluster: str) -> tuple[Depth | None, str]:
-    """Ask the broker how much there is in a queue; return why it does not say so, or ""."""
-    try:
-        broker: Leasing = get_broker(cluster)
-        depth = broker.depth(MOST)
-    except Exception as error:  # each client has exceptions of its own
-        return None, f"The broker does not answer ({brief(error)})."
-    return depth if broker.can_peek or not depth.taken else with_put_off(depth, cluster), ""
 
 
 def with_put_off(depth: Depth, cluster: str) -> Depth:

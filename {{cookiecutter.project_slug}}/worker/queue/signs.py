@@ -20,6 +20,7 @@ from worker.announcements import SIGNS
 from worker.conf import setting
 from worker.models import Cluster
 from worker.processes import queue_of
+from worker.web.readiness import Turns
 
 ASK_EVERY = 2.0  #: seconds between two questions of this process
 AWAY = 10.0  #: seconds until the next one if the broker's server, which is to announce it, is away
@@ -29,6 +30,7 @@ FORGOTTEN = timedelta(hours=1)  #: after which a cluster that does not write any
 
 #: when this process has asked last: by its clock, and by the database's
 _asked: tuple[float, datetime | None] = -ASK_EVERY, None
+_publish = Turns(lambda: announcements.ask(SIGNS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def look(patience: float = 3.0) -> list[Sign]:
     rows = all_rows()
     here = {row.pk: is_alive_here(row) for row in rows}
     asked = [row.pk for row in rows if row.lost is None and row.state["hears"] and here[row.pk] is not False]
-    if asked and (since := ask(rows[0].now)):
+    if asked and (since := ask(rows[0].now, patience / 2)):
         end = time.monotonic() + patience
         while (silent := [row for row in rows if row.pk in asked and row.seen < since and row.lost is None]) and (
             time.monotonic() < end
@@ -91,15 +93,19 @@ def look(patience: float = 3.0) -> list[Sign]:
     return [sign_of(row, row.lost is None and known.get(row.pk, has_written_lately(row))) for row in kept(rows)]
 
 
-def ask(now: datetime) -> datetime | None:
-    """Ask all clusters, unless this process has just done so; return since when answers count, None if nobody hears."""
+def ask(now: datetime, patience: float = 1.0) -> datetime | None:
+    """Ask all clusters, unless this process has just done so; return since when answers count, None if nobody hears.
+
+    The broker's server, if it is to announce that, has so many seconds to do it.
+    """
     global _asked
     alias = router.db_for_write(Schedule)
     if connections[alias].in_atomic_block or connections[router.db_for_write(Task)].in_atomic_block:
         return None  # what is announced would come too late
     if time.monotonic() - _asked[0] > ASK_EVERY:
         _asked = time.monotonic(), now
-        if not announcements.ask(SIGNS):  # nobody has heard it, so nobody is dead for not answering
+        heard = _publish.wait(patience) if announcements.client() else announcements.ask(SIGNS)
+        if not heard:  # nobody is dead for not answering then
             _asked = time.monotonic() + AWAY, None
     return _asked[1]
 

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from threading import Lock, Thread
+from typing import Any
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -19,16 +20,17 @@ logger = logging.getLogger(__name__)
 class Question(Thread):
     """Asks a server, in a thread: nobody can tell how long it takes."""
 
-    def __init__(self, ask: Callable[[], None]) -> None:
+    def __init__(self, ask: Callable[[], Any]) -> None:
         """Ask."""
         super().__init__(daemon=True)
         self.ask, self.answered, self.begun = ask, False, time.monotonic()
+        self.answer: Any = None
         self.start()
 
     def run(self) -> None:
-        """Note whether an answer came."""
+        """Note whether an answer came, and which."""
         try:
-            self.ask()
+            self.answer = self.ask()
             self.answered = True
         except Exception:  # each driver and client has exceptions of its own
             logger.debug("A server does not answer", exc_info=True)
@@ -40,10 +42,27 @@ class Question(Thread):
         """Say whether the answer is too old to be shared."""
         return not self.is_alive() and time.monotonic() > self.begun + SHARED
 
-    def wait(self) -> bool:
+    def wait(self, limit: float = LIMIT) -> bool:
         """Say whether an answer has come, once it has or can be waited for no longer."""
-        self.join(max(self.begun + LIMIT - time.monotonic(), 0))
+        self.join(max(self.begun + limit - time.monotonic(), 0))
         return self.answered
+
+
+class Turns:
+    """Asks a server one question at a time: who comes meanwhile waits for the same answer, as long as that one may."""
+
+    def __init__(self, ask: Callable[[], Any]) -> None:
+        """Begin with none."""
+        self.ask, self.lock = ask, Lock()
+        self.question: Question | None = None
+
+    def wait(self, limit: float) -> Any:
+        """Return the answer; None if there is none within the limit."""
+        with self.lock:
+            if self.question is None or not self.question.is_alive():
+                self.question = Question(self.ask)
+            question = self.question
+        return question.answer if question.wait(limit) else None
 
 
 class Readiness:
