@@ -21,8 +21,9 @@ from benchmarks.each import each
 from benchmarks.enqueue import ceiling, enqueue
 from benchmarks.growth import growth
 from benchmarks.idle import idle
+from benchmarks.setup import setup
 from benchmarks.start import start
-from benchmarks.systems import AT_ONCE, DELAYED, DJANGO_TASKS, DRAINED, PYTHONS, REALISTIC, System
+from benchmarks.systems import AT_ONCE, DELAYED, DJANGO_TASKS, DRAINED, PYTHONS, REALISTIC, STARTED, System
 from benchmarks.web import COMPARED, GUNICORN, TRIES, program, web
 from tests.combinations import TEMPLATE
 from tests.interpreters import new_enough
@@ -42,7 +43,7 @@ DUE = 1000  #: tasks that are due later
 FEW = 2  #: rounds of what no ratio is promised of
 #: In the order in which they are taken; each is a method.
 PARTS = ["drained", "worked", "enqueued", "tasked", "delayed", "waited", "served", "started", "counted", "clustered"]
-PARTS += ["loaded", "idled", "grew"]
+PARTS += ["loaded", "idled", "grew", "imported"]
 
 
 def commit() -> str:
@@ -171,9 +172,16 @@ class Measures:
 
     def started(self) -> None:
         """Start and stop workers."""
-        for _ in range(min(FEW, self.rounds)):
-            for system in self.chosen(PAIR):
-                self.keep(system.key, start(self.bench, system))
+        for _ in range(self.rounds):
+            for system in self.chosen(STARTED):
+                self.take([*report.STARTS], system, partial(start, self.bench, system))
+
+    def imported(self) -> None:
+        """Set Django up, with worker/ and without."""
+        for _ in range(self.rounds):
+            for system in self.chosen(OURS)[:1]:
+                for title, found in setup(self.bench, system).items():
+                    self.keep(title, found, report.SETUP)
 
     def counted(self) -> None:
         """Count what a task costs."""

@@ -11,6 +11,7 @@ from typing import TypedDict
 
 from benchmarks import fit
 from benchmarks.drain import LIMIT
+from benchmarks.setup import TRIES, WITHOUT
 from benchmarks.systems import SYSTEMS, System
 from benchmarks.web import GUNICORN
 from tests.combinations import TEMPLATE
@@ -140,7 +141,8 @@ def enqueued(seen: Seen) -> Iterator[str]:
 
 COSTS = ["latency p50, ms", "latency p99, ms", "transactions/s", "Redis commands/s", "CPU, % of a core"]
 COSTS += ["memory (PSS), MiB"]
-STARTS = ["start to first task, s", "stop, s"]
+STARTS = ["start to first task, s", "start: memory (PSS), MiB", "stop, s"]
+SETUP = "setup: "  #: how the measures of django.setup() begin
 EACH = "each: "  #: how the measures of one task's costs begin
 CLUSTERS = "clusters: "  #: how those begin that have a number of clusters
 PAYLOAD = "payload: "  #: how those begin that have a size
@@ -189,6 +191,17 @@ def served(figures: Figures) -> Iterator[str]:
             is_ratio = name.endswith("requests/s") and key != "sync" and defaults
             cells.append(f"{figure(found)}{f', {ratio(found, defaults, 2)}' if is_ratio and defaults else ''}")
         yield row(GUNICORN[key].title, *cells)
+
+
+def added(figures: Figures) -> Iterator[str]:
+    """Yield the lines of the table of django.setup(), and what each app of it takes."""
+    names = beginning(figures, SETUP)
+    yield row("`INSTALLED_APPS`", *(name.removeprefix(SETUP) for name in names))
+    yield row(*["---"] * (1 + len(names)))
+    for title in WITHOUT:
+        yield row(title, *(figure(figures[name][title]) for name in names))
+    whole, without, *_ = ([statistics.median(figures[name][title]) for name in names] for title in WITHOUT)
+    yield row("what `worker` adds", *(figure([one - other]) for one, other in zip(whole, without, strict=True)))
 
 
 ON_PAPER = [1_000, 10_000, 100_000]  #: tasks a second
@@ -257,8 +270,13 @@ NOTES = {
         "other queues count here once they have ended."
     ),
     "Start and stop of a worker": (
-        "From the start of its process until a task begins that waits for it; and from SIGTERM to an idle "
-        "worker until all of its processes have ended."
+        "From the start of its process until a task begins that waits for it; the memory of all of its processes a "
+        "second after that; and from SIGTERM to an idle worker until all of its processes have ended."
+    ),
+    "What worker/ adds to the start of a process": (
+        "`django.setup()` of the project that is generated for Redis, in a new process each time: what web, a worker "
+        f"and each command do first. {TRIES} times in each round, by turns; the median counts. The memory is what the "
+        "process shares with no other."
     ),
     "What one task asks": (
         "A task that does nothing, from a full queue until its result is saved and it is acknowledged, with "
@@ -308,6 +326,7 @@ def tables(seen: Seen) -> str:
         "Tasks that wait 100 ms, a hundred at once": ([*AT_ONCE], lambda: drained(seen, AT_ONCE)),
         "An idle worker": (COSTS, lambda: cost(seen, COSTS)),
         "Start and stop of a worker": (STARTS, lambda: cost(seen, STARTS)),
+        "What worker/ adds to the start of a process": (beginning(figures, SETUP), lambda: added(figures)),
         "What one task asks": (each, lambda: cost(seen, each)),
         "On paper: what many tasks a second take": (each if seen.keys("drain") else [], lambda: planned(seen)),
         "Tasks that do nothing, a second, by clusters": (

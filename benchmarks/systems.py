@@ -198,6 +198,9 @@ SYSTEMS = [*TWO, *AT_ONCE]
 DJANGO_TASKS = ["ours-redis", "threadmill", "ours-postgresql", "django-ox", "tasks-db"]
 #: Those that delay a task, ours over each broker.
 DELAYED = [*DJANGO_TASKS, "ours-sqlite", "ours-sqs", "ours-mongodb"]
+#: Those whose start is looked at: of each server what Django projects have most.
+STARTED = ["ours-redis", "django-q2-best-redis", "celery"]
+STARTED += ["ours-postgresql", "django-q2-best-postgresql", "tasks-db", "django-ox"]
 #: Those of a quick run: of each server the two workers that are compared everywhere, and the fastest other queue.
 QUICK = ["ours-redis", "django-q2-best-redis", "huey", "ours-postgresql", "django-q2-best-postgresql", "procrastinate"]
 #: Those that go through the realistic task: what waits in it is the same for all.

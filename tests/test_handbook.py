@@ -88,6 +88,15 @@ def test_figures_are_those_of_the_page_of_performance() -> None:
     assert [it for it in figures if it not in (DOCS / "performance.md").read_text()] == []
 
 
+def test_the_memory_of_one_more_process_is_the_same_everywhere(bake: Callable[[Combination], Path]) -> None:
+    settings = (bake(COMBINATIONS[0]) / "config/settings.py").read_text()
+    (each, rest) = re.findall(r"about (\d+) MB each, and (\d+) MB for the rest", settings)[0]
+    assert f"takes about {rest} MB and {each} MB more for each process" in plain(
+        (DOCS / "operations/scale.md").read_text()
+    )
+    assert f"each process costs about {each} MB idle" in plain((DOCS / "performance.md").read_text())
+
+
 def test_the_readme_is_short() -> None:
     assert len((TEMPLATE / "README.md").read_text().splitlines()) < 200
 

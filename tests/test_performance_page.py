@@ -20,7 +20,8 @@ from benchmarks.cpu import cpu, cpu_of_server
 from benchmarks.idle import WARM, latency
 from benchmarks.inside.bench.apps import Saved, file, logger
 from benchmarks.parts import PARTS, Measures
-from benchmarks.systems import AT_ONCE, DELAYED, DJANGO_TASKS, DRAINED, PYTHONS, QUICK, REALISTIC, SYSTEMS
+from benchmarks.setup import WITHOUT
+from benchmarks.systems import AT_ONCE, DELAYED, DJANGO_TASKS, DRAINED, PYTHONS, QUICK, REALISTIC, STARTED, SYSTEMS
 from tests.combinations import TEMPLATE
 from tests.processes import started
 
@@ -148,10 +149,26 @@ def test_a_table_shows_each_measure_that_was_taken() -> None:
     seen.figures["work"] = {"ours-redis": [513.0]}
     written = report.tables(seen)
     assert "| 570 | 0.90x (Redis) |" in written
-    for head in ("start to first task, s | stop, s", "| Redis commands |", "| worker | 8 | ", "| worker | 1 kB | "):
+    for head in (
+        "start to first task, s | memory (PSS), MiB | stop, s",
+        "| Redis commands |",
+        "| worker | 8 | ",
+        "| worker | 1 kB | ",
+    ):
         assert head in written, head
     assert "| 24.0 (23.0-25.0), 1.20x |" in written
     assert "Measured once." in written
+
+
+def test_what_an_app_adds_is_the_difference_of_the_medians() -> None:
+    seen = report.kept()
+    seen.figures.clear()
+    seen.late.clear()
+    for title, value in zip(WITHOUT, (150.0, 110.0, 80.0), strict=True):
+        seen.figures.setdefault(f"{report.SETUP}ms of CPU", {})[title] = [value - 1, value, value + 2]
+    written = report.tables(seen)
+    assert "| as generated | 150 (149-152) |" in written
+    assert "| what `worker` adds | 40.0 |" in written
 
 
 def test_a_table_says_how_the_cost_of_a_task_grows_as_it_follows_from_its_figures() -> None:
@@ -253,7 +270,7 @@ def test_what_was_found_is_kept_when_a_part_fails(measures: Measures, monkeypatc
 def test_systems_that_are_named_are_there() -> None:
     keys = [system.key for system in SYSTEMS]
     assert len(keys) == len({*keys})
-    assert {*QUICK, *REALISTIC, *DJANGO_TASKS, *DELAYED} <= {*keys}
+    assert {*QUICK, *REALISTIC, *DJANGO_TASKS, *DELAYED, *STARTED} <= {*keys}
 
 
 def test_a_hundred_at_once_are_measured_once_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:

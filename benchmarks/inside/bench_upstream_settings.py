@@ -8,6 +8,7 @@ from bench_settings import *  # noqa: F403
 from bench_settings import INSTALLED_APPS, LOGGING, Q_CLUSTER
 
 INSTALLED_APPS.remove("worker")
+ROOT_URLCONF = "bench.no_urls"  # the project's lead to its tasks, which need worker/
 LOGGING["root"]["level"] = "WARNING"
 del Q_CLUSTER["broker_class"]  # it takes its own for "orm", "redis", "sqs" or "mongo"
 Q_CLUSTER |= {

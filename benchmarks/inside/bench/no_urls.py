@@ -1,0 +1,3 @@
+"""No addresses: of what has no web process."""
+
+urlpatterns: list[object] = []
