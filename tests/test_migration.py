@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +12,7 @@ import pytest
 from uv import find_uv_bin
 
 from tests import servers
-from tests.combinations import COMBINATIONS, Combination
+from tests.combinations import CHOICES, COMBINATIONS, Combination
 from tests.interpreters import for_combination
 from tests.processes import Command, Environment, Process, run, started
 from tests.projects import Environments, Workplace, uv_environment
@@ -73,6 +73,10 @@ class Mover(Reader):
         """Run a command, but for those that a test can only do its own way."""
         if command.startswith("uvx cookiecutter -o .. "):
             shutil.copytree(self.baked, self.workplace.path.parent / "my_project")
+        elif command == "uv remove django-q":
+            self.environment = {key: value for key, value in self.environment.items() if key != "PYTHONPATH"}
+        elif command.startswith("uv add 'django>="):
+            assert self.ask("import django; print(django.__version__)").startswith(f"{command[16:19]}.")
         elif command.startswith("uv add "):
             self.install(re.findall(r"'?([\w-]+(?:\[\w+\])?[=\w.]*)'?", command)[2:])
         elif command == "python manage.py prodserver worker":
@@ -98,6 +102,11 @@ class Mover(Reader):
         """Run a line in a fresh shell, and return what it prints."""
         return self.workplace.manage("shell", "-v0", "-c", code, environment=self.environment).strip()
 
+    def keep_settings(self) -> Environment:
+        """Keep the settings as they are, and return the environment of a process that began with them."""
+        shutil.copy(self.workplace.path / "mysite/settings.py", self.workplace.path / "mysite/former.py")
+        return {**self.environment, "DJANGO_SETTINGS_MODULE": "mysite.former"}
+
     def ran(self) -> list[str]:
         """Return what has run, in its order."""
         file = self.workplace.path / "ran.txt"
@@ -108,12 +117,24 @@ class Mover(Reader):
 def mover(bake: Callable[[Combination], Path], environments: Environments, tmp_path: Path) -> Callable[..., Mover]:
     """Return a function that makes a project which is to take a broker, in the environment of that broker."""
 
-    def make(broker: str, stack: ExitStack, settings: str = "", variables: Environment = MappingProxyType({})) -> Mover:
-        combination = next(it for it in COMBINATIONS if it.broker == broker)
+    def make(
+        broker: str,
+        stack: ExitStack,
+        settings: str = "",
+        variables: Environment = MappingProxyType({}),
+        packages: Sequence[str] = (),
+        django: str = "5.2",
+    ) -> Mover:
+        combination = next(it for it in COMBINATIONS if (it.broker, it.django_version) == (broker, django))
         folder, temporary = tmp_path / "a place" / "site", tmp_path / "temporary"
         folder.mkdir(parents=True)
         temporary.mkdir()
         python = environments.python(bake(combination), for_combination(combination))
+        if packages:  # beside those of the project, or in their place
+            beside = tmp_path / "beside"
+            install: Command = [find_uv_bin(), "pip", "install", "-q", "--target", beside, *packages]
+            run(install, tmp_path, uv_environment(python))
+            variables = {**variables, "PYTHONPATH": str(beside)}
         return Mover(Workplace(folder, python, temporary), bake(combination), stack, settings, variables)
 
     return make
@@ -136,6 +157,11 @@ CLUSTERS: Mapping[str, str] = {
     "redis": 'import os\nQ_CLUSTER = {"name": "shop:eu", "redis": os.environ["REDIS_URL"], "timeout": 20, "retry": 90}',
 }
 QUEUE = "from django_q.tasks import async_task; async_task('shop.tasks.note', {!r})"
+QUEUE_ROW = """
+from django.contrib.auth.models import Group
+from django_q.tasks import async_task
+async_task("shop.tasks.note", Group(name="third"))
+"""
 DAILY = """
 from datetime import timedelta
 from django.utils import timezone
@@ -144,27 +170,33 @@ schedule("shop.tasks.note", "daily", next_run=timezone.now() + timedelta(days=1)
 """
 DUE = "from django_q.models import Schedule; from django.utils import timezone; "
 DUE += "Schedule.objects.update(next_run=timezone.now())"
-RESULTS = "from django_q.models import Success; print(*sorted(it.result for it in Success.objects.all()))"
+RESULTS = "from django_q.models import Success; print(*sorted(str(it.result) for it in Success.objects.all()))"
 
 
 @pytest.mark.parametrize("broker", CLUSTERS)
-def test_what_a_plain_qcluster_leaves_is_run_after_the_steps_of_the_page(
-    broker: str, mover: Callable[..., Mover], tmp_path: Path
+@pytest.mark.parametrize("package", ["django-q", "django-q2"])
+def test_what_a_qcluster_leaves_is_run_after_the_steps_of_the_page(
+    package: str, broker: str, mover: Callable[..., Mover], tmp_path: Path
 ) -> None:
+    original = package == "django-q"
+    packages = ["django-q==1.3.9", "django>=4.2,<4.3", "setuptools<81"] if original else []
     with ExitStack() as stack:
         variables = stack.enter_context(servers.BROKERS[broker](tmp_path)) if broker in servers.BROKERS else {}
-        it = mover(broker, stack, f'INSTALLED_APPS += ["django_q"]\n{CLUSTERS[broker]}', variables)
+        it = mover(broker, stack, f'INSTALLED_APPS += ["django_q"]\n{CLUSTERS[broker]}', variables, packages)
+        former_web = it.keep_settings()
         it.workplace.manage("migrate", "-v0", environment=it.environment)
         it.ask(f"{QUEUE.format('first')}\n{DAILY}")
         former = it.begin("qcluster")
         former.wait_until(it.ran, "the first task")
-        former.wait_until(lambda: it.ask(RESULTS) == "first", "its result")
+        former.wait_until(lambda: it.ask(RESULTS).endswith("first"), "its result")
         it.steps("qcluster.md", 1)
         it.environment = {**it.environment, "PID": str(former.popen.pid)}
         it.steps("qcluster.md", 2)
         former.wait_until_gone()
-        it.ask("\n".join([QUEUE.format("second"), QUEUE.format("third"), DUE]))
+        it.ask("\n".join([QUEUE.format("second"), QUEUE_ROW, DUE]))
 
+        if original:
+            it.steps("django-q.md", 3)
         it.steps("existing.md", 1, 2, 3, 5)
         it.steps("qcluster.md", 4)
         settings = it.workplace.path / "mysite/settings.py"
@@ -174,10 +206,14 @@ def test_what_a_plain_qcluster_leaves_is_run_after_the_steps_of_the_page(
         assert re.search(r"worker.W038\) Tasks wait in .*shop:eu", it.printed), it.printed
         settings.write_text(kept)
         it.steps("qcluster.md", 5, 6)
+        expected = ["daily", "first", "second", "third"]
+        if broker == "orm":  # over Redis that may take a minute
+            it.workplace.manage("shell", "-c", QUEUE.format("web"), environment=former_web)
+            expected.append("web")
         assert it.worker
-        it.worker.wait_until(lambda: len(it.ran()) == 4, "all tasks")
-        it.worker.wait_until(lambda: it.ask(RESULTS) == "daily first second third", "their results")
-        assert sorted(it.ran()) == ["daily", "first", "second", "third"]
+        it.worker.wait_until(lambda: len(it.ran()) == len(expected), "all tasks")
+        it.worker.wait_until(lambda: it.ask(RESULTS).split() == expected, "their results")
+        assert sorted(it.ran()) == expected
         assert broker == "orm" or "Moved 2 tasks from django_q:shop:eu:q to " in it.worker.log()
         it.stop()
 
@@ -200,17 +236,7 @@ def test_what_celery_holds_is_run_while_the_steps_of_the_page_are_done(
 ) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(servers.redis(tmp_path))
-        it = mover("orm", stack, "", {**server, "PYTHONPATH": str(tmp_path / "celery")})
-        install: Command = [
-            find_uv_bin(),
-            "pip",
-            "install",
-            "-q",
-            "--target",
-            tmp_path / "celery",
-            "celery[redis]>=5.7,<6",
-        ]
-        run(install, tmp_path, uv_environment(it.workplace.python))
+        it = mover("orm", stack, "", server, ["celery[redis]>=5.7,<6"])
         for name, text in CELERY.items():
             it.add(name, text)
         it.ask("from shop.tasks import note; note.delay('first'); note.delay('second')")
@@ -223,4 +249,89 @@ def test_what_celery_holds_is_run_while_the_steps_of_the_page_are_done(
         it.steps("celery.md", 5)
         celery.wait_until_gone()
         assert sorted(it.ran()) == ["first", "new", "second"]
+        it.stop()
+
+
+RQ = """
+import os
+INSTALLED_APPS += ["django_rq"]
+RQ_QUEUES = {"default": {"URL": os.environ["REDIS_URL"]}}
+"""
+QUEUE_IN_RQ = """
+from datetime import timedelta
+import django_rq
+from shop.tasks import note
+note.delay("first")
+queue = django_rq.get_queue("default")
+queue.enqueue("shop.tasks.note", "second")
+queue.enqueue_in(timedelta(days=30), note, word="later")
+"""
+LATER = "from django_q.models import OrmQ; from django.utils import timezone; "
+LATER += "print(OrmQ.objects.filter(lock__gt=timezone.now()).update(lock=timezone.now()))"
+
+
+def test_what_rq_holds_is_run_while_the_steps_of_the_page_are_done(mover: Callable[..., Mover], tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(servers.redis(tmp_path))
+        it = mover("orm", stack, RQ, server, ["django-rq>=4.2,<5", "rq>=3,<4", "django>=5.2,<5.3"])
+        it.add("shop/tasks.py", "from django_rq import job\n\nnote = job('default')(note)\n")
+        it.ask(QUEUE_IN_RQ)
+        it.steps("existing.md", 1, 2, 3, 4, 5, 6)
+        it.steps("rq.md", 2)
+        rq = it.begin("rqworker", "--with-scheduler", "default")
+        it.steps("rq.md", 3, 4, 5)
+        it.environment = {**it.environment, "PID": str(rq.popen.pid)}
+        it.steps("rq.md", 6)
+        rq.wait_until_gone()
+        assert sorted(it.ran()) == ["first", "new", "second"]
+        assert it.ask(LATER) == "1"
+        assert it.worker
+        it.worker.wait_until(lambda: "later" in it.ran(), "what was for later")
+        it.stop()
+
+
+TASKS_DB = """
+INSTALLED_APPS += ["django_tasks_db"]
+TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
+"""
+QUEUE_IN_TASKS_DB = """
+from datetime import timedelta
+from django.utils import timezone
+from django_tasks_db.models import DBTaskResult
+from shop.tasks import note
+note.enqueue(word="second")
+note.using(priority=5).enqueue("first")
+note.using(run_after=timezone.now() + timedelta(days=30)).enqueue("later")
+DBTaskResult.objects.filter(id=note.enqueue("cut").id).update(status="RUNNING")
+"""
+
+
+@pytest.mark.parametrize("django", CHOICES["django_version"])
+def test_what_django_tasks_db_holds_is_moved_by_the_steps_of_the_page(
+    django: str, mover: Callable[..., Mover], tmp_path: Path
+) -> None:
+    tasks = "django.tasks" if django > "6" else "django_tasks"
+    packages = ["django-tasks-db>=0.13,<0.14", f"django=={django}.*", *([] if django > "6" else ["django-tasks<0.13"])]
+    with ExitStack() as stack:
+        it = mover("orm", stack, TASKS_DB, packages=packages, django=django)
+        it.add("shop/tasks.py", f"from {tasks} import task\n\nnote = task()(note)\n")
+        former_web = it.keep_settings()
+        it.workplace.manage("migrate", "-v0", environment=it.environment)
+        it.ask("from shop.tasks import note; note.enqueue('done')")
+        former = it.begin("db_worker")
+        former.wait_until(it.ran, "the first task")
+        it.environment = {**it.environment, "PID": str(former.popen.pid)}
+        it.steps("existing.md", 1, 2, 3, 4, 5, 6)
+        it.add("mysite/settings.py", 'Q_CLUSTER["workers"] = 1\n')  # so that the order can be seen
+        it.steps("django-tasks-db.md", 3)
+        former.wait_until_gone()
+        it.workplace.manage("shell", "-c", QUEUE_IN_TASKS_DB, environment=former_web)
+        it.steps("django-tasks-db.md", 4)
+        assert it.worker
+        it.worker.wait_until(lambda: it.ran() == ["done", "first", "second"], "what waited")
+        it.type('move("RUNNING")')
+        it.worker.wait_until(lambda: "cut" in it.ran(), "what ran")
+        assert it.ask(LATER) == "1"
+        it.worker.wait_until(lambda: "later" in it.ran(), "what was for later")
+        it.steps("django-tasks-db.md", 5)
         it.stop()
