@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from uuid import uuid4
 
 import pytest
 from clusters import alike_elsewhere, clusters, own, own_queue
+from django.db import OperationalError, connection
 from django.utils import timezone
 from django_q.tasks import async_task
 from project import wait_for
 from pytest_django import DjangoAssertNumQueries
-from worker import heartbeat
+from worker import announcements, heartbeat
 from worker.announcements import ORDERS, SIGNS
 from worker.cluster import schedules as module
 from worker.cluster.agent import Agent
@@ -153,6 +155,37 @@ def test_a_cluster_whose_supervisor_is_frozen_says_so(thread: Quiet, monkeypatch
     assert Cluster.objects.get().lost is not None
 
 
+def test_a_thread_that_waits_for_a_lock_is_no_dead_cluster(
+    thread: Quiet, django_assert_num_queries: DjangoAssertNumQueries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.cluster.schedules.connections", Mock())  # this test's, which another thread has not
+    thread.look({SIGNS})
+    long_ago = timezone.now() - timedelta(minutes=1)
+    Cluster.objects.update(seen=long_ago, lost=long_ago)
+    thread.rest(0.001)
+    with django_assert_num_queries(0):
+        thread.answer_if_stuck()
+    thread.ticked -= 2
+    thread.answer_if_stuck()
+    row = Cluster.objects.get()
+    assert row.lost is None
+    assert row.seen > long_ago
+    monkeypatch.setattr(thread.registration, "write", Mock(side_effect=OperationalError))
+    thread.answer_if_stuck()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_on_this_host_whose_main_process_is_well_is_not_dead_for_an_answer_that_is_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.announcements.ask", Mock(return_value=True))
+    monkeypatch.setattr(signs, "_asked", (-signs.ASK_EVERY, None))
+    monkeypatch.setattr(signs, "is_alive_here", lambda row: True)
+    a_row(seen=timezone.now() - timedelta(seconds=1), state={"hears": True})
+    assert [sign.alive for sign in signs.look(0.1)] == [True]
+    assert Cluster.objects.get().lost is None
+
+
 def a_row(**fields: Any) -> Cluster:
     """Return a cluster of another host."""
     state = {"hears": False, "folder": "elsewhere", "running": [], **fields.pop("state", {})}
@@ -208,3 +241,22 @@ def test_what_was_found_dead_goes_when_its_successor_starts_on_its_host(thread: 
     others = {a_row(host=here, name=name).pk, a_row(name=name, lost=timezone.now()).pk}
     thread.look({SIGNS})
     assert {row.pk for row in Cluster.objects.all()} == {*others, thread.registration.identity}
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no such locks")
+@pytest.mark.usefixtures("queue")
+def test_a_lock_on_the_schedules_leaves_their_cluster_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signs, "is_alive_here", lambda row: None)  # as from another host
+    with clusters(tmp_path, Q_WORKERS="1"), closing(connection.copy()) as somebody, connection.cursor() as cursor:
+        somebody.set_autocommit(False)
+        somebody.cursor().execute("LOCK TABLE django_q_schedule IN ACCESS EXCLUSIVE MODE")
+        announcements.announce("default")
+
+        def waits() -> bool:
+            cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+            return bool(cursor.fetchone()[0])
+
+        wait_for(waits, "a thread that waits for the lock")
+        monkeypatch.setattr(signs, "_asked", (-signs.ASK_EVERY, None))
+        assert [sign.alive for sign in own()] == [True]
+        assert waits()

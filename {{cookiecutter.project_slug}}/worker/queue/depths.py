@@ -54,7 +54,7 @@ def told_within(seconds: float) -> dict[str, Told]:
         return ask()
     if found := asked.wait(seconds):
         return dict(found)
-    return dict.fromkeys(clusters(), Told(None, f"The broker does not answer within {seconds:.1g} s."))
+    return dict.fromkeys(clusters(), Told(None, "The broker does not answer."))
 
 
 asked = Turns(ask)

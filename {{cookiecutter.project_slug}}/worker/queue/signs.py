@@ -1,8 +1,8 @@
 """The clusters that run, on whatever host, and whether they are alive.
 
 They are asked, by announcements, when somebody looks, and so need not write all the time. One that does not answer is
-marked as lost, and is not waited for again; it takes that back when it next writes. Where nothing can be announced, the
-file tells that its main process writes, if it is on this host, and otherwise what it wrote last.
+marked as lost, unless it is on this host and its main process says otherwise by its file; it is not waited for again, and
+takes that back when it next writes. Where nothing can be announced, that file tells, and otherwise what it wrote last.
 """
 
 import time
@@ -86,7 +86,7 @@ def look(patience: float = 3.0) -> list[Sign]:
         ):
             time.sleep(LOOK_EVERY)
             rows = all_rows()
-        for row in silent:  # unless it has answered meanwhile
+        for row in [row for row in silent if not here[row.pk]]:  # unless it has answered meanwhile
             clusters().filter(pk=row.pk, seen=row.seen).update(lost=Now())
             row.lost = row.now
     known = {key: alive for key, alive in here.items() if alive is not None}

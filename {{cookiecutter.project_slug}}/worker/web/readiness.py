@@ -13,6 +13,7 @@ from worker.health import SERVERS
 
 LIMIT = 2.0  #: seconds after which a question counts as not answered
 SHARED = 1.0  #: seconds for which an answer is given to all
+SOON = 0.5  #: seconds in which a server answers that has not done so when it was asked last
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Turns:
         """Begin with none."""
         self.ask, self.lock = ask, Lock()
         self.question: Question | None = None
+        self.is_silent = False  #: whether the last answer did not come in time
 
     def wait(self, limit: float) -> Any:
         """Return the answer; None if there is none within the limit."""
@@ -62,7 +64,8 @@ class Turns:
             if self.question is None or not self.question.is_alive():
                 self.question = Question(self.ask)
             question = self.question
-        return question.answer if question.wait(limit) else None
+        self.is_silent = not question.wait(min(limit, SOON) if self.is_silent else limit)
+        return None if self.is_silent else question.answer
 
 
 class Readiness:
