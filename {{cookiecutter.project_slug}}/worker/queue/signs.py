@@ -1,8 +1,9 @@
 """The clusters that run, on whatever host, and whether they are alive.
 
 They are asked, by announcements, when somebody looks, and so need not write all the time. One that does not answer is
-marked as lost, unless it is on this host and its main process says otherwise by its file; it is not waited for again, and
-takes that back when it next writes. Where nothing can be announced, that file tells, and otherwise what it wrote last.
+marked as lost, unless it is on this host and its main process says otherwise by its file; it is not waited for again,
+and takes that back when it next writes. Where nothing can be announced, that file tells, and otherwise what it wrote
+last.
 """
 
 import time
