@@ -15,7 +15,8 @@ from django.db import connections
 from django_q.brokers import get_broker
 from django_q.conf import Conf
 from project import DEADLINE, PROJECT, variables, wait_for
-from worker.queue.signs import Sign, look
+from worker.queue.signs import look
+from worker.queue.state import ClusterState
 from worker.testing.process import START
 
 OWN = "own"
@@ -35,13 +36,13 @@ def own_queue() -> Iterator[None]:
             get_broker(OWN).delete_queue()
 
 
-def own() -> list[Sign]:
+def own() -> list[ClusterState]:
     """Return what clusters of this queue say."""
     return [sign for sign in look() if sign.name == OWN]
 
 
 @contextmanager
-def clusters(folder: Path, number: int = 1, **env: str) -> Iterator[list[Sign]]:
+def clusters(folder: Path, number: int = 1, **env: str) -> Iterator[list[ClusterState]]:
     """Run clusters of this queue until the block ends, once they say that they are alive."""
     names = {each.alias: each.settings_dict["NAME"] for each in connections.all()}
     command = [sys.executable, "-c", START, json.dumps({alias: str(name) for alias, name in names.items()})]

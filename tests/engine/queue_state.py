@@ -13,7 +13,7 @@ from worker.enqueue import new_id
 from worker.failures import Failed
 from worker.processes import clusters, queue_of
 from worker.queue import depths, signs
-from worker.queue.signs import Run, Sign
+from worker.queue.state import ClusterState, Running
 
 
 def empty() -> None:
@@ -22,19 +22,21 @@ def empty() -> None:
         model.objects.all().delete()
 
 
-def sign(cluster: str | None = None, **fields: Any) -> Sign:
+def sign(cluster: str | None = None, **fields: Any) -> ClusterState:
     """Return what a cluster has said."""
     now, name = timezone.now(), cluster or clusters()[0]
     given: dict[str, Any] = {"host": "here", "pid": 7, "since": now, "seen": now, "alive": True, "workers": 2}
-    return Sign(name=name, queue=queue_of(name), **given | {"ahead": 0, "oldest": None} | fields)
+    return ClusterState(name=name, queue=queue_of(name), **given | {"ahead": 0, "oldest": None} | fields)
 
 
-def run(key: str, seconds: float = 2.0) -> Run:
+def run(key: str, seconds: float = 2.0) -> Running:
     """Return an attempt that goes on."""
-    return Run(key, f"name of {key}", "core.tasks.count_words", 1, timezone.now().timestamp() - seconds, "here:8")
+    since = timezone.now() - timedelta(seconds=seconds)
+    where = {"queue": "default", "worker": "here:8", "host": "here"}
+    return Running(key, f"name of {key}", "core.tasks.count_words", attempt=1, since=since, seconds=seconds, **where)
 
 
-def give_signs(monkeypatch: pytest.MonkeyPatch, *found: Sign) -> None:
+def give_signs(monkeypatch: pytest.MonkeyPatch, *found: ClusterState) -> None:
     """Let clusters have said this."""
     monkeypatch.setattr(signs, "look", lambda patience=3.0: list(found))
 

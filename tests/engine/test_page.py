@@ -24,8 +24,7 @@ from django.utils import timezone, translation
 from pytest_django import Settings
 from worker.queue import actions, page
 from worker.queue.page import ACTIONS
-from worker.queue.signs import Run, Sign
-from worker.queue.state import Again, Group, Overview, QueueState, Running, Scheduled, Waiting
+from worker.queue.state import Again, ClusterState, Group, Overview, QueueState, Running, Scheduled, Waiting
 from worker.templatetags.queue import ago, number, span
 
 pytestmark = pytest.mark.django_db
@@ -40,18 +39,18 @@ def before(seconds: float) -> datetime:
     return now - timedelta(seconds=seconds)
 
 
-def queue(name: str, *clusters: Sign, **fields: Any) -> QueueState:
+def queue(name: str, *clusters: ClusterState, **fields: Any) -> QueueState:
     """Return what there is to know of a queue in which nothing is."""
     numbers: dict[str, Any] = dict.fromkeys(("waiting", "due", "running", "ahead", "done", "failed"), 0)
     words = {"more": False, "oldest": None, "paused_by": "", "paused_since": None, "start_with": "", "problem": ""}
     return QueueState(**{"name": name, "cluster": name, "clusters": list(clusters), **numbers, **words, **fields})
 
 
-def sign(host: str, **fields: Any) -> Sign:
+def sign(host: str, **fields: Any) -> ClusterState:
     """Return the sign of a cluster that is well."""
-    run = Run("1", "pay", "shop.tasks.pay", 1, 0.0, f"{host}:8")
+    run = Running("1", "pay", "shop.tasks.pay", "default", 1, before(9), 9.0, f"{host}:8", host)
     known = {"queue": "default", "pid": 7, "since": before(200_000), "seen": before(12), "alive": True, "workers": 2}
-    return Sign(
+    return ClusterState(
         **{"name": "site", "host": host, "ahead": 3, "oldest": None, "late": {}, "running": [run], **known, **fields}
     )
 

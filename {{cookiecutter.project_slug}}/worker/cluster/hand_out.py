@@ -96,12 +96,12 @@ class HandOut:
     # What the supervisor says
 
     def obey(self) -> None:
-        """Take an order."""
-        order = self.control.receive(wait=False)
-        if order is None:
+        """Take a notice."""
+        notice = self.control.receive(wait=False)
+        if notice is None:
             os._exit(1)  # the supervisor is gone, and this process about to be
         with self.lock:
-            match order:
+            match notice:
                 case ("seat", number, pid, ours, theirs):
                     self.board.clear(number, SENT, ENDED)
                     self.seats[number] = seat = Seat(number, pid, Channel.of(ours), Channel.of(theirs))

@@ -14,14 +14,12 @@ from django_q.models import Schedule
 from django_q.models import Task as Model
 
 from worker.delivery import Depth
-from worker.failures import moment
 from worker.models import Failure, Minute, Pause, ScheduleState
 from worker.packages import table
 from worker.processes import clusters, queue_of, workers
 from worker.queue import signs
 from worker.queue.depths import MOST, Told, told_within
-from worker.queue.signs import Sign
-from worker.queue.state import Again, Group, Overview, QueueState, Running, Scheduled, Waiting
+from worker.queue.state import Again, ClusterState, Group, Overview, QueueState, Scheduled, Waiting
 
 NEWEST = 2_000  #: failures that are looked at: each is a page of the database to read
 SHOWN = 20  #: groups of failures, and further attempts
@@ -56,7 +54,7 @@ def overview(patience: float = 3.0) -> Overview:
     found = signs.look(patience)
     told = told_within(max(end - time.monotonic(), 0.3))
     now = timezone.now()
-    running = running_of(found, now)
+    running = sorted((run for sign in found if sign.alive for run in sign.running), key=lambda run: run.since)
     return Overview(
         at=now,
         queues=queues(found, told, now),
@@ -71,7 +69,7 @@ def overview(patience: float = 3.0) -> Overview:
 # Queues
 
 
-def queues(found: list[Sign], told: dict[str, Told], now: datetime) -> list[QueueState]:
+def queues(found: list[ClusterState], told: dict[str, Told], now: datetime) -> list[QueueState]:
     """Return the state of each queue."""
     alias = table().db
     since = now - LATELY
@@ -113,7 +111,7 @@ def with_put_off(depth: Depth, cluster: str) -> Depth:
     return depth._replace(due=depth.due + number, taken=depth.taken - number)
 
 
-def counted(depth: Depth | None, alive: list[Sign], now: datetime) -> dict[str, Any]:
+def counted(depth: Depth | None, alive: list[ClusterState], now: datetime) -> dict[str, Any]:
     """Return what is counted of a queue, by its broker and by the clusters that have fetched some of it.
 
     What dead clusters hold is due when their leases run out.
@@ -129,27 +127,6 @@ def counted(depth: Depth | None, alive: list[Sign], now: datetime) -> dict[str, 
         # Clusters name those that take long; the others are what is taken, and not waiting in them.
         "running": max(long, min(taken - ahead, sum(sign.workers for sign in alive))),
     }
-
-
-def running_of(found: list[Sign], now: datetime) -> list[Running]:
-    """Return what runs, the longest first."""
-    running = [
-        Running(
-            id=run.id,
-            name=run.name,
-            func=run.func,
-            queue=sign.queue,
-            attempt=run.attempt,
-            since=moment(run.since),
-            seconds=max(0.0, now.timestamp() - run.since),
-            worker=run.worker,
-            host=sign.host,
-        )
-        for sign in found
-        if sign.alive
-        for run in sign.running
-    ]
-    return sorted(running, key=lambda run: run.since)
 
 
 # What has failed

@@ -8,7 +8,7 @@ last.
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,8 +19,10 @@ from django_q.models import Schedule, Task
 from worker import announcements, heartbeat
 from worker.announcements import SIGNS
 from worker.conf import setting
+from worker.failures import moment
 from worker.models import Cluster
 from worker.processes import queue_of
+from worker.queue.state import ClusterState, Running
 from worker.web.readiness import Turns
 
 ASK_EVERY = 2.0  #: seconds between two questions of this process
@@ -34,37 +36,6 @@ _asked: tuple[float, datetime | None] = -ASK_EVERY, None
 _publish = Turns(lambda: announcements.ask(SIGNS))
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """An attempt that goes on, and has for about a second."""
-
-    id: str  #: of the task
-    name: str
-    func: str
-    attempt: int
-    since: float  #: by the clock of its host
-    worker: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sign:
-    """A cluster that runs, or did until lately."""
-
-    name: str  #: of the cluster
-    queue: str  #: as Django's tasks call it
-    host: str
-    pid: int  #: of its main process
-    since: datetime
-    seen: datetime
-    alive: bool
-    workers: int = 0
-    ahead: int = 0  #: tasks that it has claimed, and not begun
-    oldest: float | None = None  #: since when the oldest of these might have begun
-    lag: float = 0.0  #: seconds for which results wait to be saved
-    late: dict[str, float] = field(default_factory=dict)  #: what a thread does, and the seconds for which it is late
-    running: list[Run] = field(default_factory=list)
-
-
 def clusters() -> Any:
     """Return the table."""
     return Cluster.objects.using(router.db_for_write(Task))
@@ -75,7 +46,7 @@ def all_rows() -> list[Any]:
     return list(clusters().annotate(now=Now()).order_by("name", "host", "since"))
 
 
-def look(patience: float = 3.0) -> list[Sign]:
+def look(patience: float = 3.0) -> list[ClusterState]:
     """Return the signs of all clusters, by name and host; whoever does not answer for so many seconds is dead."""
     rows = all_rows()
     here = {row.pk: is_alive_here(row) for row in rows}
@@ -116,8 +87,8 @@ def is_alive_here(row: Cluster) -> bool | None:
     if not row.state["folder"] or row.state["folder"] != heartbeat.folder_id():
         return None
     with suppress(OSError, ValueError):
-        signs = [sign for sign in heartbeat.signs(row.name) if sign.main == row.pid]
-        return any(sign.age < FRESH and all(map(heartbeat.is_running, (sign.main, sign.agent))) for sign in signs)
+        beats = [beat for beat in heartbeat.beats(row.name) if beat.main == row.pid]
+        return any(beat.age < FRESH and all(map(heartbeat.is_running, (beat.main, beat.agent))) for beat in beats)
     return None
 
 
@@ -133,15 +104,24 @@ def kept(rows: list[Any]) -> list[Any]:
     return [row for row in rows if row.pk not in old]
 
 
-def sign_of(row: Any, alive: bool) -> Sign:
+def sign_of(row: Any, alive: bool) -> ClusterState:
     """Return what a row says."""
-    names = {each.name for each in fields(Sign)}
+    names = {each.name for each in fields(ClusterState)}
     state = {name: value for name, value in row.state.items() if name in names}
-    state["running"] = [Run(**run) for run in state["running"]] if alive else []
-    return Sign(row.name, queue_of(row.name), row.host, row.pid, row.since, row.seen, alive, **state)
+    state["running"] = running_of(row) if alive else []
+    return ClusterState(row.name, queue_of(row.name), row.host, row.pid, row.since, row.seen, alive, **state)
 
 
-def running(task: str) -> Run | None:
+def running_of(row: Any) -> list[Running]:
+    """Return the attempts that a row tells of."""
+    now, known = row.now.timestamp(), {"queue": queue_of(row.name), "host": row.host}
+    return [
+        Running(**{**run, "since": moment(run["since"])}, seconds=max(0.0, now - run["since"]), **known)
+        for run in row.state["running"]
+    ]
+
+
+def running(task: str) -> Running | None:
     """Return the attempt of a task that goes on, by one query; None if there is none, or it has just begun."""
-    states = [row.state for row in all_rows() if row.lost is None and has_written_lately(row)]
-    return next((Run(**run) for state in states for run in state["running"] if run["id"] == task), None)
+    rows = [row for row in all_rows() if row.lost is None and has_written_lately(row)]
+    return next((run for row in rows for run in running_of(row) if run.id == task), None)
