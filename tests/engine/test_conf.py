@@ -7,7 +7,7 @@ import worker
 from django.conf import global_settings, settings
 from worker.conf import CLUSTER, DEFAULTS
 
-REQUIRED = {"PRODUCTION_PROCESSES", "Q_CLUSTER"}  #: without which there is nothing to run
+REQUIRED = {"PRODUCTION_PROCESSES", "Q_CLUSTER", "ROOT_URLCONF"}  #: without which there is nothing to run
 
 
 def test_every_setting_that_is_read_has_a_default() -> None:

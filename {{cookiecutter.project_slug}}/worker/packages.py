@@ -123,6 +123,15 @@ def most_of(task: Task) -> int:
     return min(most, MOST)
 
 
+def part_of(task: Task) -> tuple[str, int, int | None] | None:
+    """Return what gathers an iterable that a task is part of, None if it is not: its last is None without a cache."""
+    number, cached = task.get("iter_count"), task.get("iter_cached")
+    if not isinstance(number, int) or number < 1 or not task.get("group"):
+        return None
+    seconds = None if not cached else 0 if cached is True or not isinstance(cached, int) else int(cached)
+    return label("group", task["group"]), int(number), seconds
+
+
 def pickled_options(options: Mapping[str, Any]) -> str | None:
     """Return them as a text, None if they could be pickled once, and cannot again."""
     try:

@@ -221,6 +221,7 @@ def test_a_server_that_may_drop_tasks_is_named(
 def test_a_server_that_is_full_is_emptied(brokers: Brokers, server: redis.Redis) -> None:
     """By all that a cluster does, with scripts that the server has not seen before."""
     (broker,) = brokers()
+    assert broker.queue_size() == 0  # which makes the group: for that a full server has no room
     server.script_flush()
     server.config_set("maxmemory", server.info("memory")["used_memory"] + 2_000_000)
 

@@ -189,15 +189,6 @@ def locked(cache: Any, key: str) -> "Iterator[None]":
 # Iterables
 
 
-def part_of(task: Task) -> tuple[str, int, int | None] | None:
-    """Return what gathers an iterable that a task is part of, None if it is not: its last is None without a cache."""
-    number, cached = task.get("iter_count"), task.get("iter_cached")
-    if not isinstance(number, int) or number < 1 or not task.get("group"):
-        return None
-    seconds = None if not cached else 0 if cached is True or not isinstance(cached, int) else int(cached)
-    return packages.label("group", task["group"]), int(number), seconds
-
-
 def gather(group: str, number: int, cached: int | None) -> None:
     """Put the results of an iterable together, once all its parts have ended: in the order in which they were queued.
 

@@ -226,7 +226,7 @@ class Child:
         task.setdefault("stopped", timezone.now())
         times = None if self.attempt.earlier.is_over else self.attempt.times(task)
         self.begin(Conf.TIMEOUT or -1)  # for what packing and its backoff call of a user's
-        part = after.part_of(task)
+        part = packages.part_of(task)
         if part:
             task["hook"] = packages.PART
         call, Call.current = Call.current, None

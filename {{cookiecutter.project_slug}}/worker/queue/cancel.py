@@ -16,7 +16,6 @@ from picklefield.fields import PickledObject
 
 from worker import failures
 from worker.announcements import ORDERS, announce
-from worker.cluster.after import part_of
 from worker.delivery import Leasing, Task
 from worker.models import Cancellation, Failure
 from worker.packages import (
@@ -26,6 +25,7 @@ from worker.packages import (
     instance,
     most_of,
     options_of,
+    part_of,
     pickled,
     pickled_options,
     table,
