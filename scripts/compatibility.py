@@ -26,7 +26,7 @@ OPTIONAL = ["django-storages", "opentelemetry-sdk", "sentry-sdk"]  #: what a pro
 KINDS = ["releases", "development"]
 #: The tests of each: those that meet the packages.
 ENGINE = "tests/test_engine.py -k 'keeps_its_promises and (orm or redis)'"
-BESIDE = "tests/test_reports.py tests/test_mail_and_files.py tests/test_migration.py -k 'not celery'"
+BESIDE = "tests/test_reports.py tests/test_mail_and_files.py"
 
 
 def version(text: str) -> tuple[int, ...]:
