@@ -30,7 +30,7 @@ from worker import packages, results, schedules, tasks, trigger
 from worker.checks import check_task_backends
 from worker.django_tasks import InvalidTask, base, exceptions, signals
 from worker.enqueue import enqueue_many, new_id
-from worker.queue.signs import Run
+from worker.queue.state import Running
 from worker.tasks import (
     Backend,
     ResultNoLongerKept,
@@ -452,7 +452,7 @@ def test_ids_begin_with_the_time_and_are_all_different() -> None:
 @pytest.mark.django_db
 def test_a_task_that_runs_is_found_by_what_async_task_returns(idle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     key = async_task("jobs.add", 1, cluster="idle")
-    run = Run(key, "a name", "jobs.add", 2, time.time(), "host:1")
+    run = Running(key, "a name", "jobs.add", "idle", 2, datetime.now(UTC), 0.0, "host:1", "host")
     monkeypatch.setattr(results, "running", {key: run}.get)
     result = default_task_backend.get_result(key)
     assert (result.status, result.attempts, result.worker_ids) == (base.TaskResultStatus.RUNNING, 2, ["", "host:1"])
