@@ -31,6 +31,8 @@ PACKAGES = {
     "chromium": "chromium",
     "faketime": "faketime",
     "initdb": "postgresql",
+    "pg_dump": "postgresql",
+    "pg_restore": "postgresql",
     "pgbouncer": "pgbouncer",
     "postgres": "postgresql",
     "promtool": "prometheus",
