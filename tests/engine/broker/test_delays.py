@@ -131,6 +131,28 @@ def test_whoever_waits_hears_of_a_delay_that_ends_before(
     check(taken, due)
 
 
+def test_what_was_delayed_comes_first_and_only_what_was_taken_may_have_something_saved(brokers: Brokers) -> None:
+    one, two = brokers(2)
+    soon = within(1.5)
+    one.enqueue_all(["first", "kept"], soon)
+    one.enqueue("new")
+    new = take(two, 1)
+    assert [(each.payload, each.again, each.due) for each in new] == [("new", False, False)]
+    time.sleep(max(0.0, soon.timestamp() - time.time()))
+    taken = take(two, 2)
+    assert sorted((each.payload, each.count, each.again, each.due) for each in taken) == [
+        ("first", 1, False, True),
+        ("kept", 1, False, True),
+    ]
+    one.enqueue("newer")
+    two.release({taken[0].receipt: 0.0, taken[1].receipt: 0.5, new[0].receipt: 0.0})
+    back = [*take(one, 3), *(each for _, each in wait_for(one, 1))]
+    known = {each.payload: (each.again, each.due) for each in back}
+    assert known == {"first": (True, True), "kept": (True, True), "new": (True, True), "newer": (False, False)}
+    if broker_name() != "sqs":
+        assert [each.payload for each in back[2:]] == ["newer", taken[1].payload], "what came back is not first"
+
+
 def test_a_delay_outlives_whoever_knows_of_it(brokers: Brokers) -> None:
     (one,) = brokers()
     due = {"first": time.time() + 2.5, "retry": time.time() + 2.5}

@@ -75,7 +75,7 @@ def document(payload: str, after: datetime | None) -> Document:
     if after is None:
         return {"payload": payload, "lock": LONG_AGO}
     lock = after.astimezone(UTC) + timedelta(microseconds=-after.microsecond % 1000)
-    return {"payload": payload, "lock": lock, "again": True}
+    return {"payload": payload, "lock": lock}
 
 
 def later(seconds: float) -> Document:
@@ -161,6 +161,7 @@ class Broker(Words, Mongo):  # type: ignore[misc]
                 tasks = list(self.collection.find(some, columns, sort=[("lock", ASCENDING)], limit=limit))
             tasks.sort(key=lambda task: (task["lock"].year == LONG_AGO.year, task["lock"]))
             found: list[ObjectId] = []
+            due = {task["_id"] for task in tasks if task["lock"].year > LONG_AGO.year}
             left = size
             for task in tasks:
                 left -= task["size"]
@@ -172,10 +173,13 @@ class Broker(Words, Mongo):  # type: ignore[misc]
             if self.collection.update_many({"_id": {"$in": found}, **free}, [{"$set": taken}]).modified_count:
                 break  # otherwise other clusters were faster with all of them
         mine = {task["_id"]: task for task in self.collection.find({"_id": {"$in": found}, "lease": lease})}
-        return [
-            Delivery(self.receipt(task), task["payload"], task["deliveries"], task["deliveries"] > 1 or "again" in task)
-            for task in filter(None, map(mine.get, found))
-        ]
+        return [self.delivery(mine[key], is_due=key in due) for key in found if key in mine]
+
+    @classmethod
+    def delivery(cls, task: Document, *, is_due: bool) -> Delivery:
+        """Return a task that was taken."""
+        count, again = task["deliveries"], task["deliveries"] > 1 or "again" in task
+        return Delivery(cls.receipt(task), task["payload"], count, again, due=is_due or again)
 
     @staticmethod
     def receipt(task: Document) -> str:

@@ -52,7 +52,8 @@ def until(after: datetime | None) -> float:
 def entries(payloads: list[str], delay: float, *, again: bool) -> list[dict[str, Any]]:
     """Return what SQS is sent: a delay that it does not know, and whether a task comes again, beside the payload."""
     told = {"DelaySeconds": max(0, min(math.ceil(delay), MAX_DELAY))}
-    numbers = ({"delay": math.ceil(delay)} if delay > MAX_DELAY else {}) | ({"again": 1} if again or delay > 0 else {})
+    known = {"again": again, "delayed": delay > 0, "delay": delay > MAX_DELAY and math.ceil(delay)}
+    numbers = {name: int(number) for name, number in known.items() if number}
     attributes = {name: {"DataType": "Number", "StringValue": str(number)} for name, number in numbers.items()}
     return [
         {"Id": str(number), "MessageBody": payload, "MessageAttributes": attributes, **told}
@@ -83,4 +84,6 @@ def hand_outs(message: Any) -> int:
 def delivery(message: Any) -> Delivery:
     """Return a task that SQS has handed out."""
     count = hand_outs(message)
-    return Delivery(message["ReceiptHandle"], message["Body"], count, count > 1 or "MessageAttributes" in message)
+    told = message.get("MessageAttributes", {})
+    again = count > 1 or "again" in told
+    return Delivery(message["ReceiptHandle"], message["Body"], count, again, due=again or bool(told))
