@@ -32,6 +32,7 @@ ROLES = {
     UPSTREAM: ("main", "sentinel", "pusher", "monitor", "workers"),
 }
 LEASE = {OURS: 3, UPSTREAM: 6}  #: seconds; much below what a project has, since tests wait for it
+FOR_EVER = 10**8  #: seconds that a task may take: three years
 GRACE = 3  #: seconds that running tasks get at a stop
 STOP_WITHIN = GRACE + 5.0 + 2.0  #: seconds: the grace, what giving back may take, and a machine that is busy
 DEADLINE = {OURS: 60.0, UPSTREAM: 30.0}  #: seconds after which a wait gives up

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.faults.cells import each_broker
-from tests.faults.lab import Lab
+from tests.faults.lab import FOR_EVER, Lab
 
 
 @each_broker(7)
@@ -113,7 +113,7 @@ def test_a_worker_with_tasks_without_a_limit_of_time_and_a_backlog_goes_on(lab: 
     lab.deadline = 120
     cluster = lab.start()
     keys = {"without0", "without1"} | lab.enqueue_many("first", 2)
-    lab.enqueue("work", ("without0", 45.0), ("without1", 45.0), timeout=0)
+    lab.enqueue("work", ("without0", 45.0), ("without1", 45.0), timeout=FOR_EVER)
     lab.wait_started("without0", "without1", alive=cluster)
     keys |= lab.enqueue_many("waiting", 10)
     lab.wait_done(keys, cluster)
@@ -126,7 +126,7 @@ def test_a_worker_with_tasks_without_a_limit_of_time_and_a_backlog_goes_on(lab: 
 def test_one_worker_with_a_task_without_a_limit_of_time_goes_on_beside_another_one(lab: Lab) -> None:
     lab.deadline = 120
     cluster = lab.start()
-    lab.enqueue("work", ("without", 45.0), timeout=0)
+    lab.enqueue("work", ("without", 45.0), timeout=FOR_EVER)
     lab.wait_started("without", alive=cluster)
     begun = time.monotonic()
     keys = {"without"}
@@ -153,7 +153,7 @@ def test_eight_workers_that_are_slow_to_begin_are_not_taken_for_stuck(lab: Lab) 
 
 
 @pytest.mark.full
-@each_broker(7, names="limit", values=[(None,), (0,)])
+@each_broker(7, names="limit", values=[(None,), (FOR_EVER,)])
 def test_seats_of_workers_that_leave_a_thread_stay_served(lab: Lab, limit: int | None) -> None:
     cluster = lab.start(recycle=1, timeout=5)
     keys = {f"task{index}" for index in range(20)}

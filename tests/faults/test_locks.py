@@ -11,11 +11,11 @@ from tests.faults.test_schedules import SOON
 
 @pytest.mark.full
 @each_broker(3, own_server=True, without={"sqs", "mongodb"})
-def test_a_locked_cache_is_said_and_keeps_nothing_else_waiting(lab: Lab) -> None:
+def test_locked_signs_of_life_are_said_and_keep_no_task_waiting(lab: Lab) -> None:
     cluster = lab.start(variables=SOON)
-    with lab.locked("cache"):
+    with lab.locked("worker_cluster"):
         lab.wait_done(lab.enqueue_many("task", 5), cluster)
-        lab.wait(lambda: "could not be given: OperationalError" in cluster.whole_log(), "a line", cluster)
+        lab.wait(lambda: "could give no sign of life: " in cluster.whole_log(), "a line", cluster)
     cluster.stop_in_time()
 
 

@@ -22,7 +22,21 @@ from django_q.conf import Conf
 from django_q.models import OrmQ
 
 from worker.broker.contents import Contents
-from worker.broker.locks import FREE, RETURNED, USED, all_rows, count, delayed, in_file, is_delayed, lapsed, lapses, leased, now, whole
+from worker.broker.locks import (
+    FREE,
+    RETURNED,
+    USED,
+    all_rows,
+    count,
+    delayed,
+    in_file,
+    is_delayed,
+    lapsed,
+    lapses,
+    leased,
+    now,
+    whole,
+)
 from worker.broker.place import check_place
 from worker.broker.statements import CLAIM, ENQUEUE, FREE_IN_FILE, HELD, RELEASE, REMOVE, RENEW
 from worker.broker.words import Words

@@ -129,7 +129,7 @@ class Broker(Words, Contents):
         """Return tasks that a script has taken; what is not text in one will not be readable."""
         tasks = zip(found[::4], found[1::4], found[2::4], found[3::4], strict=True)
         return [
-            Delivery(receipt.decode(), payload.decode(errors="replace"), count, again=mark == b"again", due=mark != b"new")
+            Delivery(receipt.decode(), payload.decode(errors="replace"), count, mark == b"again", due=mark != b"new")
             for receipt, payload, count, mark in tasks
         ]
 
