@@ -19,6 +19,7 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from pytest_django import Settings
 from queue_state import empty, failed, give_signs, run, set_depth, sign
+from worker import announcements
 from worker.models import BUCKETS, Cluster, Tally
 from worker.processes import clusters
 from worker.queue import depths, metrics, signs
@@ -188,7 +189,7 @@ def test_a_frozen_broker_hides_nothing_that_the_database_knows(
 ) -> None:
     empty()
     failed()
-    now, state = timezone.now(), {"hears": True, "folder": "", "workers": 2, "running": []}
+    now, state = timezone.now(), {"hears": bool(announcements.client()), "folder": "", "workers": 2, "running": []}
     known = {"name": clusters()[0], "host": "elsewhere", "pid": 7, "since": now, "seen": now, "state": state}
     Cluster.objects.create(id=uuid4(), **known)
     monkeypatch.setattr(signs, "look", LOOK)

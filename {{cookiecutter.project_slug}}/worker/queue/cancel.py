@@ -96,11 +96,11 @@ def cancelled(key: str, receipt: str | None, by: str, patience: float) -> str:
             continue
         for each, payload in broker.payloads(SOUGHT) if receipt is None else [(receipt, broker.peek(receipt))]:
             if package := opened(payload, key):
-                last = last_of(package, by)
-                if last is not None and broker.remove(each):
+                then = follow_up(package, by)
+                if then is not None and broker.remove(each):
                     record(package, payload or "", by, cluster, is_new=row is None)
-                    if last:
-                        broker.enqueue(last)
+                    if then:
+                        broker.enqueue(then)
                     return f"Cancelled {package['name']}, which was waiting."
                 is_held = True
                 break
@@ -133,7 +133,7 @@ def order(key: str, name: str, by: str, patience: float) -> str:
     return f"{name} will be cancelled: no cluster has done so yet."
 
 
-def last_of(package: Task, by: str) -> str | None:
+def follow_up(package: Task, by: str) -> str | None:
     """Return the payload by which a worker does what comes after the task, as its hook: "" if nothing does.
 
     None if it cannot be packed again; then the worker has to find the task where it waits.
