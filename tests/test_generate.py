@@ -128,6 +128,7 @@ BASE = {
     "worker/packages.py",
     "worker/policy.py",
     "worker/processes.py",
+    "worker/questions.py",
     "worker/queue/__init__.py",
     "worker/queue/actions.py",
     "worker/queue/cancel.py",
@@ -163,7 +164,6 @@ BASE = {
     "worker/web/gunicorn.py",
     "worker/web/http.py",
     "worker/web/middleware.py",
-    "worker/web/readiness.py",
 }  #: what every project has; what a choice adds is read from its folder
 
 PARSERS: dict[str, Callable[[str], object]] = {

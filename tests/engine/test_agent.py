@@ -304,6 +304,6 @@ def test_a_task_that_a_stop_cuts_off_is_named_with_the_time_that_it_was_left(
     agent: Agent, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.cluster.hand_out.Channel.receive", lambda *_, **__: ("stop",))
-    agent.hand_out.obey()  # by SIGQUIT, which leaves no time, whatever Q_GRACE is
+    agent.hand_out.take_notice()  # by SIGQUIT, which leaves no time, whatever Q_GRACE is
     agent.hand_out.died(agent.hold(RUN), Seat(0, 1, Mock(), Mock()), CUT_OFF, "a-task", tells=True)
     assert "a-task was cut off 0 s after the stop; it is given back, and run again" in caplog.text

@@ -22,10 +22,10 @@ from queue_state import empty, failed, give_signs, run, set_depth, sign
 from worker import announcements
 from worker.models import BUCKETS, Cluster, Tally
 from worker.processes import clusters
+from worker.questions import Turns
 from worker.queue import depths, metrics, signs
 from worker.queue.metrics import Queues
 from worker.web.middleware import is_probe
-from worker.web.readiness import Turns
 
 TOKEN = "a token of some length"  # noqa: S105 (nobody's)
 FOREIGN = {"host": "172.19.4.2:8000", "authorization": f"Bearer {TOKEN}"}

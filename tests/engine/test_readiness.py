@@ -8,17 +8,17 @@ from unittest.mock import Mock
 import pytest
 from django.db import OperationalError, ProgrammingError, connection, transaction
 from django.http import HttpRequest
+from worker import questions
 from worker.health import why_away
-from worker.web import readiness
+from worker.questions import Readiness
 from worker.web.middleware import OutageMiddleware
-from worker.web.readiness import Readiness
 
 
 @pytest.fixture
 def ask(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """Stand in for the only server."""
     ask = Mock(return_value=None)
-    monkeypatch.setattr(readiness, "SERVERS", {"broker": ask})
+    monkeypatch.setattr(questions, "SERVERS", {"broker": ask})
     return ask
 
 
@@ -26,14 +26,14 @@ def test_an_answer_is_shared_and_then_asked_for_anew(ask: Mock, monkeypatch: pyt
     ready = Readiness()
     assert [ready.silent() for _ in range(3)] == [[], [], []]
     ask.assert_called_once_with()
-    monkeypatch.setattr(readiness, "SHARED", 0)
+    monkeypatch.setattr(questions, "SHARED", 0)
     ask.side_effect = OSError("refused")
     assert ready.silent() == ["broker"]
 
 
 def test_all_wait_for_one_question_and_not_for_long(ask: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "LIMIT", 0.3)
-    monkeypatch.setattr(readiness, "SHARED", 0)
+    monkeypatch.setattr(questions, "LIMIT", 0.3)
+    monkeypatch.setattr(questions, "SHARED", 0)
     frozen = Event()
     ask.side_effect = frozen.wait
     ready, begun = Readiness(), time.monotonic()

@@ -34,18 +34,8 @@ REASON = 200_000  #: characters that are kept of why a task has failed
 PART = "worker.cluster.after.gather"  #: the hook of a row that is part of an iterable, until all of them are there
 NEEDED = {"id", "name", "func", "args", "kwargs", "started"}  #: in each package
 #: of a package, what is not an option of the task
-NO_OPTIONS = {
-    *NEEDED,
-    "sync",
-    "once",
-    "cancelled",
-    "run_after",
-    "result",
-    "success",
-    "stopped",
-    "request_id",
-    traces.KEY,
-}
+NO_OPTIONS = {*NEEDED, "sync", "once", "cancelled", "run_after", "request_id", traces.KEY}
+NO_OPTIONS |= {"result", "success", "stopped"}  # what a worker adds
 MOST = 2**31 - 1  #: what an integer of a database holds
 
 

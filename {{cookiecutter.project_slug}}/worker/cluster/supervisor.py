@@ -113,7 +113,7 @@ class Supervisor:
         self.hurried = self.hurried or number == signal.SIGQUIT
 
     def wait(self, seconds: float) -> None:
-        """Wait for a signal, the agent to take an notice, or so many seconds."""
+        """Wait for a signal, the agent to take a notice, or so many seconds."""
         poll = select.poll()
         poll.register(self.woken, select.POLLIN)
         poll.poll(seconds * 1000)

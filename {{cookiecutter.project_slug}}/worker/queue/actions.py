@@ -25,7 +25,7 @@ from worker.models import Failure, Pause
 from worker.packages import table, text_of
 from worker.processes import cluster_of, clusters, did_you_mean, nearest, queue_of, queues
 from worker.queue.cancel import RefusedError as RefusedError
-from worker.queue.cancel import cancelled, key_of, may_be_cancelled
+from worker.queue.cancel import cancelled, key_of, waiting_or_running
 from worker.queue.overview import failed_groups
 from worker.resubmit import resubmit
 from worker.trigger import note, trigger
@@ -228,7 +228,7 @@ def cancel(task: str, by: str, patience: float = 5.0) -> str:
     Raises:
         RefusedError: If there is none that waits or runs.
     """
-    key, receipt = key_of(task, may_be_cancelled)
+    key, receipt = key_of(task, waiting_or_running)
     sentence = cancelled(key, receipt, by, patience)
     logger.info("%s has cancelled the task %s", by, key)
     return sentence

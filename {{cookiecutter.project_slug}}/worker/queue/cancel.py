@@ -14,23 +14,10 @@ from django_q.brokers import get_broker
 from django_q.signing import SignedPackage
 from picklefield.fields import PickledObject
 
-from worker import failures
+from worker import failures, packages
 from worker.announcements import ORDERS, announce
 from worker.delivery import Leasing, Task
 from worker.models import Cancellation, Failure
-from worker.packages import (
-    NEEDED,
-    PART,
-    failed,
-    instance,
-    most_of,
-    options_of,
-    part_of,
-    pickled,
-    pickled_options,
-    table,
-    text_of,
-)
 from worker.processes import clusters
 from worker.queue import signs
 from worker.results import ID, LONGEST, enqueued_at, opened
@@ -66,9 +53,9 @@ def key_of(task: str, known: Callable[[str], Iterable[str]]) -> tuple[str, str |
     return found[0], None
 
 
-def may_be_cancelled(beginning: str) -> Iterator[str]:
+def waiting_or_running(beginning: str) -> Iterator[str]:
     """Yield the ids that begin so of tasks that wait or run, as far as they can be told."""
-    rows = table().filter(failures.is_waiting(), pk__startswith=beginning, success=False)
+    rows = packages.table().filter(failures.is_waiting(), pk__startswith=beginning, success=False)
     yield from rows.values_list("pk", flat=True)
     yield from (run.id for sign in signs.look() for run in sign.running if run.id.startswith(beginning))
     for broker in [get_broker(cluster) for cluster in clusters()]:
@@ -83,7 +70,7 @@ def cancelled(key: str, receipt: str | None, by: str, patience: float) -> str:
     Raises:
         RefusedError: If there is none of this id, or if it has ended.
     """
-    row = table().filter(pk=key).values("name", "success", "cluster", again=failures.is_waiting()).first()
+    row = packages.table().filter(pk=key).values("name", "success", "cluster", again=failures.is_waiting()).first()
     if row and row["success"]:
         raise RefusedError(f"{row['name']} has succeeded: there is nothing left to cancel.")
     if row and not row["again"]:
@@ -121,10 +108,10 @@ def is_with_a_cluster(key: str) -> bool:
 
 def order(key: str, name: str, by: str, patience: float) -> str:
     """Tell the clusters, and wait for a while until one has done it."""
-    alias = table().db
+    alias = packages.table().db
     Cancellation.objects.using(alias).get_or_create(pk=key, defaults={"since": timezone.now(), "by": by})
     announce(alias, ORDERS)
-    ended = table().filter(~failures.is_waiting(), pk=key)
+    ended = packages.table().filter(~failures.is_waiting(), pk=key)
     until = time.monotonic() + patience
     while time.monotonic() < until:
         if (success := ended.values_list("success", flat=True).first()) is not None:
@@ -138,7 +125,7 @@ def follow_up(package: Task, by: str) -> str | None:
 
     None if it cannot be packed again; then the worker has to find the task where it waits.
     """
-    if not (package.get("hook") or package.get("cached") or part_of(package)):
+    if not (package.get("hook") or package.get("cached") or packages.part_of(package)):
         return ""
     try:
         return str(SignedPackage.dumps({**package, "once": True, "cancelled": by}))
@@ -148,30 +135,29 @@ def follow_up(package: Task, by: str) -> str | None:
 
 def record(package: Task, payload: str, by: str, cluster: str, *, is_new: bool) -> None:
     """Record a task that was taken out of its queue as one that has failed for good."""
-    reason, alias = f"{failures.CANCELLED_BY}{by}", table().db
+    reason, alias = f"{failures.CANCELLED_BY}{by}", packages.table().db
     with transaction.atomic(alias):
         if not is_new and end(package["id"], by):
             return
-        known = {name: value for name, value in package.items() if name in {*NEEDED, "group", "hook"}}
-        known |= {"hook": PART} if part_of(package) else {}
-        row = failed(payload, reason, **known)._replace(cluster=cluster)
-        table().bulk_create([instance(row, 0)])
+        known = {name: value for name, value in package.items() if name in {*packages.NEEDED, "group", "hook"}}
+        known |= {"hook": packages.PART} if packages.part_of(package) else {}
+        row = packages.failed(payload, reason, **known)._replace(cluster=cluster)
+        packages.table().bulk_create([packages.instance(row, 0)])
         error = {"exception_class_path": failures.CANCELLED, "traceback": reason, "worker": "", "started": None}
         errors = json.dumps([{**error, "stopped": row.stopped}], ensure_ascii=False)
-        options = pickled_options(options_of(package))
-        kept = failures.Failed(
-            row.id, 0, most_of(package), None, failures.CANCELLED, text_of(reason, 256), errors, options
-        )
+        options = packages.pickled_options(packages.options_of(package))
+        most, shown = packages.most_of(package), packages.text_of(reason, 256)
+        kept = failures.Failed(row.id, 0, most, None, failures.CANCELLED, shown, errors, options)
         failures.write([kept], alias)
 
 
 def end(key: str, by: str) -> int:
     """Record that a task which was to be tried again will not be."""
-    reason, alias = f"{failures.CANCELLED_BY}{by}", table().db
+    reason, alias = f"{failures.CANCELLED_BY}{by}", packages.table().db
     with transaction.atomic(alias):
-        changes = {"next_try": None, "exception": failures.CANCELLED, "reason": text_of(reason, 256)}
+        changes = {"next_try": None, "exception": failures.CANCELLED, "reason": packages.text_of(reason, 256)}
         number = Failure.objects.using(alias).filter(pk=key, next_try__isnull=False).update(**changes)
         if number:
-            result = PickledObject(pickled("result", reason))
-            table().filter(pk=key, success=False).update(result=result, stopped=timezone.now())
+            result = PickledObject(packages.pickled("result", reason))
+            packages.table().filter(pk=key, success=False).update(result=result, stopped=timezone.now())
     return number

@@ -8,7 +8,7 @@ from django_q.conf import Conf
 
 from worker.delivery import Depth, Leasing, brief
 from worker.processes import clusters
-from worker.web.readiness import Turns
+from worker.questions import Turns
 
 MOST = 100_000  #: tasks at which counting ends
 

@@ -20,10 +20,10 @@ from worker.health import sentence_for, why_away
 from worker.models import BUCKETS, Tally
 from worker.packages import table
 from worker.processes import clusters, queue_of
+from worker.questions import LIMIT, Question
 from worker.queue.depths import is_the_database, told_within
 from worker.queue.overview import overview
 from worker.queue.state import QueueState
-from worker.web.readiness import LIMIT, Question
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 BOUNDS = [*map(str, BUCKETS), "+Inf"]

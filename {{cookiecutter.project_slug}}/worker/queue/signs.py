@@ -22,8 +22,8 @@ from worker.conf import setting
 from worker.failures import moment
 from worker.models import Cluster
 from worker.processes import queue_of
+from worker.questions import Turns
 from worker.queue.state import ClusterState, Running
-from worker.web.readiness import Turns
 
 ASK_EVERY = 2.0  #: seconds between two questions of this process
 AWAY = 10.0  #: seconds until the next one if the broker's server, which is to announce it, is away
@@ -36,14 +36,14 @@ _asked: tuple[float, datetime | None] = -ASK_EVERY, None
 _publish = Turns(lambda: announcements.ask(SIGNS))
 
 
-def clusters() -> Any:
+def registered() -> Any:
     """Return the table."""
     return Cluster.objects.using(router.db_for_write(Task))
 
 
 def all_rows() -> list[Any]:
     """Return the rows, with the time by the clock that they go by."""
-    return list(clusters().annotate(now=Now()).order_by("name", "host", "since"))
+    return list(registered().annotate(now=Now()).order_by("name", "host", "since"))
 
 
 def look(patience: float = 3.0) -> list[ClusterState]:
@@ -59,13 +59,13 @@ def look(patience: float = 3.0) -> list[ClusterState]:
             time.sleep(LOOK_EVERY)
             rows = all_rows()
         for row in [row for row in silent if not here[row.pk]]:  # unless it has answered meanwhile
-            clusters().filter(pk=row.pk, seen=row.seen).update(lost=Now())
+            registered().filter(pk=row.pk, seen=row.seen).update(lost=Now())
             row.lost = row.now
     known = {key: alive for key, alive in here.items() if alive is not None}
     return [sign_of(row, row.lost is None and known.get(row.pk, has_written_lately(row))) for row in kept(rows)]
 
 
-def ask(now: datetime, patience: float = 1.0) -> datetime | None:
+def ask(now: datetime, patience: float) -> datetime | None:
     """Ask all clusters, unless this process has just done so; return since when answers count, None if nobody hears.
 
     The broker's server, if it is to announce that, has so many seconds to do it.
@@ -100,7 +100,7 @@ def has_written_lately(row: Any) -> bool:
 def kept(rows: list[Any]) -> list[Any]:
     """Delete those that were not seen for long, and return the others."""
     if old := {row.pk for row in rows if row.now - row.seen > FORGOTTEN}:
-        clusters().filter(pk__in=old).delete()
+        registered().filter(pk__in=old).delete()
     return [row for row in rows if row.pk not in old]
 
 
