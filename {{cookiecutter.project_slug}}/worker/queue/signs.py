@@ -29,7 +29,7 @@ ASK_EVERY = 2.0  #: seconds between two questions of this process
 AWAY = 10.0  #: seconds until the next one if the broker's server, which is to announce it, is away
 LOOK_EVERY = 0.05  #: seconds between two looks for answers
 FRESH = 4.0  #: seconds for which a main process's file counts, which it writes each second
-FORGOTTEN = timedelta(hours=1)  #: after which a cluster that does not write any more is forgotten
+FORGOTTEN = timedelta(hours=1)  #: after which a cluster that does not write is shown no more, and goes with old results
 
 #: when this process has asked last: by its clock, and by the database's
 _asked: tuple[float, datetime | None] = -ASK_EVERY, None
@@ -42,8 +42,9 @@ def registered() -> Any:
 
 
 def all_rows() -> list[Any]:
-    """Return the rows, with the time by the clock that they go by."""
-    return list(registered().annotate(now=Now()).order_by("name", "host", "since"))
+    """Return the rows that are not forgotten, with the time by the clock that they go by."""
+    rows = registered().annotate(now=Now()).order_by("name", "host", "since")
+    return [row for row in rows if row.now - row.seen < FORGOTTEN]
 
 
 def look(patience: float = 3.0) -> list[ClusterState]:
@@ -62,7 +63,7 @@ def look(patience: float = 3.0) -> list[ClusterState]:
             registered().filter(pk=row.pk, seen=row.seen).update(lost=Now())
             row.lost = row.now
     known = {key: alive for key, alive in here.items() if alive is not None}
-    return [sign_of(row, row.lost is None and known.get(row.pk, has_written_lately(row))) for row in kept(rows)]
+    return [sign_of(row, row.lost is None and known.get(row.pk, has_written_lately(row))) for row in rows]
 
 
 def ask(now: datetime, patience: float) -> datetime | None:
@@ -95,13 +96,6 @@ def is_alive_here(row: Cluster) -> bool | None:
 def has_written_lately(row: Any) -> bool:
     """Say whether a cluster has; of three times in a row, two may fail."""
     return bool(row.now - row.seen < timedelta(seconds=3 * setting("Q_QUIET")))
-
-
-def kept(rows: list[Any]) -> list[Any]:
-    """Delete those that were not seen for long, and return the others."""
-    if old := {row.pk for row in rows if row.now - row.seen > FORGOTTEN}:
-        registered().filter(pk__in=old).delete()
-    return [row for row in rows if row.pk not in old]
 
 
 def sign_of(row: Any, alive: bool) -> ClusterState:
