@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clusters import alike_elsewhere
 from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -268,6 +269,7 @@ print(json.dumps([earlier({"id": "a"}).next_try is not None, found, tables]))
 """
 
 
+@alike_elsewhere
 def test_it_is_kept_where_a_router_puts_results(tmp_path: Path) -> None:
     (tmp_path / "elsewhere.py").write_text(SETTINGS.format(tmp_path, 'db == "default"'))
     env = {"DJANGO_SETTINGS_MODULE": "elsewhere", "PYTHONPATH": str(tmp_path)}
@@ -310,6 +312,7 @@ print(json.dumps(answers))
 """
 
 
+@alike_elsewhere
 def test_migrations_of_today_and_later_follow_a_router_that_knows_django_q_only(tmp_path: Path) -> None:
     later = tmp_path / "later"
     later.mkdir()

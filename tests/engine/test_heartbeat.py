@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from clusters import alike_elsewhere
 from project import variables
 from worker import health, heartbeat
 from worker.heartbeat import Heartbeat
@@ -79,6 +80,7 @@ def test_another_cluster_is_another(temporary: Path, name: str) -> None:
     assert file_of(temporary).parent.parent == temporary
 
 
+@alike_elsewhere
 def test_one_of_two_workers_on_a_host_is_not_taken_for_the_other(temporary: Path) -> None:
     mine, other = Heartbeat("test"), beating(temporary)
     try:
@@ -92,6 +94,7 @@ def test_one_of_two_workers_on_a_host_is_not_taken_for_the_other(temporary: Path
         end(other)
 
 
+@alike_elsewhere
 def test_what_a_dead_worker_has_left_goes_when_the_next_one_starts(temporary: Path) -> None:
     end(beating(temporary))
     os.utime(file_of(temporary), (1, 1))

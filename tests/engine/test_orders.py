@@ -69,7 +69,7 @@ def lines(folder: Path, key: str) -> int:
 
 def test_a_paused_queue_begins_nothing_and_goes_on_within_two_seconds(tmp_path: Path) -> None:
     files = str(tmp_path)
-    with clusters(tmp_path):
+    with clusters(tmp_path, Q_QUIET="2"):  # after which it looks for schedules where none is announced
         long = queue_task("jobs.nap", 3)
         wait_for(lambda: own()[0].running, "the first task")
         pause()

@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from clusters import alike_elsewhere
 from core.tasks import OFFERS
 from django.core.management import CommandError, call_command, get_commands, load_command_class
 from project import PROJECT, Site, free_port, manage, running, variables, wait_for
@@ -110,6 +111,7 @@ def test_an_app_that_is_not_installed_ends_with_a_sentence(
     assert (done.returncode, done.stderr) == (1, f"ImproperlyConfigured: {sentence}\n")
 
 
+@alike_elsewhere
 def test_an_option_of_an_entry_that_there_is_not_ends_with_a_sentence(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -175,6 +177,7 @@ def test_a_release_checks_migrates_and_creates_the_cache(
     ]
 
 
+@alike_elsewhere
 @pytest.mark.parametrize("command", ["prodserver", "server"])
 def test_web_ends_with_0_after_sigterm(command: str, environment: dict[str, str], tmp_path: Path) -> None:
     with running("web", {**environment, "PORT": str(free_port())}, tmp_path, command, "web") as process:
@@ -182,6 +185,7 @@ def test_web_ends_with_0_after_sigterm(command: str, environment: dict[str, str]
         assert process.wait(30) == 0
 
 
+@alike_elsewhere
 def test_production_without_a_database_starts_nothing(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +254,7 @@ def test_a_stop_that_comes_while_a_worker_is_being_started_ends_it_with_0(
         assert process.wait(30) == 0
 
 
+@alike_elsewhere
 def test_a_log_that_nobody_reads_any_more_is_no_error(environment: dict[str, str], tmp_path: Path) -> None:
     command = ["sh", "-c", '"$0" manage.py prodserver worker | head -1', sys.executable]
     env = variables({**environment, "TMPDIR": str(tmp_path)})

@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from clusters import alike_elsewhere
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.utils import timezone
@@ -151,6 +152,7 @@ def test_what_is_typed_wrongly_is_one_sentence(command: str) -> None:
     assert fails("queue", *command.split()) == (1 if any(each in sentence for each in IMPOSSIBLE) else 2, sentence)
 
 
+@alike_elsewhere
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [

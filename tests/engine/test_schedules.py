@@ -12,6 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from clusters import alike_elsewhere
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError
 from django.utils import timezone
@@ -277,6 +278,7 @@ def with_tasks(folder: Path, code: str) -> dict[str, str]:
 DECLARES = "from worker.schedules import schedule\n@schedule(cron={!r})\ndef run():\n    pass\n"
 
 
+@alike_elsewhere
 def test_a_wrong_schedule_stops_a_release_before_it_changes_anything(tmp_path: Path) -> None:
     env = with_tasks(tmp_path, DECLARES.format("0 3 * * * *"))
     for command in ("release", "schedules"):
@@ -291,6 +293,7 @@ def test_a_wrong_schedule_stops_a_release_before_it_changes_anything(tmp_path: P
     assert done.stderr == "CommandError: more.tasks cannot be imported: ZeroDivisionError: division by zero\n"
 
 
+@alike_elsewhere
 @pytest.mark.parametrize("command", ["check", "migrate", "prodserver web", "prodserver worker"])
 def test_a_task_that_is_declared_wrongly_ends_a_command_with_a_sentence(command: str, tmp_path: Path) -> None:
     code = "from worker.tasks import task\n@task(max_attempts=-1)\ndef run():\n    pass\n"
@@ -310,6 +313,7 @@ def test_a_release_says_what_it_has_done_with_schedules(tmp_path: Path) -> None:
     assert manage("schedules", env=env).stdout == ""
 
 
+@alike_elsewhere
 @pytest.mark.django_db(transaction=True)
 def test_two_releases_at_once_add_each_schedule_once(environment: dict[str, str]) -> None:
     Schedule.objects.all().delete()

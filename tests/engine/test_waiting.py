@@ -5,6 +5,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from clusters import alike_elsewhere
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError
 from django.db import OperationalError, connection
@@ -73,6 +74,7 @@ def test_each_migration_that_the_worker_needs_is_missed(number: int | None) -> N
     assert health.missing_tables() == "The database is not migrated: run `python manage.py release`."
 
 
+@alike_elsewhere
 def test_a_database_without_tables_stops_web_with_a_sentence(tmp_path: Path) -> None:
     done = manage(
         "prodserver", "web", env={"DATABASE_URL": f"sqlite:///{tmp_path / 'database.sqlite3'}", "DEBUG": "true"}
@@ -81,6 +83,7 @@ def test_a_database_without_tables_stops_web_with_a_sentence(tmp_path: Path) -> 
     assert (done.returncode, done.stderr) == (1, sentence)
 
 
+@alike_elsewhere
 def test_a_database_that_is_away_stops_a_migration_with_a_sentence() -> None:
     url = f"postgres://me:pa55word@127.0.0.1:{free_port()}/site"
     for command, env in (("migrate", {"DEBUG": "true"}), ("release", RELEASED)):
