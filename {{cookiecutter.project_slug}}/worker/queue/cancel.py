@@ -57,7 +57,7 @@ def waiting_or_running(beginning: str) -> Iterator[str]:
     """Yield the ids that begin so of tasks that wait or run, as far as they can be told."""
     rows = packages.table().filter(failures.is_waiting(), pk__startswith=beginning, success=False)
     yield from rows.values_list("pk", flat=True)
-    yield from (run.id for sign in signs.look() for run in sign.running if run.id.startswith(beginning))
+    yield from (run.id for cluster in signs.look() for run in cluster.running if run.id.startswith(beginning))
     for broker in [get_broker(cluster) for cluster in clusters()]:
         for _, payload in broker.payloads(SOUGHT) if broker.can_peek else ():
             if (package := opened(payload)) and package["id"].startswith(beginning):
@@ -101,9 +101,9 @@ def cancelled(key: str, receipt: str | None, by: str, patience: float) -> str:
 
 def is_with_a_cluster(key: str) -> bool:
     """Say whether a cluster runs a task, or may have fetched it."""
-    alive = [sign for sign in signs.look() if sign.alive]
-    may_be = enqueued_at(key) is not None and any(sign.ahead for sign in alive)
-    return may_be or any(run.id == key for sign in alive for run in sign.running)
+    alive = [cluster for cluster in signs.look() if cluster.alive]
+    may_be = enqueued_at(key) is not None and any(cluster.ahead for cluster in alive)
+    return may_be or any(run.id == key for cluster in alive for run in cluster.running)
 
 
 def order(key: str, name: str, by: str, patience: float) -> str:

@@ -136,11 +136,11 @@ def families(queues: list[QueueState]) -> Iterator[GaugeMetricFamily]:
         ("running_tasks", "Tasks that run", lambda queue: queue.running),
         ("paused", "Whether the queue is paused", lambda queue: queue.paused_since is not None),
         ("clusters", "Main processes that are alive", lambda queue: len(alive(queue))),
-        ("workers", "Processes that run tasks", lambda queue: sum(sign.workers for sign in alive(queue))),
+        ("workers", "Processes that run tasks", lambda queue: sum(cluster.workers for cluster in alive(queue))),
         (
             "results_lag_seconds",
             "Seconds for which the oldest result waits to be saved",
-            lambda queue: max((sign.lag for sign in alive(queue)), default=0.0),
+            lambda queue: max((cluster.lag for cluster in alive(queue)), default=0.0),
         ),
     ):
         family = GaugeMetricFamily(f"django_q_{name}", about, labels=["queue"])
@@ -152,7 +152,7 @@ def families(queues: list[QueueState]) -> Iterator[GaugeMetricFamily]:
 
 def alive(queue: QueueState) -> list[Any]:
     """Return the clusters of a queue that are alive."""
-    return [sign for sign in queue.clusters if sign.alive]
+    return [cluster for cluster in queue.clusters if cluster.alive]
 
 
 def age(queue: QueueState) -> float | None:

@@ -54,7 +54,7 @@ def overview(patience: float = 3.0) -> Overview:
     found = signs.look(patience)
     told = told_within(max(end - time.monotonic(), 0.3))
     now = timezone.now()
-    running = sorted((run for sign in found if sign.alive for run in sign.running), key=lambda run: run.since)
+    running = sorted((run for cluster in found if cluster.alive for run in cluster.running), key=lambda run: run.since)
     return Overview(
         at=now,
         queues=queues(found, told, now),
@@ -80,8 +80,8 @@ def queues(found: list[ClusterState], told: dict[str, Told], now: datetime) -> l
     commands = {process.cluster: process.command for process in workers()}
     states = []
     for name in clusters():
-        mine = [sign for sign in found if sign.name == name]
-        alive = [sign for sign in mine if sign.alive]
+        mine = [cluster for cluster in found if cluster.name == name]
+        alive = [cluster for cluster in mine if cluster.alive]
         depth = told[name].depth
         if depth and depth.taken and not told[name].can_peek:
             depth = with_put_off(depth, name)
@@ -91,7 +91,7 @@ def queues(found: list[ClusterState], told: dict[str, Told], now: datetime) -> l
                 name=queue_of(name),
                 cluster=name,
                 **counted(depth, alive, now),
-                ahead=sum(sign.ahead for sign in alive),
+                ahead=sum(cluster.ahead for cluster in alive),
                 clusters=mine,
                 done=ended.get(name, (0, 0))[0],
                 failed=ended.get(name, (0, 0))[1],
@@ -117,15 +117,15 @@ def counted(depth: Depth | None, alive: list[ClusterState], now: datetime) -> di
     What dead clusters hold is due when their leases run out.
     """
     waiting, due, taken, oldest = depth or NO_DEPTH
-    ahead, long = sum(sign.ahead for sign in alive), sum(len(sign.running) for sign in alive)
-    since = [when for when in (oldest, *(sign.oldest for sign in alive)) if when is not None]
+    ahead, long = sum(cluster.ahead for cluster in alive), sum(len(cluster.running) for cluster in alive)
+    since = [when for when in (oldest, *(cluster.oldest for cluster in alive)) if when is not None]
     return {
         "waiting": waiting + ahead if depth else None,
         "due": due + (0 if alive else taken) if depth else None,
         "more": max(waiting, due, taken) >= MOST,
         "oldest": max(0.0, now.timestamp() - min(since)) if since else None,
         # Clusters name those that take long; the others are what is taken, and not waiting in them.
-        "running": max(long, min(taken - ahead, sum(sign.workers for sign in alive))),
+        "running": max(long, min(taken - ahead, sum(cluster.workers for cluster in alive))),
     }
 
 

@@ -146,8 +146,8 @@ def seen(request: HttpRequest) -> dict[str, Any]:
     if not may_see(request):
         raise PermissionDenied
     found = shared.overview()
-    workers = [sign for each in found.queues for sign in each.clusters]
-    return {"queue": found, "workers": workers, "may_act": may_act(request)}
+    clusters = [cluster for each in found.queues for cluster in each.clusters]
+    return {"queue": found, "clusters": clusters, "may_act": may_act(request)}
 
 
 def may_see(request: HttpRequest) -> bool:

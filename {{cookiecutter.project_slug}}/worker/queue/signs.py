@@ -48,7 +48,7 @@ def all_rows() -> list[Any]:
 
 
 def look(patience: float = 3.0) -> list[ClusterState]:
-    """Return the signs of all clusters, by name and host; whoever does not answer for so many seconds is dead."""
+    """Return the states of all clusters, by name and host; whoever does not answer for so many seconds is dead."""
     rows = all_rows()
     here = {row.pk: is_alive_here(row) for row in rows}
     asked = [row.pk for row in rows if row.lost is None and row.state["hears"] and here[row.pk] is not False]
@@ -63,7 +63,7 @@ def look(patience: float = 3.0) -> list[ClusterState]:
             registered().filter(pk=row.pk, seen=row.seen).update(lost=Now())
             row.lost = row.now
     known = {key: alive for key, alive in here.items() if alive is not None}
-    return [sign_of(row, row.lost is None and known.get(row.pk, has_written_lately(row))) for row in rows]
+    return [state_of(row, row.lost is None and known.get(row.pk, has_written_lately(row))) for row in rows]
 
 
 def ask(now: datetime, patience: float) -> datetime | None:
@@ -98,7 +98,7 @@ def has_written_lately(row: Any) -> bool:
     return bool(row.now - row.seen < timedelta(seconds=3 * setting("Q_QUIET")))
 
 
-def sign_of(row: Any, alive: bool) -> ClusterState:
+def state_of(row: Any, alive: bool) -> ClusterState:
     """Return what a row says."""
     names = {each.name for each in fields(ClusterState)}
     state = {name: value for name, value in row.state.items() if name in names}
