@@ -17,7 +17,7 @@ from tests.projects import Sharing, Workplace
 from tests.test_project_tests import newest
 
 ENGINE = TEMPLATE / "tests" / "engine"
-MINUTES = 15  #: that the tests of one broker on one database may take
+MINUTES = 25  #: that the tests of one broker on one database may take
 COUNTED = "redis"  #: over which `make test-all` counts how much of worker/ they run: below 90 % they fail
 
 of_each_broker = [newest(broker) for broker in CHOICES["broker"]]

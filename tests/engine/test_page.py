@@ -139,12 +139,12 @@ def test_a_project_whose_addresses_lack_the_page_keeps_its_admin_and_is_told_the
     former = ModuleType("former_urls")
     vars(former)["urlpatterns"] = [path(line, leads_to[line]) for line in lines]
     monkeypatch.setitem(sys.modules, former.__name__, former)
-    assert not [found for found in run_checks(tags=[Tags.urls]) if found.id == "worker.W061"]
+    assert not [found for found in run_checks(tags=[Tags.urls]) if found.id == "worker.I061"]
     settings.ROOT_URLCONF = former.__name__
     client = somebody("view_task")
     assert '<a href="/admin/worker/queue/">' not in client.get("/admin/").content.decode()
     assert client.get("/admin/worker/queue/").status_code == 404
-    (found,) = [found for found in run_checks(tags=[Tags.urls]) if found.id == "worker.W061"]
+    (found,) = [found for found in run_checks(tags=[Tags.urls]) if found.id == "worker.I061"]
     assert found.msg.startswith("former_urls does not lead to the page of the queue")
     assert 'path("admin/queue/", include("worker.queue.urls"))' in str(found.hint)
 

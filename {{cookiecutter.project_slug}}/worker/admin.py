@@ -132,7 +132,7 @@ def check_page(**_: Any) -> Iterator[checks.CheckMessage]:
     if not has_page():
         problem = f"{settings.ROOT_URLCONF} does not lead to the page of the queue, which the admin then lacks."
         hint = 'Write path("admin/queue/", include("worker.queue.urls")), above the line of "admin/".'
-        yield checks.Warning(problem, hint=hint, id="worker.W061")
+        yield checks.Info(problem, hint=hint, id="worker.I061")
 
 
 @admin.register(Queue)
