@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -114,13 +115,13 @@ class Developer:
         (file.parent / f".{file.name}.new").write_text(text.replace(old, new))
         (file.parent / f".{file.name}.new").replace(file)
 
-    def processes(self) -> list[str]:
-        """Return what runs in the project's folder."""
-        found = []
+    def processes(self) -> dict[int, str]:
+        """Return what runs in the project's folder: the commands by their pids."""
+        found = {}
         for link in Path("/proc").glob("[0-9]*/cwd"):
             with suppress(OSError):
                 if link.readlink() == self.folder:
-                    found.append((link.parent / "cmdline").read_text())
+                    found[int(link.parent.name)] = (link.parent / "cmdline").read_text()
         return found
 
 
@@ -143,6 +144,7 @@ def test_what_is_edited_shows_and_ctrl_c_ends_it(combination: Combination, devel
     check_saves(developer)
     check_a_syntax_error(developer)
     check_a_checkout(developer)
+    check_a_kill(developer)
     check_breakpoints(developer)
     check_ctrl_c(developer)
 
@@ -208,6 +210,16 @@ def check_a_checkout(developer: Developer) -> None:
     assert starts() == 1
 
 
+def check_a_kill(developer: Developer) -> None:
+    """Kill the worker: the terminal says so, and the next save starts it."""
+    workers = [pid for pid, command in developer.processes().items() if command.endswith("reloader\0worker\0")]
+    (leader,) = [pid for pid in workers if os.getpgid(pid) == pid]
+    os.kill(leader, signal.SIGKILL)
+    developer.terminal.read_until(r"worker was ended by SIGKILL\. It starts with the next save\.", DEADLINE)
+    developer.save("core/views.py", "@require_POST", "@require_POST  # again")
+    assert "edition" in developer.result()
+
+
 def check_breakpoints(developer: Developer) -> None:
     """Think at a breakpoint for longer than the task may take, then at one in a view."""
     terminal = developer.terminal
@@ -248,7 +260,7 @@ def check_ctrl_c(developer: Developer) -> None:
     developer.terminal.press_ctrl_c()
     developer.wait_until(lambda: developer.terminal.shell.poll() is not None, "the end")
     assert time.monotonic() - begun < 3 * slowness()
-    assert developer.processes() == []
+    assert not developer.processes()
     code = "from django_q.models import OrmQ; print('waiting:', OrmQ.objects.count())"
     shown = run(["uv", "run", "python", "manage.py", "shell", "-c", code], developer.folder, developer.environment)
     assert "waiting: 1" in shown
