@@ -23,12 +23,13 @@ WITH due AS (SELECT id, lock, octet_length(payload) AS size FROM django_q_ormq
      taken AS (UPDATE django_q_ormq AS task
                SET lock = date_trunc('milliseconds', statement_timestamp() + %(lease)s) + '1 us'
                FROM reach WHERE task.id = reach.id AND place <= %(limit)s AND (reach.size <= %(size)s OR place = 1)
-               RETURNING task.id, task.payload, task.lock, reach.lock AS former, place),
+               RETURNING task.id, task.payload, task.lock, reach.lock AS former,
+                         extract(microseconds FROM reach.lock)::int %% 1000 AS digits, place),
      counted AS (INSERT INTO worker_lapse (task, times) SELECT id, 1 FROM taken
-                 WHERE former > %(used)s AND extract(microseconds FROM former)::int %% 1000 NOT IN (0, 2)
+                 WHERE former > %(used)s AND digits NOT IN (0, 2)
                  ON CONFLICT (task) DO UPDATE SET times = worker_lapse.times + 1 RETURNING task, times)
 SELECT id, payload, lock::text, coalesce(counted.times, known.times, 0),
-       former <> %(free)s AND extract(microseconds FROM former)::int %% 1000 <> 2, former <> %(free)s, NULL, place
+       former <> %(free)s AND digits <> 2, former <> %(free)s, NULL, place
 FROM taken LEFT JOIN counted ON counted.task = id LEFT JOIN worker_lapse AS known ON known.task = id
 UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL, (
     SELECT extract(epoch FROM min(lock) - statement_timestamp())::float FROM django_q_ormq
