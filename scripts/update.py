@@ -23,6 +23,8 @@ from tempfile import TemporaryDirectory
 TEMPLATE = Path(__file__).resolve().parent.parent
 BRANCH = "template"
 ANSWERS = ".answers.toml"
+#: of these none can be guessed: another broker has another worker/
+NEEDED = ("version", "project_slug", "broker", "hosting", "queues", "django_version")
 
 
 def bake(template: Path, answers: dict[str, str], folder: Path) -> Path:
@@ -43,8 +45,14 @@ def bake(template: Path, answers: dict[str, str], folder: Path) -> Path:
 
 
 def answers_of(project: Path) -> dict[str, str]:
-    """Return what was answered when a project was generated, and by which version."""
-    return tomllib.loads((project / ANSWERS).read_text(encoding="utf-8"))
+    """Return what was answered when a project was generated, and by which version; end if it does not say."""
+    try:
+        answers = tomllib.loads((project / ANSWERS).read_text(encoding="utf-8"))
+    except ValueError as error:
+        sys.exit(f"{ANSWERS} cannot be read: {error}. Take it from an earlier commit.")
+    if wrong := [name for name in (*NEEDED, *answers) if not isinstance(answers.get(name), str)]:
+        sys.exit(f'{ANSWERS} has no text for {wrong[0]}: write it as in broker = "orm".')
+    return answers
 
 
 def git(*arguments: str, where: Path | None = None, **variables: str) -> str:

@@ -261,6 +261,17 @@ def test_what_cannot_be_updated_is_told_in_a_sentence(tmp_path: Path, monkeypatc
     monkeypatch.setattr("sys.argv", ["update.py", "update-worker"])
     with pytest.raises(SystemExit, match=r"CHANGELOG\.md says what to do with a project of before 1\.0\.0"):
         script.main()
+    # A broker that is not told would be the default one, and its worker/ come without a word.
+    answers = dict.fromkeys(script.NEEDED, "x")
+    for written, said in (
+        ({name: text for name, text in answers.items() if name != "broker"}, r"has no text for broker"),
+        ({**answers, "description": 3}, r"has no text for description"),
+        ({"<<<<<<< HEAD": ""}, r"cannot be read: .*earlier commit"),
+    ):
+        lines = (f"{name} = {json.dumps(value)}\n" for name, value in written.items())
+        (tmp_path / ".answers.toml").write_text("".join(lines))
+        with pytest.raises(SystemExit, match=rf"^\.answers\.toml {said}"):
+            script.main()
     git = {"for-each-ref": "", "log": "abc", "show": 'version = "0.0.9"', "-C": ""}
     monkeypatch.setattr(script, "git", lambda name, *arguments: git[name])
     with pytest.raises(SystemExit, match=r"^The releases have no tag 0\.0\.9, by which .*: write SOURCE="):
