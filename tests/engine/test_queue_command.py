@@ -256,3 +256,9 @@ def test_what_has_failed_is_found_by_its_id_in_the_table(capsys: pytest.CaptureF
     place = printed.index("Failed for good: 1")
     assert printed[place + 1].split()[-1] == key
     assert printed[place + 2].strip() == "ValueError: no"
+
+
+def test_an_option_may_stand_before_a_name(done: list[Any]) -> None:
+    call_command("queue", "purge", "--yes", "default")
+    call_command("queue", "--yes", "cancel", "0123456789")
+    assert [each[:2] for each in done] == [("purge", "default"), ("cancel", "0123456789")]
