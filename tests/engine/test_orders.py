@@ -22,7 +22,7 @@ from django_q.tasks import async_iter, async_task
 from project import wait_for
 from worker import announcements, packages
 from worker.cluster import orders
-from worker.cluster.board import LISTED, Board
+from worker.cluster.board import IDLE, LISTED, NO_LIMIT, TELLS, Board
 from worker.cluster.orders import Orders
 from worker.models import Cancellation, Failure, Pause, Tally
 from worker.queue import actions
@@ -267,3 +267,15 @@ def queue_and_close(files: str) -> None:
 def test_who_has_cancelled_a_task_is_told() -> None:
     cancel("a")
     assert (orders.cancelled_by("a"), orders.cancelled_by("b")) == ("ada", None)
+
+
+def test_a_hook_is_not_told_of_as_the_attempt_before_it() -> None:
+    board = Board(1)
+    board.count(0, TELLS)
+    board.attempt(0, "a" * 32, "core.tasks.tidy", 2)
+    assert board.keys(0) == {"task_id": "a" * 32, "task": "core.tasks.tidy", "attempt": 2}
+    board.end(0)
+    board.begin(0, IDLE)
+    board.begin(0, NO_LIMIT)
+    board.count(0, TELLS)
+    assert board.keys(0) == {}

@@ -107,8 +107,8 @@ class Board:
     def begin(self, seat: int, limit: float) -> None:
         """Note when a worker must have ended what it does, or that it is IDLE."""
         self._numbers[self._at(seat, LIMIT)] = limit
-        if limit == IDLE:
-            self._numbers[self._at(seat, TELLS)] = 0.0
+        if limit == IDLE:  # no hook that follows is told of as the attempt before it
+            self._numbers[self._at(seat, TELLS)] = self._numbers[self._at(seat, ATTEMPT)] = 0.0
 
     def call(self, seat: int, name: str) -> None:
         """Note the name of what a worker does."""
