@@ -109,12 +109,12 @@ def test_workers_that_do_not_take_their_tasks_are_replaced(lab: Lab) -> None:
 
 @pytest.mark.full
 @each_broker(7)
-def test_a_worker_with_tasks_without_a_limit_of_time_and_a_backlog_goes_on(lab: Lab) -> None:
+def test_workers_that_are_all_at_long_tasks_with_a_backlog_are_not_taken_for_stuck(lab: Lab) -> None:
     lab.deadline = 120
     cluster = lab.start()
-    keys = {"without0", "without1"} | lab.enqueue_many("first", 2)
-    lab.enqueue("work", ("without0", 45.0), ("without1", 45.0), timeout=FOR_EVER)
-    lab.wait_started("without0", "without1", alive=cluster)
+    keys = {"long0", "long1"} | lab.enqueue_many("first", 2)
+    lab.enqueue("work", ("long0", 45.0), ("long1", 45.0), timeout=FOR_EVER)
+    lab.wait_started("long0", "long1", alive=cluster)
     keys |= lab.enqueue_many("waiting", 10)
     lab.wait_done(keys, cluster)
     assert lab.starts() == dict.fromkeys(keys, 1), lab.report()
@@ -123,13 +123,13 @@ def test_a_worker_with_tasks_without_a_limit_of_time_and_a_backlog_goes_on(lab: 
 
 @pytest.mark.full
 @each_broker(7)
-def test_one_worker_with_a_task_without_a_limit_of_time_goes_on_beside_another_one(lab: Lab) -> None:
+def test_one_worker_with_a_long_task_goes_on_beside_another_one(lab: Lab) -> None:
     lab.deadline = 120
     cluster = lab.start()
-    lab.enqueue("work", ("without", 45.0), timeout=FOR_EVER)
-    lab.wait_started("without", alive=cluster)
+    lab.enqueue("work", ("long", 45.0), timeout=FOR_EVER)
+    lab.wait_started("long", alive=cluster)
     begun = time.monotonic()
-    keys = {"without"}
+    keys = {"long"}
     while time.monotonic() - begun < 40:
         more = lab.enqueue_many(f"round{len(keys)}-", 5)
         lab.wait_done(more, cluster)
