@@ -73,8 +73,18 @@ def differences(worker: Path, new: Path) -> list[str]:
     return found
 
 
+def version_of(worker: Path) -> str:
+    """Return the version that a worker/ says it is."""
+    try:
+        (version,) = re.findall('__version__ = "(.*)"', (worker / "__init__.py").read_text(encoding="utf-8"))
+        return str(version)
+    except (OSError, ValueError):
+        sys.exit("worker/__init__.py does not say which version it is: `git checkout worker` brings back what it was.")
+
+
 def replace_worker(new: Path) -> None:
     """Put another version's worker/ in the place of this one."""
+    shutil.rmtree("worker.new", ignore_errors=True)  # of a former try that was cut off
     shutil.copytree(new / "worker", "worker.new", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.rmtree("worker")
     Path("worker.new").rename("worker")
@@ -164,11 +174,13 @@ def main() -> None:
     if not Path(ANSWERS).exists():
         sys.exit(f"There is no {ANSWERS} here: CHANGELOG.md says what to do with a project of before 1.0.0.")
     answers = answers_of(Path())
-    (worker_was,) = re.findall('__version__ = "(.*)"', Path("worker/__init__.py").read_text())
+    worker_was = version_of(Path("worker"))
     former = worker_was if options.action == "update-worker" else answers["version"]
     with TemporaryDirectory() as temporary:
         new = bake(TEMPLATE, answers, Path(temporary))
         version = answers_of(new)["version"]
+        if as_numbers(version) < as_numbers(former):
+            sys.exit(f"{version} is older than {former}, which is here: write VERSION= and a newer one.")
         had, reads = settings_of(Path("worker/conf.py")), settings_of(new / "worker/conf.py")
         wanted = pinned(new).items() - pinned(Path()).items()
         if options.action == "update":

@@ -272,6 +272,17 @@ def test_what_cannot_be_updated_is_told_in_a_sentence(tmp_path: Path, monkeypatc
         (tmp_path / ".answers.toml").write_text("".join(lines))
         with pytest.raises(SystemExit, match=rf"^\.answers\.toml {said}"):
             script.main()
+    (tmp_path / ".answers.toml").write_text("".join(f'{name} = "{text}"\n' for name, text in answers.items()))
+    with pytest.raises(
+        SystemExit, match=r"^worker/__init__\.py does not say which version it is: `git checkout worker`"
+    ):
+        script.main()
+    (tmp_path / "worker").mkdir()
+    (tmp_path / "worker/__init__.py").write_text('__version__ = "1.10.0"')
+    monkeypatch.setattr(script, "bake", lambda *_: tmp_path)
+    monkeypatch.setattr(script, "answers_of", lambda _: {"version": "1.9.0"})
+    with pytest.raises(SystemExit, match=r"^1\.9\.0 is older than 1\.10\.0, which is here: write VERSION="):
+        script.main()
     git = {"for-each-ref": "", "log": "abc", "show": 'version = "0.0.9"', "-C": ""}
     monkeypatch.setattr(script, "git", lambda name, *arguments: git[name])
     with pytest.raises(SystemExit, match=r"^The releases have no tag 0\.0\.9, by which .*: write SOURCE="):
