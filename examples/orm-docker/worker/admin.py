@@ -1,11 +1,15 @@
 """What django-q2's pages in the admin do otherwise."""
 
+from collections.abc import Iterator
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin, messages
+from django.core import checks
 from django.db.models import OuterRef, QuerySet, Subquery
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.urls import NoReverseMatch, Resolver404, get_script_prefix, resolve, reverse
 from django.utils.html import format_html_join
 from django.utils.translation import gettext_lazy as _
 from django_q import admin as upstream
@@ -114,17 +118,34 @@ class WaitingAdmin(Errors, upstream.FailAdmin):  # type: ignore[misc]
         return failures.clock(task.failure_next_try.timestamp())
 
 
+def has_page() -> bool:
+    """Say whether the project's addresses lead to the page of the queue: those of one generated earlier may not."""
+    try:
+        return resolve(f"/{reverse('queue').removeprefix(get_script_prefix())}").view_name == "queue"
+    except (NoReverseMatch, Resolver404):
+        return False
+
+
+@checks.register(checks.Tags.urls)
+def check_page(**_: Any) -> Iterator[checks.CheckMessage]:
+    """Check that there is that page."""
+    if not has_page():
+        problem = f"{settings.ROOT_URLCONF} does not lead to the page of the queue, which the admin then lacks."
+        hint = 'Write path("admin/queue/", include("worker.queue.urls")), above the line of "admin/".'
+        yield checks.Info(problem, hint=hint, id="worker.I061")
+
+
 @admin.register(Queue)
 class QueueAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Leads from the admin's lists to the page of the queue."""
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Show it to whom the page is shown."""
-        return page.may_see(request)
+        return has_page() and page.may_see(request)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         """Show the heading above it likewise."""
-        return page.may_see(request)
+        return has_page() and page.may_see(request)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Offer no list to change."""
@@ -133,7 +154,13 @@ class QueueAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     has_add_permission = has_delete_permission = has_change_permission
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Lead there."""
+        """Lead there.
+
+        Raises:
+            Http404: If the project's addresses lack the page.
+        """
+        if not has_page():
+            raise Http404
         return redirect("queue")
 
 

@@ -22,8 +22,8 @@ class Delivery:
     receipt: str  #: what the broker knows it by
     payload: str
     count: int = 1  #: how often it was handed out, this time included
-    #: whether it was delayed, or may have been handed out before: there may be a result of it, and it is to be run soon
-    again: bool = False
+    again: bool = False  #: whether it may have been handed out before: something may be saved of it
+    due: bool = False  #: whether that, or it was delayed: it comes before what waits
 
 
 class Depth(NamedTuple):

@@ -157,18 +157,18 @@ def cluster(name: str) -> str:
     Its main process gives them, and tells in them which of the threads that others wait for are late.
     """
     try:
-        signs = heartbeat.signs(name)
+        beats = heartbeat.beats(name)
     except OSError as error:
         return f"cluster {name} has nowhere to leave a sign of life ({error})"
-    if not signs:
+    if not beats:
         return f"cluster {name} is not running on this host"
     problems = []
-    for sign in signs:
-        if sign.age > heartbeat.FRESH:
-            problems.append(f"process {sign.main} of cluster {name} gave its last sign of life {sign.age:.0f} s ago")
-        elif sign.late:
-            late = " and ".join(f"{what} (for {seconds:.0f} s)" for what, seconds in sign.late.items())
-            problems.append(f"process {sign.agent} of cluster {name} is late with {late}")
+    for beat in beats:
+        if beat.age > heartbeat.FRESH:
+            problems.append(f"process {beat.main} of cluster {name} gave its last sign of life {beat.age:.0f} s ago")
+        elif beat.late:
+            late = " and ".join(f"{what} (for {seconds:.0f} s)" for what, seconds in beat.late.items())
+            problems.append(f"process {beat.agent} of cluster {name} is late with {late}")
     return ", ".join(problems)
 
 

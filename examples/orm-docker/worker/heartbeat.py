@@ -24,7 +24,7 @@ PROJECT = hashlib.sha256(bytes(Path(__file__).resolve().parent.parent)).hexdiges
 
 
 @dataclass(frozen=True, slots=True)
-class Sign:
+class Beat:
     """What a cluster's main process has left on this host."""
 
     main: int
@@ -65,7 +65,7 @@ class Heartbeat:
             (_folder() / self._name).unlink(missing_ok=True)
 
 
-def signs(cluster: str) -> list[Sign]:
+def beats(cluster: str) -> list[Beat]:
     """Return the signs of life of the cluster's main processes on this host.
 
     Raises:
@@ -77,8 +77,8 @@ def signs(cluster: str) -> list[Sign]:
         if not file.name.endswith(".new"):
             with suppress(FileNotFoundError):  # it has just stopped
                 age = abs(time.time() - file.stat().st_mtime)  # of the future: from before the clock was set back
-                found.append(Sign(**json.loads(file.read_text()), age=age))
-    if all(sign.age > FRESH for sign in found) and (problem := _obstacle()):
+                found.append(Beat(**json.loads(file.read_text()), age=age))
+    if all(beat.age > FRESH for beat in found) and (problem := _obstacle()):
         raise OSError(problem)
     return found
 

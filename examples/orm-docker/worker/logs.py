@@ -17,6 +17,7 @@ from typing import Any
 from pythonjsonlogger.json import JsonFormatter
 
 REQUEST_ID = re.compile(r"[\w.+/=-]{1,64}", re.ASCII)  #: one that a client may choose, and a log can bear
+SHORT = 16  #: characters of a task's id in a text, which `queue retry` and `queue cancel` take for all of it
 COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}  #: of ANSI
 
 _around: ContextVar[Mapping[str, Any]] = ContextVar("around", default={})  # noqa: B039 (nobody changes it)
@@ -65,6 +66,10 @@ class Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and below it the traceback, if there is one."""
         text = super().format(record)
+        line, end, rest = text.partition("\n")
+        key = str(getattr(record, "task_id", ""))
+        if key and key not in line:
+            text = f"{line} [{key[:SHORT]}]{end}{rest}"
         if more := getattr(record, "traceback", ""):
             text = f"{text}\n{more}"
         if self.is_coloured and (colour := COLOURS.get(record.levelno)):

@@ -71,7 +71,7 @@ class Cluster(models.Model):
     since = models.DateTimeField()
     seen = models.DateTimeField()  # when the row was last written, by the database's clock
     lost = models.DateTimeField(null=True)  # when somebody found that it does not answer; None if it does
-    state = models.JSONField()  # what worker.queue.signs.Sign has beside these
+    state = models.JSONField()  # what worker.queue.state.ClusterState has beside these
 
     def __str__(self) -> str:
         """Return what it says."""

@@ -4,7 +4,7 @@ import warnings
 from importlib.util import find_spec
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.core.exceptions import ImproperlyConfigured
 
 from worker.conf import complete
@@ -29,7 +29,13 @@ class WorkerConfig(AppConfig):
     name = "worker"
 
     def ready(self) -> None:
-        """Register checks and validators, let tasks signed with a former key be read, and begin with Sentry."""
+        """Register checks and validators, let tasks signed with a former key be read, and begin with Sentry.
+
+        Raises:
+            ImproperlyConfigured: If django-q2 is no app of the project: no command could read the migrations.
+        """
+        if not apps.is_installed("django_q"):
+            raise ImproperlyConfigured("'django_q' is missing in INSTALLED_APPS: write it before 'worker'.")
         from django.core import signing
         from django.utils.encoding import force_str
         from django_q import core_signing

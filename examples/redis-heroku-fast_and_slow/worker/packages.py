@@ -34,7 +34,8 @@ REASON = 200_000  #: characters that are kept of why a task has failed
 PART = "worker.cluster.after.gather"  #: the hook of a row that is part of an iterable, until all of them are there
 NEEDED = {"id", "name", "func", "args", "kwargs", "started"}  #: in each package
 #: of a package, what is not an option of the task
-NO_OPTIONS = {*NEEDED, "sync", "once", "run_after", "result", "success", "stopped", "request_id", traces.KEY}
+NO_OPTIONS = {*NEEDED, "sync", "once", "cancelled", "run_after", "request_id", traces.KEY}
+NO_OPTIONS |= {"result", "success", "stopped"}  # what a worker adds
 MOST = 2**31 - 1  #: what an integer of a database holds
 
 
@@ -110,6 +111,15 @@ def most_of(task: Task) -> int:
     if not isinstance(most, int) or isinstance(most, bool) or most < 0:
         most = int(Conf.MAX_ATTEMPTS)
     return min(most, MOST)
+
+
+def part_of(task: Task) -> tuple[str, int, int | None] | None:
+    """Return what gathers an iterable that a task is part of, None if it is not: its last is None without a cache."""
+    number, cached = task.get("iter_count"), task.get("iter_cached")
+    if not isinstance(number, int) or number < 1 or not task.get("group"):
+        return None
+    seconds = None if not cached else 0 if cached is True or not isinstance(cached, int) else int(cached)
+    return label("group", task["group"]), int(number), seconds
 
 
 def pickled_options(options: Mapping[str, Any]) -> str | None:

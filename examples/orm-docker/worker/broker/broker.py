@@ -1,8 +1,8 @@
 """The broker: tasks wait in the project's own database, in django-q2's table.
 
 A task's lock is the time, by the database's clock, from which it may be taken. Each claim and each renewal sets a later
-one, so it also tells whose the task is: theirs who know the lock that is there. A delay ends with a whole millisecond,
-and a lease a microsecond after one: so it is seen what has run out.
+one, so it also tells whose the task is: theirs who know the lock that is there. Its last digits tell what it was set
+for: see `locks.py`.
 """
 
 import logging
@@ -22,7 +22,21 @@ from django_q.conf import Conf
 from django_q.models import OrmQ
 
 from worker.broker.contents import Contents
-from worker.broker.locks import FREE, RETURNED, USED, all_rows, count, in_file, lapses, leased, now, whole
+from worker.broker.locks import (
+    FREE,
+    RETURNED,
+    USED,
+    all_rows,
+    count,
+    delayed,
+    in_file,
+    is_delayed,
+    lapsed,
+    lapses,
+    leased,
+    now,
+    whole,
+)
 from worker.broker.place import check_place
 from worker.broker.statements import CLAIM, ENQUEUE, FREE_IN_FILE, HELD, RELEASE, REMOVE, RENEW
 from worker.broker.words import Words
@@ -69,7 +83,7 @@ class Broker(Words, Contents):
 
     def enqueue(self, task: str, after: datetime | None = None) -> int:
         """Add a task, to be taken after a time."""
-        lock = whole(after) if after else FREE
+        lock = delayed(after) if after else FREE
         if self.postgresql:
             return int(self.run(ENQUEUE, self.list_key, task, lock, self.channel)[0][0])
         with self.rows() as rows:
@@ -77,7 +91,7 @@ class Broker(Words, Contents):
 
     def enqueue_all(self, payloads: list[str], after: datetime | None = None) -> None:
         """Add tasks, all or none."""
-        lock = whole(after) if after else FREE
+        lock = delayed(after) if after else FREE
         with self.rows() as rows:
             rows.bulk_create([OrmQ(key=self.list_key, payload=payload, lock=lock) for payload in payloads])
         if self.postgresql:
@@ -89,17 +103,17 @@ class Broker(Words, Contents):
             lease, which = timedelta(seconds=Conf.RETRY), {"key": self.list_key, "used": USED, "free": FREE}
             *taken, last = self.run(CLAIM, **which, limit=limit, size=size, lease=lease)
             if last[0] is None:  # there is nothing
-                self.due = math.inf if last[5] is None else time.monotonic() + last[5]
+                self.due = math.inf if last[6] is None else time.monotonic() + last[6]
             else:
                 taken.append(last)
         else:
             taken = self.claim_in_file(limit, size)
         with self.turn:
             self.locks.update({str(key): lock for key, _, lock, *_ in taken})
-        return [Delivery(str(key), payload, 1 + times, again) for key, payload, _, times, again, *_ in taken]
+        return [Delivery(str(key), payload, 1 + times, again, due) for key, payload, _, times, again, due, *_ in taken]
 
     def claim_in_file(self, limit: int, size: int) -> list[tuple[Any, ...]]:
-        """Take tasks, and return their ids, payloads, locks, how often their leases ran out, whether again."""
+        """Take tasks, and return of each what CLAIM does."""
         taken: dict[int, tuple[str, datetime]] = {}
         adapt = self.database.ops.adapt_datetimefield_value
         which = {"key": self.list_key, "limit": limit, "now": adapt(now()), "used": adapt(USED)}
@@ -111,9 +125,12 @@ class Broker(Words, Contents):
                 taken[task.pk] = task.payload, task.lock
             lock = leased()
             rows.filter(pk__in=taken).update(lock=lock)
-            count([key for key, (_, former) in taken.items() if former > USED and former.microsecond % 1000], 1)
+            count([key for key, (_, former) in taken.items() if lapsed(former)], 1)
             times = dict(lapses().filter(task__in=taken).values_list("task", "times"))
-        return [(key, payload, lock, times.get(key, 0), former != FREE) for key, (payload, former) in taken.items()]
+        return [
+            (key, payload, lock, times.get(key, 0), former != FREE and not is_delayed(former), former != FREE)
+            for key, (payload, former) in taken.items()
+        ]
 
     def held(self, receipts: Iterable[str]) -> dict[str, Any]:
         """Return the locks of those tasks that this process holds, as far as it knows."""

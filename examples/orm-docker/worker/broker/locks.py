@@ -1,7 +1,8 @@
 """What the locks of tasks say, and what is counted of those that were leases.
 
-A lock is the time from which a task may be taken. A delay ends with a whole millisecond, and a lease a microsecond
-after one, so that it is seen what has run out.
+A lock is the time from which a task may be taken. Its last digits tell what it was set for: a task that was given back
+for a while is due at a whole millisecond, a lease runs out a microsecond after one, and what was queued for later, and
+never taken, is due two microseconds after one. (A plain django-q2 sets any digits, for its leases.)
 """
 
 from datetime import UTC, datetime, timedelta
@@ -26,8 +27,23 @@ def now() -> datetime:
 
 
 def whole(moment: datetime) -> datetime:
-    """Return the next whole millisecond, at which delays end, and no lease."""
+    """Return the next whole millisecond."""
     return moment + timedelta(microseconds=-moment.microsecond % 1000)
+
+
+def delayed(moment: datetime) -> datetime:
+    """Return the lock of what is queued for later."""
+    return whole(moment) + timedelta(microseconds=2)
+
+
+def is_delayed(lock: datetime) -> bool:
+    """Say whether a task was queued for later, and never taken."""
+    return lock > USED and lock.microsecond % 1000 == 2
+
+
+def lapsed(lock: datetime) -> bool:
+    """Say whether a lock that is over was a lease."""
+    return lock > USED and lock.microsecond % 1000 not in {0, 2}
 
 
 def leased() -> datetime:

@@ -8,7 +8,8 @@ SELECT id, pg_notify(%s, '') FROM task
 
 # What is due comes before what waits, each in order, past what other clusters are taking at this moment, and in one
 # round trip. The limit of both is a number: of another one PostgreSQL assumes that it is large, and sorts all.
-# If there is nothing, the one row that comes tells in how many seconds there may be something.
+# Each row tells how often the task's lease ran out, whether it was handed out before, and whether it comes first. If
+# there is nothing, the one row that comes tells in how many seconds there may be something.
 CLAIM = """
 WITH due AS (SELECT id, lock, octet_length(payload) AS size FROM django_q_ormq
              WHERE key = %(key)s AND lock > %(used)s AND lock <= statement_timestamp()
@@ -22,13 +23,15 @@ WITH due AS (SELECT id, lock, octet_length(payload) AS size FROM django_q_ormq
      taken AS (UPDATE django_q_ormq AS task
                SET lock = date_trunc('milliseconds', statement_timestamp() + %(lease)s) + '1 us'
                FROM reach WHERE task.id = reach.id AND place <= %(limit)s AND (reach.size <= %(size)s OR place = 1)
-               RETURNING task.id, task.payload, task.lock, reach.lock AS former, place),
+               RETURNING task.id, task.payload, task.lock, reach.lock AS former,
+                         extract(microseconds FROM reach.lock)::int %% 1000 AS digits, place),
      counted AS (INSERT INTO worker_lapse (task, times) SELECT id, 1 FROM taken
-                 WHERE former > %(used)s AND former <> date_trunc('milliseconds', former)
+                 WHERE former > %(used)s AND digits NOT IN (0, 2)
                  ON CONFLICT (task) DO UPDATE SET times = worker_lapse.times + 1 RETURNING task, times)
-SELECT id, payload, lock::text, coalesce(counted.times, known.times, 0), former <> %(free)s, NULL, place FROM taken
-LEFT JOIN counted ON counted.task = id LEFT JOIN worker_lapse AS known ON known.task = id
-UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, (
+SELECT id, payload, lock::text, coalesce(counted.times, known.times, 0),
+       former <> %(free)s AND digits <> 2, former <> %(free)s, NULL, place
+FROM taken LEFT JOIN counted ON counted.task = id LEFT JOIN worker_lapse AS known ON known.task = id
+UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL, (
     SELECT extract(epoch FROM min(lock) - statement_timestamp())::float FROM django_q_ormq
     WHERE key = %(key)s AND lock > statement_timestamp()
 ), NULL WHERE NOT EXISTS (SELECT FROM taken) ORDER BY place
@@ -70,13 +73,13 @@ DELETE FROM worker_lapse USING gone WHERE task = gone.id
 # How the statements below say the same where the database is a server, and where it is a file.
 ON_SERVER = {
     "now": "statement_timestamp()",
-    "whole": "lock = date_trunc('milliseconds', lock)",
+    "leased": "extract(microseconds FROM lock)::int %% 1000 NOT IN (0, 2)",
     "epoch": "extract(epoch FROM lock)::float",
     "end": "right(payload, 100)",
 }
 IN_FILE = {
     "now": "%(now)s",
-    "whole": "substr(lock, 24) IN ('', '000')",
+    "leased": "substr(lock, 24) NOT IN ('', '000', '002')",
     "epoch": "(julianday(lock) - 2440587.5) * 86400",
     "end": "substr(payload, -100)",
 }
@@ -84,19 +87,19 @@ IN_FILE = {
 DEPTH = """
 SELECT (SELECT count(*)
         FROM (SELECT 1 FROM django_q_ormq WHERE key = %(key)s AND lock <= {now} LIMIT %(most)s) AS free),
-       count(CASE WHEN {whole} THEN 1 END), count(CASE WHEN NOT {whole} THEN 1 END),
+       count(CASE WHEN NOT {leased} THEN 1 END), count(CASE WHEN {leased} THEN 1 END),
        (SELECT {end} FROM django_q_ormq WHERE key = %(key)s AND lock <= %(used)s ORDER BY lock, id LIMIT 1),
        (SELECT {epoch} FROM django_q_ormq
         WHERE key = %(key)s AND lock > %(used)s AND lock <= {now} ORDER BY lock, id LIMIT 1)
 FROM (SELECT lock FROM django_q_ormq WHERE key = %(key)s AND lock > {now} ORDER BY lock LIMIT %(most)s) AS locked
 """
-# What is delayed ends with a whole millisecond, and no lease does.
+# What is held has a lease that has not run out.
 TAKE_OUT = """
 WITH free AS (SELECT id FROM django_q_ormq
-              WHERE key = %(key)s AND (lock <= {now} OR {whole}) {condition} FOR UPDATE SKIP LOCKED),
+              WHERE key = %(key)s AND (lock <= {now} OR NOT {leased}) {condition} FOR UPDATE SKIP LOCKED),
      gone AS (DELETE FROM django_q_ormq AS task USING free WHERE task.id = free.id RETURNING task.id),
      forgotten AS (DELETE FROM worker_lapse USING gone WHERE task = gone.id)
 SELECT count(*) FROM gone
 """
-TAKE_OUT_OF_FILE = "DELETE FROM django_q_ormq WHERE key = %(key)s AND (lock <= {now} OR {whole}) {condition}"
+TAKE_OUT_OF_FILE = "DELETE FROM django_q_ormq WHERE key = %(key)s AND (lock <= {now} OR NOT {leased}) {condition}"
 FORGET_LAPSES = "DELETE FROM worker_lapse WHERE NOT EXISTS (SELECT 1 FROM django_q_ormq WHERE id = task)"

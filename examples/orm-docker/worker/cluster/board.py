@@ -21,7 +21,7 @@ LISTED = 64  #: cancelled tasks whose ids are kept
 LIMIT, TAKEN, SENT, TELLS, SINCE, ATTEMPT, ENDED, FIELDS = range(8)  #: of a worker
 
 
-class Running(NamedTuple):
+class RunningAttempt(NamedTuple):
     """An attempt that goes on."""
 
     seat: int
@@ -107,8 +107,8 @@ class Board:
     def begin(self, seat: int, limit: float) -> None:
         """Note when a worker must have ended what it does, or that it is IDLE."""
         self._numbers[self._at(seat, LIMIT)] = limit
-        if limit == IDLE:
-            self._numbers[self._at(seat, TELLS)] = 0.0
+        if limit == IDLE:  # no hook that follows is told of as the attempt before it
+            self._numbers[self._at(seat, TELLS)] = self._numbers[self._at(seat, ATTEMPT)] = 0.0
 
     def call(self, seat: int, name: str) -> None:
         """Note the name of what a worker does."""
@@ -128,12 +128,12 @@ class Board:
         """Note that an attempt has ended."""
         self._numbers[self._at(seat, SINCE)] = 0.0
 
-    def attempts(self) -> Iterator[Running]:
+    def attempts(self) -> Iterator[RunningAttempt]:
         """Yield what workers run."""
         for seat in range(self._seats):
             since, number = self._numbers[self._at(seat, SINCE)], int(self._numbers[self._at(seat, ATTEMPT)])
             task, func = self._text(self._keys + seat * KEY, KEY), self._text(self._functions + seat * FUNC, FUNC)
-            running = Running(seat, task, func, self.name(seat), since, number)
+            running = RunningAttempt(seat, task, func, self.name(seat), since, number)
             if since and since == self._numbers[self._at(seat, SINCE)]:
                 yield running
 
@@ -143,7 +143,7 @@ class Board:
         number = int(self._numbers[self._at(seat, ATTEMPT)])
         return {"task_id": task, "task": func, "attempt": number} if self.tells(seat) and number else {}
 
-    def end_attempt(self, running: Running) -> None:
+    def end_attempt(self, running: RunningAttempt) -> None:
         """Want the worker of an attempt that goes on to be killed."""
         self._numbers[self._at(running.seat, ENDED)] = running.since
 

@@ -82,7 +82,7 @@ class HandOut:
             if seat := self.by_descriptor.get(descriptor):
                 self.hear(seat)
             elif descriptor == self.control.fileno():
-                self.obey()
+                self.take_notice()
         with self.lock:
             now = time.monotonic()
             while self.agent.later and self.agent.later[0][0] <= now:
@@ -95,13 +95,13 @@ class HandOut:
 
     # What the supervisor says
 
-    def obey(self) -> None:
-        """Take an order."""
-        order = self.control.receive(wait=False)
-        if order is None:
+    def take_notice(self) -> None:
+        """Do what it says."""
+        notice = self.control.receive(wait=False)
+        if notice is None:
             os._exit(1)  # the supervisor is gone, and this process about to be
         with self.lock:
-            match order:
+            match notice:
                 case ("seat", number, pid, ours, theirs):
                     self.board.clear(number, SENT, ENDED)
                     self.seats[number] = seat = Seat(number, pid, Channel.of(ours), Channel.of(theirs))

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django.db import close_old_connections, connections, router
@@ -36,6 +37,7 @@ TICK = 1.0  #: seconds between two looks at what is running, which is on the boa
 AT_ONCE = 100  #: schedules that are looked at together
 SOON, HURRY = 1.0, 0.1  #: seconds until the next look where something is due, and where more is than can be looked at
 BUSY = 60.0  #: seconds until results are looked at while there are more and more
+STUCK = 1.5  #: seconds without a tick after which another thread gives the signs: whoever looks waits for three
 MARGIN = 0.002  #: seconds after the time of a schedule, of which a clock may be short
 
 logger = logging.getLogger("django-q")
@@ -69,6 +71,7 @@ class Schedules:
         self.changes, self.ceiling = Listener(), Ceiling()
         self.registration, self.orders = Registration(agent, self.changes), Orders(agent, self.changes)
         self.wait_until = 0.0  #: the next try of what has failed
+        self.ticked = time.monotonic()  #: when it has last looked whether somebody wants a sign
 
     def run(self) -> None:
         """Work for as long as the agent does; whoever looks may do without, while a server is away."""
@@ -122,10 +125,24 @@ class Schedules:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self.agent.board.expect(SCHEDULES, left + ANSWER)
+            self.ticked = time.monotonic()
             news = self.changes.wait(min(TICK, left))
             self.look(news)
             if announcements.SCHEDULES in news:
                 return
+
+    def answer_instead(self) -> None:
+        """Work for as long as the agent does: give signs of life while the other thread waits for a lock, say."""
+        while True:
+            time.sleep(TICK)
+            self.answer_if_stuck()
+
+    def answer_if_stuck(self) -> None:
+        """Give one, if the other thread may not have heard that somebody wants it."""
+        if time.monotonic() - self.ticked > STUCK:
+            with suppress(Exception):  # the database is away: of that the other thread tells
+                self.registration.write()
+            connections.close_all()
 
     def look(self, news: set[str]) -> None:
         """Read orders, carry them out, and give signs, if there is news of them; see to what has changed here, too."""

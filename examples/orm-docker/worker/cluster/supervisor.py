@@ -64,7 +64,7 @@ class Supervisor:
         self.name = Conf.CLUSTER_NAME
         self.agent = 0  #: its pid, 0 once it has ended
         self.workers: dict[int, Worker] = {}  #: by pid
-        self.orders: deque[tuple[tuple[Any, ...], list[Channel]]] = deque()  #: what the agent has not taken yet
+        self.notices: deque[tuple[tuple[Any, ...], list[Channel]]] = deque()  #: what the agent has not taken yet
         self.told = False  #: to stop
         self.hurried = False  #: to stop at once
         self.deadline = 0.0  #: of a stop, for running tasks
@@ -113,7 +113,7 @@ class Supervisor:
         self.hurried = self.hurried or number == signal.SIGQUIT
 
     def wait(self, seconds: float) -> None:
-        """Wait for a signal, the agent to take an order, or so many seconds."""
+        """Wait for a signal, the agent to take a notice, or so many seconds."""
         poll = select.poll()
         poll.register(self.woken, select.POLLIN)
         poll.poll(seconds * 1000)
@@ -157,7 +157,7 @@ class Supervisor:
         """Start a worker for each seat without one; those that end at once are replaced once a second."""
         for seat in set(range(self.seats)) - {worker.seat for worker in self.workers.values()}:
             self.board.clear(seat, LIMIT, TAKEN, TELLS, SINCE)
-            others = [channel for _, channels in self.orders for channel in channels]
+            others = [channel for _, channels in self.notices for channel in channels]
             try:
                 ours, theirs = pair()
                 pid = fork(partial(process.run, seat, theirs, self.board), self.control, ours, *others)
@@ -166,17 +166,17 @@ class Supervisor:
                 return
             self.workers[pid] = Worker(pid, seat, time.monotonic())
             # The agent gets the worker's end as well: it can take back what the worker has not taken.
-            self.orders.append((("seat", seat, pid), [ours, theirs]))
-            self.hand_orders()
+            self.notices.append((("seat", seat, pid), [ours, theirs]))
+            self.hand_notices()
 
-    def hand_orders(self) -> None:
+    def hand_notices(self) -> None:
         """Hand the agent what it has room for; one that is stuck must not make this process wait."""
         try:
-            while self.orders:
-                order, channels = self.orders[0]
-                if not self.control.send(order, [channel.fileno() for channel in channels], wait=False):
+            while self.notices:
+                notice, channels = self.notices[0]
+                if not self.control.send(notice, [channel.fileno() for channel in channels], wait=False):
                     return
-                self.orders.popleft()
+                self.notices.popleft()
                 for channel in channels:
                     channel.close()
         except OSError:  # it has ended, which reap() is about to see
@@ -209,7 +209,7 @@ class Supervisor:
             self.stop(1)
         elif not young & gone:
             self.fill_seats()
-        self.hand_orders()
+        self.hand_notices()
         if any(now - each.started > LATE_AFTER or self.board.taken(each.seat) for each in self.workers.values()):
             self.unfit.clear()
         if len(self.unfit) >= UNFIT:
@@ -252,7 +252,7 @@ class Supervisor:
                 reason = worker.reason or f"The worker {how} while it ran this task"
                 # With what the board says of it, before another worker writes there.
                 name, tells = self.board.name(worker.seat), self.board.tells(worker.seat)
-                self.orders.append((("gone", worker.seat, reason, name, tells, self.board.keys(worker.seat)), []))
+                self.notices.append((("gone", worker.seat, reason, name, tells, self.board.keys(worker.seat)), []))
 
     def kill_late_workers(self, now: float) -> None:
         """Kill workers whose task is out of time, that do not take theirs, or that a stop has left no more time."""
@@ -280,7 +280,7 @@ class Supervisor:
         say(logging.INFO, "Q Cluster %s stopping.", self.name)
         self.code = self.code or code
         self.deadline = time.monotonic() + setting("Q_GRACE")
-        self.orders.append((("stop",), []))
+        self.notices.append((("stop",), []))
 
     def ended(self) -> bool:
         """Wait for workers that the agent has told to leave, for a moment; return False."""

@@ -1,49 +1,76 @@
-"""How a task is cancelled: taken out of its queue while it waits, or by an order to the cluster that holds it."""
+"""How a task is cancelled: taken out of its queue while it waits, or by an order to the cluster that holds it.
+
+Either way it is recorded as cancelled, a worker calls its hook, and its chain ends.
+"""
 
 import json
+import re
 import time
+from collections.abc import Callable, Iterable, Iterator
 
 from django.db import transaction
 from django.utils import timezone
 from django_q.brokers import get_broker
+from django_q.signing import SignedPackage
 from picklefield.fields import PickledObject
 
-from worker import failures
+from worker import failures, packages
 from worker.announcements import ORDERS, announce
 from worker.delivery import Leasing, Task
 from worker.models import Cancellation, Failure
-from worker.packages import NEEDED, failed, instance, most_of, options_of, pickled, pickled_options, table, text_of
 from worker.processes import clusters
 from worker.queue import signs
 from worker.results import ID, LONGEST, enqueued_at, opened
 
 SOUGHT = 100_000  #: tasks among which one is looked for by its id alone
+BEGINNING = re.compile(r"[0-9a-f]{8,31}")  #: of an id: its first eight characters are a minute's
+NAMED = 3  #: ids that are named where some begin alike
 
 
 class RefusedError(Exception):
     """An action is not possible; its text says why, in a sentence."""
 
 
-def key_of(task: str) -> tuple[str, str | None]:
+def key_of(task: str, known: Callable[[str], Iterable[str]]) -> tuple[str, str | None]:
     """Return django-q2's id of a task, and what the broker knows it by, if its id says so.
 
+    Of an id that is not whole, those are known that begin with it.
+
     Raises:
-        RefusedError: If it is no id.
+        RefusedError: If it is no id, or the beginning of none, or of several.
     """
-    given = ID.fullmatch(task) if len(task) <= LONGEST else None
-    if given is None:
-        raise RefusedError(f"{task[:LONGEST]!r} is no id of a task: write its 32 characters, as the admin shows them.")
-    return given[1], given[2]
+    if len(task) <= LONGEST and (given := ID.fullmatch(task)):
+        return given[1], given[2]
+    if not BEGINNING.fullmatch(task):
+        how = "write its 32 characters, as the admin shows them, or at least the first eight"
+        raise RefusedError(f"{task[:LONGEST]!r} is no id of a task: {how}.")
+    found = sorted(set(known(task)))
+    if not found:
+        raise RefusedError(f"The id of no task that is known here begins with {task}.")
+    if len(found) > 1:
+        some = ", ".join(found[:NAMED]) + ", …" * (len(found) > NAMED)
+        raise RefusedError(f"The ids of {len(found)} tasks begin with {task}: {some}. Write more of one.")
+    return found[0], None
 
 
-def cancelled(task: str, by: str, patience: float) -> str:
+def waiting_or_running(beginning: str) -> Iterator[str]:
+    """Yield the ids that begin so of tasks that wait or run, as far as they can be told."""
+    rows = packages.table().filter(failures.is_waiting(), pk__startswith=beginning, success=False)
+    yield from rows.values_list("pk", flat=True)
+    yield from (run.id for cluster in signs.look() for run in cluster.running if run.id.startswith(beginning))
+    for broker in [get_broker(cluster) for cluster in clusters()]:
+        for _, payload in broker.payloads(SOUGHT) if broker.can_peek else ():
+            if (package := opened(payload)) and package["id"].startswith(beginning):
+                yield package["id"]
+
+
+def cancelled(key: str, receipt: str | None, by: str, patience: float) -> str:
     """Cancel a task, and return what has become of it.
 
     Raises:
         RefusedError: If there is none of this id, or if it has ended.
     """
-    key, receipt = key_of(task)
-    row = table().filter(pk=key).values("name", "success", "cluster", again=failures.is_waiting()).first()
+    row = packages.table().filter(pk=key).values("name", "success", "cluster", again=failures.is_waiting()).first()
     if row and row["success"]:
         raise RefusedError(f"{row['name']} has succeeded: there is nothing left to cancel.")
     if row and not row["again"]:
@@ -56,8 +83,11 @@ def cancelled(task: str, by: str, patience: float) -> str:
             continue
         for each, payload in broker.payloads(SOUGHT) if receipt is None else [(receipt, broker.peek(receipt))]:
             if package := opened(payload, key):
-                if broker.remove(each):
+                then = follow_up(package, by)
+                if then is not None and broker.remove(each):
                     record(package, payload or "", by, cluster, is_new=row is None)
+                    if then:
+                        broker.enqueue(then)
                     return f"Cancelled {package['name']}, which was waiting."
                 is_held = True
                 break
@@ -71,17 +101,17 @@ def cancelled(task: str, by: str, patience: float) -> str:
 
 def is_with_a_cluster(key: str) -> bool:
     """Say whether a cluster runs a task, or may have fetched it."""
-    alive = [sign for sign in signs.look() if sign.alive]
-    may_be = enqueued_at(key) is not None and any(sign.ahead for sign in alive)
-    return may_be or any(run.id == key for sign in alive for run in sign.running)
+    alive = [cluster for cluster in signs.look() if cluster.alive]
+    may_be = enqueued_at(key) is not None and any(cluster.ahead for cluster in alive)
+    return may_be or any(run.id == key for cluster in alive for run in cluster.running)
 
 
 def order(key: str, name: str, by: str, patience: float) -> str:
     """Tell the clusters, and wait for a while until one has done it."""
-    alias = table().db
+    alias = packages.table().db
     Cancellation.objects.using(alias).get_or_create(pk=key, defaults={"since": timezone.now(), "by": by})
     announce(alias, ORDERS)
-    ended = table().filter(~failures.is_waiting(), pk=key)
+    ended = packages.table().filter(~failures.is_waiting(), pk=key)
     until = time.monotonic() + patience
     while time.monotonic() < until:
         if (success := ended.values_list("success", flat=True).first()) is not None:
@@ -90,31 +120,44 @@ def order(key: str, name: str, by: str, patience: float) -> str:
     return f"{name} will be cancelled: no cluster has done so yet."
 
 
+def follow_up(package: Task, by: str) -> str | None:
+    """Return the payload by which a worker does what comes after the task, as its hook: "" if nothing does.
+
+    None if it cannot be packed again; then the worker has to find the task where it waits.
+    """
+    if not (package.get("hook") or package.get("cached") or packages.part_of(package)):
+        return ""
+    try:
+        return str(SignedPackage.dumps({**package, "once": True, "cancelled": by}))
+    except Exception:  # whatever a class's own __reduce__ raises
+        return None
+
+
 def record(package: Task, payload: str, by: str, cluster: str, *, is_new: bool) -> None:
     """Record a task that was taken out of its queue as one that has failed for good."""
-    reason, alias = f"{failures.CANCELLED_BY}{by}", table().db
+    reason, alias = f"{failures.CANCELLED_BY}{by}", packages.table().db
     with transaction.atomic(alias):
         if not is_new and end(package["id"], by):
             return
-        known = {name: value for name, value in package.items() if name in {*NEEDED, "group", "hook"}}
-        row = failed(payload, reason, **known)._replace(cluster=cluster)
-        table().bulk_create([instance(row, 0)])
+        known = {name: value for name, value in package.items() if name in {*packages.NEEDED, "group", "hook"}}
+        known |= {"hook": packages.PART} if packages.part_of(package) else {}
+        row = packages.failed(payload, reason, **known)._replace(cluster=cluster)
+        packages.table().bulk_create([packages.instance(row, 0)])
         error = {"exception_class_path": failures.CANCELLED, "traceback": reason, "worker": "", "started": None}
         errors = json.dumps([{**error, "stopped": row.stopped}], ensure_ascii=False)
-        options = pickled_options(options_of(package))
-        kept = failures.Failed(
-            row.id, 0, most_of(package), None, failures.CANCELLED, text_of(reason, 256), errors, options
-        )
+        options = packages.pickled_options(packages.options_of(package))
+        most, shown = packages.most_of(package), packages.text_of(reason, 256)
+        kept = failures.Failed(row.id, 0, most, None, failures.CANCELLED, shown, errors, options)
         failures.write([kept], alias)
 
 
 def end(key: str, by: str) -> int:
     """Record that a task which was to be tried again will not be."""
-    reason, alias = f"{failures.CANCELLED_BY}{by}", table().db
+    reason, alias = f"{failures.CANCELLED_BY}{by}", packages.table().db
     with transaction.atomic(alias):
-        changes = {"next_try": None, "exception": failures.CANCELLED, "reason": text_of(reason, 256)}
+        changes = {"next_try": None, "exception": failures.CANCELLED, "reason": packages.text_of(reason, 256)}
         number = Failure.objects.using(alias).filter(pk=key, next_try__isnull=False).update(**changes)
         if number:
-            result = PickledObject(pickled("result", reason))
-            table().filter(pk=key, success=False).update(result=result, stopped=timezone.now())
+            result = PickledObject(packages.pickled("result", reason))
+            packages.table().filter(pk=key, success=False).update(result=result, stopped=timezone.now())
     return number

@@ -15,16 +15,19 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, genera
 from prometheus_client.registry import Collector
 
 from worker.conf import setting
-from worker.health import sentence_for
+from worker.delivery import brief
+from worker.health import sentence_for, why_away
 from worker.models import BUCKETS, Tally
 from worker.packages import table
-from worker.processes import queue_of
+from worker.processes import clusters, queue_of
+from worker.questions import LIMIT, Question
+from worker.queue.depths import is_the_database, told_within
 from worker.queue.overview import overview
 from worker.queue.state import QueueState
-from worker.web.readiness import LIMIT, Question
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 BOUNDS = [*map(str, BUCKETS), "+Inf"]
+SHORT = 0.3  #: seconds of the limit that are left for what is told while the database does not answer
 
 
 def may_ask(authorization: str) -> bool:
@@ -46,15 +49,17 @@ class Metrics:
             if self.look is None or self.look.is_old():
                 self.look = Look()
             look = self.look
-        look.wait()
+        look.wait(LIMIT - SHORT)
+        if not (look.text or look.problem):
+            look.text = written(WithoutDatabase())
         return look
 
 
 class Look(Question):
     """Asks for all of it."""
 
-    text = b""
-    problem = f"A server does not answer within {LIMIT:.0f} s."  #: why there is no text
+    text = b""  #: none if the database does not answer
+    problem = ""  #: why there is none otherwise
 
     def __init__(self) -> None:
         """Ask."""
@@ -62,14 +67,38 @@ class Look(Question):
 
     def render(self) -> None:
         """Write it down."""
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(Queues())
         try:
-            self.text = generate_latest(registry)  # type: ignore[no-untyped-call]
+            self.text = written(Queues())
         except Exception as error:
-            if not (problem := sentence_for(error)):
+            if not why_away(error):
+                self.problem = sentence_for(error) or f"The metrics cannot be told ({brief(error)})."
                 raise
-            self.problem = problem
+
+
+def written(collector: Collector) -> bytes:
+    """Return what a collector has as a text."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
+    return text
+
+
+def database_up(value: int) -> GaugeMetricFamily:
+    """Return whether the database answers."""
+    return GaugeMetricFamily("django_q_database_up", "Whether the database answers", value=value)
+
+
+class WithoutDatabase(Collector):
+    """Has what can be told while the database does not answer."""
+
+    def collect(self) -> Iterator[Any]:
+        """Yield that, and whether the broker does; one that is the database does not."""
+        yield database_up(0)
+        up = GaugeMetricFamily("django_q_broker_up", "Whether the broker answers", labels=["queue"])
+        told = {} if is_the_database() else told_within(SHORT)
+        for name in clusters():
+            up.add_metric([queue_of(name)], float(name in told and not told[name].problem))
+        yield up
 
 
 class Queues(Collector):
@@ -78,6 +107,7 @@ class Queues(Collector):
     def collect(self) -> Iterator[Any]:
         """Yield all families of metrics."""
         found = overview(patience=LIMIT / 2)
+        yield database_up(1)
         yield from families(found.queues)
         for name, about, value in (
             ("retrying_tasks", "Tasks that have failed and will be tried again", found.again.total),
@@ -106,11 +136,11 @@ def families(queues: list[QueueState]) -> Iterator[GaugeMetricFamily]:
         ("running_tasks", "Tasks that run", lambda queue: queue.running),
         ("paused", "Whether the queue is paused", lambda queue: queue.paused_since is not None),
         ("clusters", "Main processes that are alive", lambda queue: len(alive(queue))),
-        ("workers", "Processes that run tasks", lambda queue: sum(sign.workers for sign in alive(queue))),
+        ("workers", "Processes that run tasks", lambda queue: sum(cluster.workers for cluster in alive(queue))),
         (
             "results_lag_seconds",
             "Seconds for which the oldest result waits to be saved",
-            lambda queue: max((sign.lag for sign in alive(queue)), default=0.0),
+            lambda queue: max((cluster.lag for cluster in alive(queue)), default=0.0),
         ),
     ):
         family = GaugeMetricFamily(f"django_q_{name}", about, labels=["queue"])
@@ -122,7 +152,7 @@ def families(queues: list[QueueState]) -> Iterator[GaugeMetricFamily]:
 
 def alive(queue: QueueState) -> list[Any]:
     """Return the clusters of a queue that are alive."""
-    return [sign for sign in queue.clusters if sign.alive]
+    return [cluster for cluster in queue.clusters if cluster.alive]
 
 
 def age(queue: QueueState) -> float | None:

@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
+from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -15,10 +18,12 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from worker.queue import actions
 from worker.queue.overview import overview
+from worker.queue.state import Overview
 
 WITHIN = 10.0  #: seconds for which many tasks are queued again while somebody waits for the page
 KEY = re.compile(r"\d{1,18}\Z")  #: of a schedule
-GROUP = ("function", "exception", "reason")  #: what the failed tasks of a group have in common
+PATIENCE = 10.0  #: seconds for which a request waits for the overview that another one makes
+GROUP = ("function", "exception")  #: what the failed tasks of a group have in common
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ ACTIONS = {
         _("Run again"),
         lambda said, by: actions.retry(by, within=WITHIN, **dict(zip(GROUP, said, strict=True))),
         _("Run these tasks again?"),
-        _("All tasks of this function that have failed for good for this reason are queued again."),
+        _("All tasks of this function that have failed for good by this exception are queued again."),
     ),
     "retry_all": Action(
         _("Run all again"),
@@ -64,6 +69,40 @@ ACTIONS = {
     ),
     "run": Action(_("Run now"), lambda said, by: actions.run_schedule(int(said[0]), by)),
 }
+
+
+class Shared:
+    """What all requests of this process see: one of them looks, and those that come meanwhile wait for it."""
+
+    def __init__(self) -> None:
+        """Begin with nobody who looks."""
+        self.lock = Lock()
+        self.look: Future[Overview] | None = None
+
+    def overview(self) -> Overview:
+        """Return what there is to see.
+
+        Raises:
+            OperationalError: If whoever looks has to wait for too long.
+        """
+        with self.lock:
+            look, mine = self.look, Future[Overview]()
+            self.look = look or mine
+        if look:
+            try:
+                return look.result(PATIENCE)
+            except TimeoutError:
+                raise OperationalError("another request waits for the database") from None
+        try:
+            mine.set_result(overview())
+        except BaseException as error:
+            mine.set_exception(error)
+        finally:
+            self.look = None
+        return mine.result()
+
+
+shared = Shared()
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -106,9 +145,9 @@ def seen(request: HttpRequest) -> dict[str, Any]:
     """Return what the page shows to somebody who may see it."""
     if not may_see(request):
         raise PermissionDenied
-    found = overview()
-    workers = [sign for each in found.queues for sign in each.clusters]
-    return {"queue": found, "workers": workers, "may_act": may_act(request)}
+    found = shared.overview()
+    clusters = [cluster for each in found.queues for cluster in each.clusters]
+    return {"queue": found, "clusters": clusters, "may_act": may_act(request)}
 
 
 def may_see(request: HttpRequest) -> bool:

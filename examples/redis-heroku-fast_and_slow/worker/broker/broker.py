@@ -129,8 +129,8 @@ class Broker(Words, Contents):
         """Return tasks that a script has taken; what is not text in one will not be readable."""
         tasks = zip(found[::4], found[1::4], found[2::4], found[3::4], strict=True)
         return [
-            Delivery(receipt.decode(), payload.decode(errors="replace"), count, bool(again))
-            for receipt, payload, count, again in tasks
+            Delivery(receipt.decode(), payload.decode(errors="replace"), count, mark == b"again", due=mark != b"new")
+            for receipt, payload, count, mark in tasks
         ]
 
     def idle(self, timeout: float, others: list[Any]) -> None:

@@ -53,7 +53,7 @@ for _, receipt in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now(), 'LIMIT'
         if #taken > 0 and left < 0 then return taken end
         local count = held and held[4] + 1 or 1
         take(receipt, count)
-        for _, part in ipairs({receipt, text, count, 1}) do taken[#taken + 1] = part end
+        for _, part in ipairs({receipt, text, count, held and 'again' or 'delayed'}) do taken[#taken + 1] = part end
     end
     redis.call('ZREM', due, receipt)
 end
@@ -68,7 +68,7 @@ while #taken < 4 * ARGV[3] and #over == 0 do
         if left < 0 and last then
             over[#over + 1] = id
         else
-            for _, part in ipairs({id, text, 1, 0}) do taken[#taken + 1] = part end
+            for _, part in ipairs({id, text, 1, 'new'}) do taken[#taken + 1] = part end
             last = id
         end
     end
@@ -107,7 +107,7 @@ for _, mark in ipairs({'', '+'}) do
                     left = left - #text
                     if #taken > 0 and left < 0 then return taken end
                     take(receipt, count)
-                    for _, part in ipairs({receipt, text, count, 1}) do taken[#taken + 1] = part end
+                    for _, part in ipairs({receipt, text, count, 'again'}) do taken[#taken + 1] = part end
                 end
                 redis.call('ZREM', due, receipt)
                 if #taken >= 4 * ARGV[3] then return taken end

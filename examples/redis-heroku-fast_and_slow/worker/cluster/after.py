@@ -29,6 +29,7 @@ from worker import failures, packages
 from worker.delivery import Task, brief
 from worker.enqueue import Collector
 from worker.health import may_pass
+from worker.models import Failure
 from worker.packages import PART, Row
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def after(task: Task, tells: Callable[[], None], texts: tuple[Any, ...], attempt
             if may_pass(error):
                 raise
             logger.error("The result of %s cannot be cached: %s", row.name, brief(error), exc_info=True)
-    if task.get("chain") and next_try is None:
+    if task.get("chain") and next_try is None and not is_cancelled(row):
         queue_next(task, row)
     tells()
     limit = task.get("timeout", Conf.TIMEOUT)
@@ -69,6 +70,12 @@ def after(task: Task, tells: Callable[[], None], texts: tuple[Any, ...], attempt
 def is_cached(task: Task, row: Row) -> bool:
     """Say whether a result goes into the cache: in the table are all others, failures, and parts of iterables."""
     return bool(task.get("cached")) and row.hook != PART
+
+
+def is_cancelled(row: Row) -> bool:
+    """Say whether somebody has cancelled a task, which ends its chain; one that fails by itself does not."""
+    kept = Failure.objects.using(packages.table().db).filter(pk=row.id, exception=failures.CANCELLED)
+    return not row.success and kept.exists()
 
 
 # Hooks and receivers
@@ -180,15 +187,6 @@ def locked(cache: Any, key: str) -> "Iterator[None]":
 
 
 # Iterables
-
-
-def part_of(task: Task) -> tuple[str, int, int | None] | None:
-    """Return what gathers an iterable that a task is part of, None if it is not: its last is None without a cache."""
-    number, cached = task.get("iter_count"), task.get("iter_cached")
-    if not isinstance(number, int) or number < 1 or not task.get("group"):
-        return None
-    seconds = None if not cached else 0 if cached is True or not isinstance(cached, int) else int(cached)
-    return packages.label("group", task["group"]), int(number), seconds
 
 
 def gather(group: str, number: int, cached: int | None) -> None:

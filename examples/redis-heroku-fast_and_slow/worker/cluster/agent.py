@@ -74,7 +74,8 @@ class Agent:
         """Work until told to stop, and all is settled."""
         sys.setswitchinterval(0.001)  # a worker idles while the thread that saves does not let go
         threads = (self.leases.run, self.results.run, self.schedules.run)
-        for does, thread in (*zip(THREADS[1:], threads, strict=True), ("watches", self.watch)):
+        others = (("watches", self.watch), ("gives signs", self.schedules.answer_instead))
+        for does, thread in (*zip(THREADS[1:], threads, strict=True), *others):
             threading.Thread(target=self.guarded, args=(does, thread), daemon=True).start()
         self.hand_out.run()
         for settle in (self.results.tallies.write, self.schedules.registration.withdraw):

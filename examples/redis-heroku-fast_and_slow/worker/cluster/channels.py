@@ -21,7 +21,10 @@ KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM  
 PIECE = 1 << 30  #: bytes that are written at once
 BY_FILE = b"f"  #: in the place of a message that follows as a file; marshalled tuples begin otherwise
 ROOM = socket.CMSG_SPACE(4 * array("i").itemsize)
-FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # what a task starts must not inherit a channel
+# Flags as plain numbers: operators of enumerations would take a sixth of the agent's time.
+CLOSES = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))  # what a task starts must not inherit a channel
+AT_ONCE = int(socket.MSG_DONTWAIT)
+CUT_SHORT = int(socket.MSG_CTRUNC)
 
 if sys.platform != "linux":
     INLINE = 1024  # net.local.dgram.maxdgram is 2048
@@ -63,7 +66,7 @@ class Channel:
             return self._send(BY_FILE, [file.fileno()], wait)
 
     def _send(self, data: bytes, descriptors: Sequence[int], wait: bool) -> bool:
-        flags = 0 if wait else socket.MSG_DONTWAIT
+        flags = 0 if wait else AT_ONCE
         try:
             if descriptors:  # socket.send_fds() of Python 3.11 forgets its flags
                 self.sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))], flags)
@@ -79,12 +82,12 @@ class Channel:
         The descriptors that came along are appended to it.
         """
         try:
-            data, ancillary, flags, _ = self.sock.recvmsg(INLINE, ROOM, FLAGS | (0 if wait else socket.MSG_DONTWAIT))
+            data, ancillary, flags, _ = self.sock.recvmsg(INLINE, ROOM, CLOSES if wait else CLOSES | AT_ONCE)
         except (BlockingIOError, ConnectionResetError):
             return None
         if not data:
             return None
-        if flags & socket.MSG_CTRUNC:
+        if flags & CUT_SHORT:
             raise OSError(errno.EMFILE, "a message has lost its file: too many are open")
         descriptors = array("i")
         for _, _, content in ancillary:

@@ -166,7 +166,7 @@ class Child:
             if again or task.get("once"):
                 self.attempt.earlier = self.asked(earlier, task)
             before = self.attempt.earlier
-            if not extra and self.board.may_be_cancelled(task["id"]) and (by := self.asked(cancelled_by, task["id"])):
+            if not extra and (by := task.get("cancelled") or self.cancelled_by(task["id"])):
                 extra = (f"{CANCELLED_BY}{by}", True, "", True, None)
             if not extra or extra[3]:  # otherwise a worker may have died of this
                 Call.current = prepare(task, queued_as, before)
@@ -203,6 +203,10 @@ class Child:
                 errors.report({"task": row.func, "task_id": row.id}, "set aside", reason, None, [])
         return None
 
+    def cancelled_by(self, key: str) -> str | None:
+        """Return who has cancelled a task, None if nobody has."""
+        return self.asked(cancelled_by, key) if self.board.may_be_cancelled(key) else None
+
     def asked(self, ask: Callable[[Any], Answer], what: Any) -> Answer:
         """Return what the database has to tell of a task, once it answers."""
         self.begin(-1)  # it may be away for long, which is no fault of the task's
@@ -222,7 +226,7 @@ class Child:
         task.setdefault("stopped", timezone.now())
         times = None if self.attempt.earlier.is_over else self.attempt.times(task)
         self.begin(Conf.TIMEOUT or -1)  # for what packing and its backoff call of a user's
-        part = after.part_of(task)
+        part = packages.part_of(task)
         if part:
             task["hook"] = packages.PART
         call, Call.current = Call.current, None

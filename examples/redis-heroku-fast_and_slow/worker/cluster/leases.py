@@ -148,10 +148,15 @@ class Leases:
 
     def take(self, delivery: Delivery) -> None:
         """Hold a task, and offer it to the workers if it can be run."""
-        known = {"receipt": delivery.receipt, "queued_as": self.broker.receipt_of(delivery.receipt)}
-        again = delivery.again or delivery.count > 1
         held = self.agent.hold(
-            RUN, claimed=time.time(), payload=delivery.payload, count=delivery.count, again=again, **known
+            RUN,
+            payload=delivery.payload,
+            receipt=delivery.receipt,
+            queued_as=self.broker.receipt_of(delivery.receipt),
+            claimed=time.time(),
+            count=delivery.count,
+            again=delivery.again,
+            due=delivery.due,
         )
         died = f"The task was handed out {delivery.count - 1} times, and each time its cluster died."
         if delivery.count > 2 * MAX_DELIVERIES:

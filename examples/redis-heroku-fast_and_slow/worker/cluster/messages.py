@@ -41,6 +41,7 @@ class Held:
     claimed: float = 0.0  #: when
     count: int = 1  #: how often the broker has handed it out
     again: bool = False  #: whether something may be saved of it
+    due: bool = False  #: whether that, or it was delayed: it comes before what waits
     extra: tuple[Any, ...] = ()  #: what else a worker must know
     deaths: int = 0  #: of workers that had it, but for those in its own run
     tries: int = 0  #: that failed for want of a server
@@ -51,12 +52,12 @@ class Held:
     @property
     def turn(self) -> tuple[bool, int]:
         """When it is handed out, among others of its kind."""
-        return (not self.again, self.ticket)
+        return (not self.due, self.ticket)
 
     @property
     def may_begin(self) -> float:
         """Since when it might have begun, about: of what was delayed, the payload does not say."""
-        return self.claimed if self.again else signed_at(self.payload) or self.claimed
+        return self.claimed if self.due else signed_at(self.payload) or self.claimed
 
     @property
     def message(self) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from django_q.signing import SignedPackage
 from django_q.status import Stat, Status
 
 from worker import heartbeat
-from worker.cluster.board import LATE_AFTER, Running
+from worker.cluster.board import LATE_AFTER, RunningAttempt
 from worker.cluster.listener import Listener
 from worker.cluster.messages import RUN, worker_id
 from worker.conf import setting
@@ -48,7 +48,7 @@ class Registration:
         """Where all clusters have theirs."""
         return Cluster.objects.using(table().db)
 
-    def running(self) -> list[Running]:
+    def running(self) -> list[RunningAttempt]:
         """Return the attempts that are to be shown."""
         now = time.monotonic()
         return [each for each in self.agent.board.attempts() if now - each.since > SHOWN_AFTER]
@@ -72,7 +72,7 @@ class Registration:
                 self.rows.create(pk=self.identity, since=self.since, **who, **facts)
             self.started, self.shown = True, {(each.task, each.since) for each in running}
 
-    def state(self, running: list[Running]) -> dict[str, Any]:
+    def state(self, running: list[RunningAttempt]) -> dict[str, Any]:
         """Return what the row says, beside whose it is."""
         agent = self.agent
         with agent.lock:

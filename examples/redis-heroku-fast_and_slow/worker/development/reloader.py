@@ -68,9 +68,9 @@ def snapshot(folder: Path) -> Files:
 class Reloader:
     """Starts a process, and the next one as soon as a file has changed."""
 
-    def __init__(self, listener: socket.socket | None) -> None:
+    def __init__(self, name: str, listener: socket.socket | None) -> None:
         """Begin without a process; that of web takes over the socket."""
-        self.listener, self.parent, self.told = listener, os.getppid(), False
+        self.name, self.listener, self.parent, self.told = name, listener, os.getppid(), False
         self.current = 0  #: the pid of the process, 0 if it has ended
         self.code = 0  #: with which it has ended
         self.former: set[int] = set()  #: pids of those that it has replaced, while they end
@@ -144,7 +144,10 @@ class Reloader:
                 living.discard(pid)
                 self.former.discard(pid)
                 if pid == self.current:
-                    self.current, self.code = 0, min(1, abs(os.waitstatus_to_exitcode(status)))
+                    code = os.waitstatus_to_exitcode(status)
+                    self.current, self.code = 0, min(1, abs(code))
+                    if code < 0 and not self.told:  # it could not say so itself
+                        print(f"{self.name} was ended by {signal.Signals(-code).name}. It starts with the next save.")
         return living
 
     def end(self) -> None:
@@ -180,7 +183,7 @@ def main(name: str, port: str = "") -> None:
     for preloaded in PRELOADED:
         with suppress(Exception):
             importlib.import_module(preloaded)
-    Reloader(listener).run()
+    Reloader(name, listener).run()
     for variable in variables:  # as they were; the settings read them anew
         os.environ.pop(variable, None)
     os.environ["DJANGO_SETTINGS_MODULE"] = module

@@ -25,7 +25,7 @@ from worker.models import Failure, Pause
 from worker.packages import table, text_of
 from worker.processes import cluster_of, clusters, did_you_mean, nearest, queue_of, queues
 from worker.queue.cancel import RefusedError as RefusedError
-from worker.queue.cancel import cancelled, key_of
+from worker.queue.cancel import cancelled, key_of, waiting_or_running
 from worker.queue.overview import failed_groups
 from worker.resubmit import resubmit
 from worker.trigger import note, trigger
@@ -128,7 +128,6 @@ def retry(
     task: str = "",
     function: str = "",
     exception: str | None = None,
-    reason: str = "",
     within: float = math.inf,
 ) -> str:
     """Queue again what has failed for good: the task of an id, those of a function, or of a group of it, or all.
@@ -143,7 +142,7 @@ def retry(
         return retry_one(task, by)
     until = time.monotonic() + within
     number, refused, left, why = 0, 0, False, ""
-    for key in failed_for_good(function, exception, reason):
+    for key in failed_for_good(function, exception):
         if left := time.monotonic() > until:
             break
         row = table().filter(pk=key).first()
@@ -167,7 +166,7 @@ def retry_one(task: str, by: str) -> str:
     Raises:
         RefusedError: If that is not possible.
     """
-    key, _ = key_of(task)
+    key, _ = key_of(task, failed_ones)
     row = table().filter(pk=key).first()
     if row is None:
         raise RefusedError(f"There is no result of a task {key}: it waits or runs, or its result is no longer kept.")
@@ -179,6 +178,11 @@ def retry_one(task: str, by: str) -> str:
     return f"Queued {row.name} again."
 
 
+def failed_ones(beginning: str) -> Iterator[str]:
+    """Yield the ids that begin so of tasks that have failed."""
+    yield from table().filter(pk__startswith=beginning, success=False).values_list("pk", flat=True)
+
+
 def again(row: Any) -> str:
     """Queue a task again; return why that is not done, or ""."""
     try:
@@ -187,15 +191,15 @@ def again(row: Any) -> str:
         return f"{row.name} cannot be queued: {error}"
 
 
-def failed_for_good(function: str, exception: str | None, reason: str) -> Iterator[str]:
+def failed_for_good(function: str, exception: str | None) -> Iterator[str]:
     """Yield the ids of what has failed for good until now, the oldest first."""
     rows = table().filter(~failures.is_waiting(), success=False, stopped__lte=timezone.now()).order_by("stopped", "pk")
     if function or exception is not None:
         rows = rows.filter(func=function)
-    if exception:  # what was set aside has none, and its reason in the result alone
-        rows = rows.filter(pk__in=Failure.objects.filter(exception=exception or "", reason=reason).values("pk"))
-    elif exception is not None:  # those of which nothing is kept
-        rows = rows.exclude(pk__in=Failure.objects.exclude(exception="", reason="").values("pk"))
+    if exception:
+        rows = rows.filter(pk__in=Failure.objects.filter(exception=exception).values("pk"))
+    elif exception is not None:  # what was set aside, or could not be queued, has none
+        rows = rows.exclude(pk__in=Failure.objects.exclude(exception="").values("pk"))
     else:
         rows = rows.exclude(pk__in=Failure.objects.filter(exception=failures.CANCELLED).values("pk"))
     last: tuple[Any, str] | None = None
@@ -224,8 +228,9 @@ def cancel(task: str, by: str, patience: float = 5.0) -> str:
     Raises:
         RefusedError: If there is none that waits or runs.
     """
-    sentence = cancelled(task, by, patience)
-    logger.info("%s has cancelled the task %s", by, key_of(task)[0])
+    key, receipt = key_of(task, waiting_or_running)
+    sentence = cancelled(key, receipt, by, patience)
+    logger.info("%s has cancelled the task %s", by, key)
     return sentence
 
 

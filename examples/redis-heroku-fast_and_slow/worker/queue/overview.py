@@ -1,6 +1,7 @@
 """The overview of all queues: a number of queries that does not grow with what they find."""
 
 import math
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -9,20 +10,17 @@ from typing import Any
 from django.db import connections, router
 from django.db.models import F, Sum
 from django.utils import timezone
-from django_q.brokers import get_broker
 from django_q.models import Schedule
 from django_q.models import Task as Model
 
-from worker.delivery import Depth, Leasing, brief
-from worker.failures import moment
+from worker.delivery import Depth
 from worker.models import Failure, Minute, Pause, ScheduleState
 from worker.packages import table
 from worker.processes import clusters, queue_of, workers
 from worker.queue import signs
-from worker.queue.signs import Sign
-from worker.queue.state import Again, Group, Overview, QueueState, Running, Scheduled, Waiting
+from worker.queue.depths import MOST, Told, told_within
+from worker.queue.state import Again, ClusterState, Group, Overview, QueueState, Scheduled, Waiting
 
-MOST = 100_000  #: tasks at which counting ends
 NEWEST = 2_000  #: failures that are looked at: each is a page of the database to read
 SHOWN = 20  #: groups of failures, and further attempts
 SCHEDULES = 500
@@ -30,34 +28,36 @@ LATELY = timedelta(minutes=5)
 LATE = 10.0  #: seconds after which a schedule is overdue; agents queue it within a few
 NO_DEPTH = Depth(0, 0, 0, None)
 
-#: The newest failures, by function and reason. Three of each group, and with each the number of them.
+#: The newest failures, by function and exception. Three of each group, and with each the number of them.
 FAILED = """
 SELECT id, func, exception, reason, stopped, in_group FROM (
-    SELECT id, func, exception, reason, stopped, COUNT(*) OVER (PARTITION BY func, exception, reason) AS in_group,
-        MAX(stopped) OVER (PARTITION BY func, exception, reason) AS newest,
-        ROW_NUMBER() OVER (PARTITION BY func, exception, reason ORDER BY stopped DESC, id) AS place
+    SELECT id, func, exception, reason, stopped, COUNT(*) OVER (PARTITION BY func, exception) AS in_group,
+        MAX(stopped) OVER (PARTITION BY func, exception) AS newest,
+        ROW_NUMBER() OVER (PARTITION BY func, exception ORDER BY stopped DESC, id) AS place
     FROM (
         SELECT t.id, t.func, t.stopped, COALESCE(f.exception, '') AS exception, COALESCE(f.reason, '') AS reason
         FROM ({rows}) t LEFT JOIN {failures} f ON f.task = t.id WHERE f.next_try IS NULL
     ) failed
-) placed WHERE place <= 3 ORDER BY newest DESC, func, exception, reason, place LIMIT {limit}
+) placed WHERE place <= 3 ORDER BY newest DESC, func, exception, place LIMIT {limit}
 """
 
 
 def overview(patience: float = 3.0) -> Overview:
     """Return what there is to know now; of what the broker would have to tell, nothing while it is away.
 
-    Clusters that are alive have so many seconds to say so.
+    Clusters that are alive have so many seconds to say so, and the broker what is left of them and half a second.
 
     Raises:
         Error: If the database does not answer, or is not migrated.
     """
+    end = time.monotonic() + patience + 0.5
     found = signs.look(patience)
+    told = told_within(max(end - time.monotonic(), 0.3))
     now = timezone.now()
-    running = running_of(found, now)
+    running = sorted((run for cluster in found if cluster.alive for run in cluster.running), key=lambda run: run.since)
     return Overview(
         at=now,
-        queues=queues(found, now),
+        queues=queues(found, told, now),
         running=running,
         again=again([each.id for each in running]),
         failed=failed_groups(),
@@ -69,7 +69,7 @@ def overview(patience: float = 3.0) -> Overview:
 # Queues
 
 
-def queues(found: list[Sign], now: datetime) -> list[QueueState]:
+def queues(found: list[ClusterState], told: dict[str, Told], now: datetime) -> list[QueueState]:
     """Return the state of each queue."""
     alias = table().db
     since = now - LATELY
@@ -78,39 +78,30 @@ def queues(found: list[Sign], now: datetime) -> list[QueueState]:
     ended: dict[str, tuple[int, int]] = {cluster: (done, failed) for cluster, done, failed in sums}
     pauses = Pause.objects.using(alias).in_bulk()
     commands = {process.cluster: process.command for process in workers()}
-    states, away = [], ""
+    states = []
     for name in clusters():
-        mine = [sign for sign in found if sign.name == name]
-        alive = [sign for sign in mine if sign.alive]
-        depth, problem = (None, away) if away else ask(name)
-        away = away or problem
+        mine = [cluster for cluster in found if cluster.name == name]
+        alive = [cluster for cluster in mine if cluster.alive]
+        depth = told[name].depth
+        if depth and depth.taken and not told[name].can_peek:
+            depth = with_put_off(depth, name)
         pause = pauses.get(name)
         states.append(
             QueueState(
                 name=queue_of(name),
                 cluster=name,
                 **counted(depth, alive, now),
-                ahead=sum(sign.ahead for sign in alive),
+                ahead=sum(cluster.ahead for cluster in alive),
                 clusters=mine,
                 done=ended.get(name, (0, 0))[0],
                 failed=ended.get(name, (0, 0))[1],
                 paused_by=pause.by if pause else "",
                 paused_since=pause.since if pause else None,
                 start_with="" if alive else commands.get(name, f"python manage.py qcluster --name {name}"),
-                problem=problem,
+                problem=told[name].problem,
             )
         )
     return states
-
-
-def ask(cluster: str) -> tuple[Depth | None, str]:
-    """Ask the broker how much there is in a queue; return why it does not say so, or ""."""
-    try:
-        broker: Leasing = get_broker(cluster)
-        depth = broker.depth(MOST)
-    except Exception as error:  # each client has exceptions of its own
-        return None, f"The broker does not answer ({brief(error)})."
-    return depth if broker.can_peek or not depth.taken else with_put_off(depth, cluster), ""
 
 
 def with_put_off(depth: Depth, cluster: str) -> Depth:
@@ -120,43 +111,22 @@ def with_put_off(depth: Depth, cluster: str) -> Depth:
     return depth._replace(due=depth.due + number, taken=depth.taken - number)
 
 
-def counted(depth: Depth | None, alive: list[Sign], now: datetime) -> dict[str, Any]:
+def counted(depth: Depth | None, alive: list[ClusterState], now: datetime) -> dict[str, Any]:
     """Return what is counted of a queue, by its broker and by the clusters that have fetched some of it.
 
     What dead clusters hold is due when their leases run out.
     """
     waiting, due, taken, oldest = depth or NO_DEPTH
-    ahead, long = sum(sign.ahead for sign in alive), sum(len(sign.running) for sign in alive)
-    since = [when for when in (oldest, *(sign.oldest for sign in alive)) if when is not None]
+    ahead, long = sum(cluster.ahead for cluster in alive), sum(len(cluster.running) for cluster in alive)
+    since = [when for when in (oldest, *(cluster.oldest for cluster in alive)) if when is not None]
     return {
         "waiting": waiting + ahead if depth else None,
         "due": due + (0 if alive else taken) if depth else None,
         "more": max(waiting, due, taken) >= MOST,
         "oldest": max(0.0, now.timestamp() - min(since)) if since else None,
         # Clusters name those that take long; the others are what is taken, and not waiting in them.
-        "running": max(long, min(taken - ahead, sum(sign.workers for sign in alive))),
+        "running": max(long, min(taken - ahead, sum(cluster.workers for cluster in alive))),
     }
-
-
-def running_of(found: list[Sign], now: datetime) -> list[Running]:
-    """Return what runs, the longest first."""
-    running = [
-        Running(
-            id=run.id,
-            name=run.name,
-            func=run.func,
-            queue=sign.queue,
-            attempt=run.attempt,
-            since=moment(run.since),
-            seconds=max(0.0, now.timestamp() - run.since),
-            worker=run.worker,
-            host=sign.host,
-        )
-        for sign in found
-        if sign.alive
-        for run in sign.running
-    ]
-    return sorted(running, key=lambda run: run.since)
 
 
 # What has failed
@@ -201,12 +171,12 @@ def failed_groups() -> list[Group]:
     failures = connections[alias].ops.quote_name(Failure._meta.db_table)  # noqa: SLF001 (a documented part of models)
     statement = FAILED.format(rows=rows, failures=failures, limit=3 * SHOWN)
     found = list(Model.objects.using(alias).raw(statement, parameters))
-    groups: dict[tuple[str, str, str], Group] = {}
-    for row in found:
-        key = (row.func, row.exception, row.reason)
-        groups.setdefault(key, Group(*key, row.in_group, row.stopped, [])).ids.append(row.id)
+    groups: dict[tuple[str, str], Group] = {}
+    for row in found:  # the newest one of a group has its reason
+        key = (row.func, row.exception)
+        groups.setdefault(key, Group(*key, row.reason, row.in_group, row.stopped, [])).ids.append(row.id)
     shown = list(groups.values())[:SHOWN]
-    # What was set aside has its reason in the result alone.
+    # What was set aside, or could not be queued, has its reason in the result alone.
     newest_ids = [group.ids[0] for group in shown if not group.reason]
     results = dict(table().filter(pk__in=newest_ids).values_list("pk", "result")) if newest_ids else {}
     said = {key: text for key, text in results.items() if isinstance(text, str)}

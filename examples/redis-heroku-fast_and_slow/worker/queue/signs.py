@@ -1,13 +1,14 @@
 """The clusters that run, on whatever host, and whether they are alive.
 
 They are asked, by announcements, when somebody looks, and so need not write all the time. One that does not answer is
-marked as lost, and is not waited for again; it takes that back when it next writes. Where nothing can be announced, the
-file tells that its main process writes, if it is on this host, and otherwise what it wrote last.
+marked as lost, unless it is on this host and its main process says otherwise by its file; it is not waited for again,
+and takes that back when it next writes. Where nothing can be announced, that file tells, and otherwise what it wrote
+last.
 """
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,88 +19,66 @@ from django_q.models import Schedule, Task
 from worker import announcements, heartbeat
 from worker.announcements import SIGNS
 from worker.conf import setting
+from worker.failures import moment
 from worker.models import Cluster
 from worker.processes import queue_of
+from worker.questions import Turns
+from worker.queue.state import ClusterState, Running
 
 ASK_EVERY = 2.0  #: seconds between two questions of this process
 AWAY = 10.0  #: seconds until the next one if the broker's server, which is to announce it, is away
 LOOK_EVERY = 0.05  #: seconds between two looks for answers
 FRESH = 4.0  #: seconds for which a main process's file counts, which it writes each second
-FORGOTTEN = timedelta(hours=1)  #: after which a cluster that does not write any more is forgotten
+FORGOTTEN = timedelta(hours=1)  #: after which a cluster that does not write is shown no more, and goes with old results
 
 #: when this process has asked last: by its clock, and by the database's
 _asked: tuple[float, datetime | None] = -ASK_EVERY, None
+_publish = Turns(lambda: announcements.ask(SIGNS))
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """An attempt that goes on, and has for about a second."""
-
-    id: str  #: of the task
-    name: str
-    func: str
-    attempt: int
-    since: float  #: by the clock of its host
-    worker: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sign:
-    """A cluster that runs, or did until lately."""
-
-    name: str  #: of the cluster
-    queue: str  #: as Django's tasks call it
-    host: str
-    pid: int  #: of its main process
-    since: datetime
-    seen: datetime
-    alive: bool
-    workers: int = 0
-    ahead: int = 0  #: tasks that it has claimed, and not begun
-    oldest: float | None = None  #: since when the oldest of these might have begun
-    lag: float = 0.0  #: seconds for which results wait to be saved
-    late: dict[str, float] = field(default_factory=dict)  #: what a thread does, and the seconds for which it is late
-    running: list[Run] = field(default_factory=list)
-
-
-def clusters() -> Any:
+def registered() -> Any:
     """Return the table."""
     return Cluster.objects.using(router.db_for_write(Task))
 
 
 def all_rows() -> list[Any]:
-    """Return the rows, with the time by the clock that they go by."""
-    return list(clusters().annotate(now=Now()).order_by("name", "host", "since"))
+    """Return the rows that are not forgotten, with the time by the clock that they go by."""
+    rows = registered().annotate(now=Now()).order_by("name", "host", "since")
+    return [row for row in rows if row.now - row.seen < FORGOTTEN]
 
 
-def look(patience: float = 3.0) -> list[Sign]:
-    """Return the signs of all clusters, by name and host; whoever does not answer for so many seconds is dead."""
+def look(patience: float = 3.0) -> list[ClusterState]:
+    """Return the states of all clusters, by name and host; whoever does not answer for so many seconds is dead."""
     rows = all_rows()
     here = {row.pk: is_alive_here(row) for row in rows}
     asked = [row.pk for row in rows if row.lost is None and row.state["hears"] and here[row.pk] is not False]
-    if asked and (since := ask(rows[0].now)):
+    if asked and (since := ask(rows[0].now, patience / 2)):
         end = time.monotonic() + patience
         while (silent := [row for row in rows if row.pk in asked and row.seen < since and row.lost is None]) and (
             time.monotonic() < end
         ):
             time.sleep(LOOK_EVERY)
             rows = all_rows()
-        for row in silent:  # unless it has answered meanwhile
-            clusters().filter(pk=row.pk, seen=row.seen).update(lost=Now())
+        for row in [row for row in silent if not here[row.pk]]:  # unless it has answered meanwhile
+            registered().filter(pk=row.pk, seen=row.seen).update(lost=Now())
             row.lost = row.now
     known = {key: alive for key, alive in here.items() if alive is not None}
-    return [sign_of(row, row.lost is None and known.get(row.pk, has_written_lately(row))) for row in kept(rows)]
+    return [state_of(row, row.lost is None and known.get(row.pk, has_written_lately(row))) for row in rows]
 
 
-def ask(now: datetime) -> datetime | None:
-    """Ask all clusters, unless this process has just done so; return since when answers count, None if nobody hears."""
+def ask(now: datetime, patience: float) -> datetime | None:
+    """Ask all clusters, unless this process has just done so; return since when answers count, None if nobody hears.
+
+    The broker's server, if it is to announce that, has so many seconds to do it.
+    """
     global _asked
     alias = router.db_for_write(Schedule)
     if connections[alias].in_atomic_block or connections[router.db_for_write(Task)].in_atomic_block:
         return None  # what is announced would come too late
     if time.monotonic() - _asked[0] > ASK_EVERY:
         _asked = time.monotonic(), now
-        if not announcements.ask(SIGNS):  # nobody has heard it, so nobody is dead for not answering
+        heard = _publish.wait(patience) if announcements.client() else announcements.ask(SIGNS)
+        if not heard:  # nobody is dead for not answering then
             _asked = time.monotonic() + AWAY, None
     return _asked[1]
 
@@ -109,8 +88,8 @@ def is_alive_here(row: Cluster) -> bool | None:
     if not row.state["folder"] or row.state["folder"] != heartbeat.folder_id():
         return None
     with suppress(OSError, ValueError):
-        signs = [sign for sign in heartbeat.signs(row.name) if sign.main == row.pid]
-        return any(sign.age < FRESH and all(map(heartbeat.is_running, (sign.main, sign.agent))) for sign in signs)
+        beats = [beat for beat in heartbeat.beats(row.name) if beat.main == row.pid]
+        return any(beat.age < FRESH and all(map(heartbeat.is_running, (beat.main, beat.agent))) for beat in beats)
     return None
 
 
@@ -119,22 +98,24 @@ def has_written_lately(row: Any) -> bool:
     return bool(row.now - row.seen < timedelta(seconds=3 * setting("Q_QUIET")))
 
 
-def kept(rows: list[Any]) -> list[Any]:
-    """Delete those that were not seen for long, and return the others."""
-    if old := {row.pk for row in rows if row.now - row.seen > FORGOTTEN}:
-        clusters().filter(pk__in=old).delete()
-    return [row for row in rows if row.pk not in old]
-
-
-def sign_of(row: Any, alive: bool) -> Sign:
+def state_of(row: Any, alive: bool) -> ClusterState:
     """Return what a row says."""
-    names = {each.name for each in fields(Sign)}
+    names = {each.name for each in fields(ClusterState)}
     state = {name: value for name, value in row.state.items() if name in names}
-    state["running"] = [Run(**run) for run in state["running"]] if alive else []
-    return Sign(row.name, queue_of(row.name), row.host, row.pid, row.since, row.seen, alive, **state)
+    state["running"] = running_of(row) if alive else []
+    return ClusterState(row.name, queue_of(row.name), row.host, row.pid, row.since, row.seen, alive, **state)
 
 
-def running(task: str) -> Run | None:
+def running_of(row: Any) -> list[Running]:
+    """Return the attempts that a row tells of."""
+    now, known = row.now.timestamp(), {"queue": queue_of(row.name), "host": row.host}
+    return [
+        Running(**{**run, "since": moment(run["since"])}, seconds=max(0.0, now - run["since"]), **known)
+        for run in row.state["running"]
+    ]
+
+
+def running(task: str) -> Running | None:
     """Return the attempt of a task that goes on, by one query; None if there is none, or it has just begun."""
-    states = [row.state for row in all_rows() if row.lost is None and has_written_lately(row)]
-    return next((Run(**run) for state in states for run in state["running"] if run["id"] == task), None)
+    rows = [row for row in all_rows() if row.lost is None and has_written_lately(row)]
+    return next((run for row in rows for run in running_of(row) if run.id == task), None)

@@ -27,8 +27,8 @@ NAMED = {
     "pause": "the name of a queue",
     "resume": "the name of a queue",
     "purge": "the name of a queue",
-    "retry": "the id of a task, or --all",
-    "cancel": "the id of a task",
+    "retry": "the id of a task, or its beginning, or --all",
+    "cancel": "the id of a task, or its beginning",
     "run-schedule": "the name of a schedule, or its id",
 }
 DAY = 86_400.0
@@ -43,6 +43,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take an action and what it is about; argparse would answer a wrong one with its usage."""
+        parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign] # an option may come before a name
         actions = "; ".join(f"`{name}` {what}" for name, what in NAMED.items())
         parser.add_argument("action", nargs="?", default="", help=f"nothing shows the overview; {actions}")
         parser.add_argument("name", nargs="?", default="", help="what it is about")

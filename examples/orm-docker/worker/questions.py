@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from threading import Lock, Thread
+from typing import Any
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -12,6 +13,7 @@ from worker.health import SERVERS
 
 LIMIT = 2.0  #: seconds after which a question counts as not answered
 SHARED = 1.0  #: seconds for which an answer is given to all
+SOON = 0.5  #: seconds in which a server answers that has not done so when it was asked last
 
 logger = logging.getLogger(__name__)
 
@@ -19,16 +21,17 @@ logger = logging.getLogger(__name__)
 class Question(Thread):
     """Asks a server, in a thread: nobody can tell how long it takes."""
 
-    def __init__(self, ask: Callable[[], None]) -> None:
+    def __init__(self, ask: Callable[[], Any]) -> None:
         """Ask."""
         super().__init__(daemon=True)
         self.ask, self.answered, self.begun = ask, False, time.monotonic()
+        self.answer: Any = None
         self.start()
 
     def run(self) -> None:
-        """Note whether an answer came."""
+        """Note whether an answer came, and which."""
         try:
-            self.ask()
+            self.answer = self.ask()
             self.answered = True
         except Exception:  # each driver and client has exceptions of its own
             logger.debug("A server does not answer", exc_info=True)
@@ -40,10 +43,29 @@ class Question(Thread):
         """Say whether the answer is too old to be shared."""
         return not self.is_alive() and time.monotonic() > self.begun + SHARED
 
-    def wait(self) -> bool:
+    def wait(self, limit: float = LIMIT) -> bool:
         """Say whether an answer has come, once it has or can be waited for no longer."""
-        self.join(max(self.begun + LIMIT - time.monotonic(), 0))
+        self.join(max(self.begun + limit - time.monotonic(), 0))
         return self.answered
+
+
+class Turns:
+    """Asks a server one question at a time: who comes meanwhile waits for the same answer, as long as that one may."""
+
+    def __init__(self, ask: Callable[[], Any]) -> None:
+        """Begin with none."""
+        self.ask, self.lock = ask, Lock()
+        self.question: Question | None = None
+        self.is_silent = False  #: whether the last answer did not come in time
+
+    def wait(self, limit: float) -> Any:
+        """Return the answer; None if there is none within the limit."""
+        with self.lock:
+            if self.question is None or not self.question.is_alive():
+                self.question = Question(self.ask)
+            question = self.question
+        self.is_silent = not question.wait(min(limit, SOON) if self.is_silent else limit)
+        return None if self.is_silent else question.answer
 
 
 class Readiness:
