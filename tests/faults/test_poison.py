@@ -36,6 +36,7 @@ def swallow(lab: Lab, functions: list[str]) -> None:
     ids = {function: lab.enqueue(function, (function,))[0] for function in functions}
     keys = lab.enqueue_many("other", 10)
     lab.wait(lambda: keys <= lab.succeeded().keys(), "the results of the others", cluster)
+    lab.wait(lambda: all(row["attempts"] == ATTEMPTS for row in lab.failed()), "the last attempt of each", cluster)
     lab.wait(lambda: lab.call("queued") == 0, "an empty queue", cluster)
     failed = {row["id"]: row for row in lab.failed()}
     assert failed.keys() == set(ids.values()), failed

@@ -95,7 +95,10 @@ class Due:
         assert not (together and missed), missed
         for name, dues in self.runs().items():
             assert saved[name] <= len(set(dues)), f"{name} was queued twice for one time: {dues}\n{lab.report()}"
-            assert name not in self.once or len(set(dues)) + (name in missed) == 1, f"{name}: {dues}\n{lab.report()}"
+            if (
+                name in self.once
+            ):  # a worker that was killed once it had queued one may be what is said to have missed it
+                assert len(set(dues)) == 1 or (not dues and name in missed), f"{name}: {dues}\n{lab.report()}"
 
 
 def go_through(lab: Lab) -> None:
