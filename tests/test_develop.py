@@ -215,7 +215,7 @@ def check_a_kill(developer: Developer) -> None:
     workers = [pid for pid, command in developer.processes().items() if command.endswith("reloader\0worker\0")]
     (leader,) = [pid for pid in workers if os.getpgid(pid) == pid]
     os.kill(leader, signal.SIGKILL)
-    developer.terminal.read_until(r"worker was ended by SIGKILL\. It starts with the next save\.", DEADLINE)
+    developer.terminal.read_until(r"worker has ended \(Killed\): it starts with the next save\.", DEADLINE)
     developer.save("core/views.py", "@require_POST", "@require_POST  # again")
     assert "edition" in developer.result()
 
@@ -259,7 +259,7 @@ def check_ctrl_c(developer: Developer) -> None:
     begun = time.monotonic()
     developer.terminal.press_ctrl_c()
     developer.wait_until(lambda: developer.terminal.shell.poll() is not None, "the end")
-    assert time.monotonic() - begun < 3 * slowness()
+    assert time.monotonic() - begun < 3 * slowness(), developer.terminal.output[-5000:]
     assert not developer.processes()
     code = "from django_q.models import OrmQ; print('waiting:', OrmQ.objects.count())"
     shown = run(["uv", "run", "python", "manage.py", "shell", "-c", code], developer.folder, developer.environment)
