@@ -259,7 +259,8 @@ def check_ctrl_c(developer: Developer) -> None:
     begun = time.monotonic()
     developer.terminal.press_ctrl_c()
     developer.wait_until(lambda: developer.terminal.shell.poll() is not None, "the end")
-    assert time.monotonic() - begun < 3 * slowness(), developer.terminal.output[-5000:]
+    # Mostly after a second; on a busy machine what has not ended after six is killed.
+    assert time.monotonic() - begun < 10, developer.terminal.output[-5000:]
     assert not developer.processes()
     code = "from django_q.models import OrmQ; print('waiting:', OrmQ.objects.count())"
     shown = run(["uv", "run", "python", "manage.py", "shell", "-c", code], developer.folder, developer.environment)
