@@ -147,7 +147,8 @@ class Reloader:
                     code = os.waitstatus_to_exitcode(status)
                     self.current, self.code = 0, min(1, abs(code))
                     if code < 0 and not self.told:  # it could not say so itself
-                        print(f"{self.name} was ended by {signal.Signals(-code).name}. It starts with the next save.")
+                        how = signal.strsignal(-code)
+                        print(f"{self.name} has ended ({how}): it starts with the next save.", flush=True)
         return living
 
     def end(self) -> None:
