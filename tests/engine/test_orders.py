@@ -192,7 +192,7 @@ def held_by(listener: Any) -> Orders:
     return Orders(Mock(held={1: 1}, board=Board(1)), listener)
 
 
-def test_a_frozen_database_does_not_hold_up_tasks_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_is_away_holds_up_tasks_and_their_leases_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orders, "PATIENCE", 0.9)
     listener = SimpleNamespace(hears=False, bell=threading.Event())
     given = held_by(listener)
@@ -200,6 +200,13 @@ def test_a_frozen_database_does_not_hold_up_tasks_for_long(monkeypatch: pytest.M
     given.refresh()
     assert 0.8 < time.monotonic() - begun < 1.5
     assert listener.bell.is_set()
+    begun = time.monotonic()
+    given.refresh()
+    assert time.monotonic() - begun < 0.1
+    given.look()
+    given.looked = 0.0
+    given.refresh()
+    assert time.monotonic() - begun > 0.8
     given.look()
     begun = time.monotonic()
     given.refresh()  # it has just looked
