@@ -41,6 +41,7 @@ class Orders:
         """Begin with none."""
         self.agent, self.listener = agent, listener
         self.looked, self.has_looked = 0.0, Event()
+        self.in_vain = False  #: whether the last look that was waited for did not come: the database is away
         self.paused = False
         self.cancelled: dict[str, str] = {}  #: who has cancelled them, by the tasks' ids
         self.ended: dict[int, str] = {}  #: and of those that run, by the worker's seat
@@ -50,11 +51,11 @@ class Orders:
         self.has_looked.wait(FIRST)
 
     def refresh(self) -> None:
-        """Wait for a look where no orders are announced, but not for long: the database may be frozen."""
-        if not self.listener.hears and time.monotonic() - self.looked > WITHIN:
+        """Wait for a look where no orders are announced, but once, and not for long: who waits has leases to renew."""
+        if not self.listener.hears and not self.in_vain and time.monotonic() - self.looked > WITHIN:
             self.has_looked.clear()
             self.listener.bell.set()
-            self.has_looked.wait(PATIENCE)
+            self.in_vain = not self.has_looked.wait(min(PATIENCE, Conf.RETRY / 6))
 
     def is_due(self) -> bool:
         """Say whether to look, though nothing is announced."""
@@ -77,6 +78,7 @@ class Orders:
             what = f"begins no task: {paused_by} has paused its queue" if self.paused else "begins tasks again"
             logger.info("Cluster %s %s", Conf.CLUSTER_NAME, what)
             self.agent.wake()
+        self.in_vain = False
         self.has_looked.set()
 
     def carry_out(self) -> None:
