@@ -78,6 +78,7 @@ def test_a_table_that_was_taken_alone_says_when_and_the_others_stay_as_they_were
     whole.parts.clear()
     for name in (*report.TASKED, *report.LATE):
         whole.figures.pop(name, None)
+        whole.late.pop(name, None)
     figures: report.Figures = {name: {"ours-redis": [2000.0] * 3, "threadmill": [500.0] * 3} for name in report.TASKED}
     versions = whole.versions | {"Redis": "8.4.0"}
     first = report.Seen("2026-12-01", 3, 2, [10], versions, figures, {}, "1a2b3c4")
