@@ -203,8 +203,11 @@ def test_a_database_that_is_away_holds_up_tasks_and_their_leases_once(monkeypatc
     begun = time.monotonic()
     given.refresh()
     assert time.monotonic() - begun < 0.1
+    given.agent.held.clear()
+    assert given.is_due()  # though it idles: what comes next is to be held if somebody has paused the queue
     given.look()
     given.looked = 0.0
+    assert not given.is_due()
     given.refresh()
     assert time.monotonic() - begun > 0.8
     given.look()
