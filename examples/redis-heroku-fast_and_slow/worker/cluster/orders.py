@@ -59,7 +59,7 @@ class Orders:
 
     def is_due(self) -> bool:
         """Say whether to look, though nothing is announced."""
-        busy = self.paused or self.agent.held
+        busy = self.paused or self.agent.held or self.in_vain  # or the next task would begin without a look
         return bool(busy) and not self.listener.hears and time.monotonic() - self.looked > WITHIN
 
     def look(self) -> None:
