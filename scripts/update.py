@@ -121,8 +121,8 @@ def begin(folder: Path) -> None:
     git("merge", "--quiet", "--strategy=ours", "--allow-unrelated-histories", "-m", message, BRANCH)
 
 
-def merge(new: Path, version: str, *, worker_was_replaced: bool) -> None:
-    """Merge what this version generates."""
+def merge(new: Path, version: str, *, worker_was_replaced: bool) -> bool:
+    """Merge what this version generates, and return whether nothing is left to do for it."""
     if git("rev-parse", "--show-prefix") or git("status", "--porcelain"):
         sys.exit("Commit what you have first, and type this at the top of the repository.")
     if not git("for-each-ref", f"refs/heads/{BRANCH}"):
@@ -134,8 +134,7 @@ def merge(new: Path, version: str, *, worker_was_replaced: bool) -> None:
         git("add", "--all", "worker")
         if git("status", "--porcelain"):
             git("commit", "--quiet", "-m", f"Take worker/ of {version}")
-    if subprocess.run(["git", "merge", "--no-edit", BRANCH], check=False).returncode:
-        print("Put right what git names, `git add` it, and end with `git merge --continue`. Then:")
+    return not subprocess.run(["git", "merge", "--no-edit", BRANCH], check=False).returncode
 
 
 def as_numbers(version: str) -> tuple[int, ...]:
@@ -182,9 +181,9 @@ def main() -> None:
         if as_numbers(version) < as_numbers(former):
             sys.exit(f"{version} is older than {former}, which is here: write VERSION= and a newer one.")
         had, reads = settings_of(Path("worker/conf.py")), settings_of(new / "worker/conf.py")
-        wanted = pinned(new).items() - pinned(Path()).items()
+        wanted, merged = pinned(new).items() - pinned(Path()).items(), True
         if options.action == "update":
-            merge(new, version, worker_was_replaced=worker_was != former)
+            merged = merge(new, version, worker_was_replaced=worker_was != former)
         else:
             if (lost := differences(Path("worker"), new)) and not options.force:
                 sys.exit(
@@ -199,6 +198,8 @@ def main() -> None:
     if text := news(former):
         print(f"\nWhat CHANGELOG.md says to projects generated earlier:\n\n{text}")
     print("Look at what git shows. Then run `uv lock`, `make check` and `uv run python manage.py migrate`.")
+    if not merged:
+        sys.exit("But first put right what git names above, `git add` it, and end with `git merge --continue`.")
 
 
 if __name__ == "__main__":

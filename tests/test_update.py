@@ -231,6 +231,13 @@ def test_everything_is_merged(combination: Combination, owner: Owner, tmp_path: 
     assert (owner.path / "fly.toml").exists()
     assert not (owner.path / "compose.yaml").exists()
     owner.check_edits()
+    # Where both have changed a line, git asks, and whoever runs this in a script is told.
+    for name, old, new in [(".answers.toml", '= "fly"', '= "docker"'), ("DEPLOY.md", "# ", "# Hers: ")]:
+        (owner.path / name).write_text((owner.path / name).read_text().replace(old, new, 1))
+    owner.commit("Move back")
+    printed = owner.make("update", f"VERSION={VERSION}", expect=2)
+    assert "CONFLICT" in printed
+    assert "But first put right what git names above" in printed
 
 
 def check_merged(owner: Owner, printed: str) -> None:
