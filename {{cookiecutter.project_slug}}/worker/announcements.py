@@ -61,7 +61,6 @@ def publish(server: Any, what: str) -> bool:
 
 
 def notify(alias: str, what: str) -> None:
-    """Tell them by PostgreSQL."""
     with connections[alias].cursor() as cursor:
         cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, what])
 

@@ -140,11 +140,7 @@ def signed_at(payload: str) -> float | None:
 
 
 def run_payload(payload: str | bytes) -> Any:
-    """Run the task of a payload that could not be opened when it came: what the admin's "resubmit" queues again.
-
-    Raises:
-        Exception: What opening or running it raises.
-    """
+    """Run the task of a payload that could not be opened when it came: what the admin's "resubmit" queues again."""
     task = SignedPackage.loads(payload.decode() if isinstance(payload, bytes) else payload)
     function: Any = task["func"] if callable(task["func"]) else pydoc.locate(task["func"])
     if function is None:

@@ -66,12 +66,7 @@ class Heartbeat:
 
 
 def beats(cluster: str) -> list[Beat]:
-    """Return the signs of life of the cluster's main processes on this host.
-
-    Raises:
-        OSError: If there is none, since there is no room for one, or if their folder is not this user's own.
-        ValueError: If one was not written by this module.
-    """
+    """Return the signs of life of the cluster's main processes on this host; an OSError says why there can be none."""
     found = []
     for file in sorted(_folder().glob(f"{_prefix(cluster)}*")):
         if not file.name.endswith(".new"):
@@ -108,11 +103,7 @@ def _prefix(cluster: str) -> str:
 
 
 def _folder() -> Path:
-    """Return this user's folder for this project's files, which may not be there yet.
-
-    Raises:
-        OSError: If what has the name is not a folder of this user alone.
-    """
+    """Return this user's folder for this project's files, which may not be there yet."""
     user = _user()
     folder = _temporary() / f"{quote(Conf.PREFIX, safe='')}-worker-{user}"
     with suppress(FileNotFoundError):

@@ -21,7 +21,6 @@ class Lapse(models.Model):
     times = models.IntegerField()
 
     def __str__(self) -> str:
-        """Return what it says."""
         return f"task {self.task}: {self.times}"
 
 
@@ -35,7 +34,6 @@ class ScheduleState(models.Model):
     queued = models.DateTimeField(null=True)  # when that was
 
     def __str__(self) -> str:
-        """Return what it says."""
         return f"schedule {self.schedule}: {self.name or self.receipt}"
 
 
@@ -57,7 +55,6 @@ class Failure(models.Model):
     options = models.TextField(null=True)  # noqa: DJ001 (pickled: what "resubmit" needs once there is no next_try)
 
     def __str__(self) -> str:
-        """Return what it says."""
         return f"{self.task}: {self.reason}"
 
 
@@ -74,7 +71,6 @@ class Cluster(models.Model):
     state = models.JSONField()  # what worker.queue.state.ClusterState has beside these
 
     def __str__(self) -> str:
-        """Return what it says."""
         return f"cluster {self.name} on {self.host}:{self.pid}"
 
 
@@ -86,7 +82,6 @@ class Pause(models.Model):
     by = models.CharField(max_length=254)
 
     def __str__(self) -> str:
-        """Return what it says."""
         return f"{self.by} has paused {self.cluster}"
 
 
@@ -98,7 +93,6 @@ class Cancellation(models.Model):
     by = models.CharField(max_length=254)
 
     def __str__(self) -> str:
-        """Return what it says."""
         return f"{self.by} has cancelled {self.task}"
 
 
@@ -116,12 +110,9 @@ class Tally(models.Model):
     waited_buckets = models.JSONField()
 
     class Meta:
-        """One row for each."""
-
         constraints = [models.UniqueConstraint(fields=["cluster", "func", "outcome"], name="worker_one_tally")]
 
     def __str__(self) -> str:
-        """Return what it says."""
         return f"{self.cluster}: {self.count} of {self.func} {self.outcome}"
 
 
@@ -135,12 +126,9 @@ class Minute(models.Model):
     failed = models.IntegerField()  # for good
 
     class Meta:
-        """One row for each."""
-
         constraints = [models.UniqueConstraint(fields=["cluster", "minute"], name="worker_one_minute")]
 
     def __str__(self) -> str:
-        """Return what it says."""
         return f"{self.cluster}, {self.minute}: {self.done} done, {self.failed} failed"
 
 
@@ -148,8 +136,6 @@ class WaitingTask(Task):  # type: ignore[misc]
     """A task that has failed and will be tried again, for the admin."""
 
     class Meta:
-        """Names."""
-
         proxy = True
         verbose_name = _("Task to be tried again")
         verbose_name_plural = _("Tasks to be tried again")
@@ -159,9 +145,7 @@ class Queue(Task):  # type: ignore[misc]
     """What stands for the page of the queue in the admin's lists."""
 
     class Meta:
-        """Names; who may see it is said by the permissions of tasks."""
-
         proxy = True
-        default_permissions = ()
+        default_permissions = ()  # who may see it is said by those of tasks
         verbose_name = _("Queue")
         verbose_name_plural = _("Queue")

@@ -42,7 +42,6 @@ def processes() -> Iterator[Process]:
 
 
 def workers() -> list[Process]:
-    """Return the worker processes."""
     return [process for process in processes() if process.is_worker]
 
 

@@ -37,11 +37,7 @@ def resubmit(task: Any) -> str:
 
 
 def options_of(task: Any, failure: Failure | None) -> dict[str, Any]:
-    """Return what a task was queued with; of one that has never failed, its row tells.
-
-    Raises:
-        ValueError: If it cannot be read.
-    """
+    """Return what a task was queued with; of one that has never failed, its row tells."""
     if failure is None or failure.options is None:
         return {"group": task.group, **({"hook": task.hook} if task.hook != packages.PART else {})}
     try:

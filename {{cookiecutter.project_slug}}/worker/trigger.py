@@ -30,11 +30,7 @@ logger = logging.getLogger("django-q")
 
 
 def trigger(schedule: Schedule, intended: datetime, broker: Leasing, tells: Callable[[], None]) -> str:
-    """Queue a schedule's task; return why it cannot be, or "".
-
-    Raises:
-        Exception: If a server is away.
-    """
+    """Queue a schedule's task; return why it cannot be, or ""; raises if a server is away."""
     tells()
     try:
         args, kwargs = arguments(schedule)

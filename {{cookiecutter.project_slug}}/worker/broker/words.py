@@ -11,20 +11,16 @@ class Words:
     """What is the same whatever the broker."""
 
     def dequeue(self: Leasing) -> list[tuple[str, str | bytes]]:
-        """Take tasks, as receipts and payloads."""
         return [(delivery.receipt, delivery.payload) for delivery in self.claim(Conf.BULK, maxsize)]
 
     def acknowledge(self: Leasing, task_id: str) -> None:
-        """Remove a task that is done."""
         self.acknowledge_all([task_id])
 
     fail = acknowledge
 
     def queue_size(self: Leasing) -> int:
-        """Return the number of tasks that may be taken now."""
         return self.depth().waiting
 
     def lock_size(self: Leasing) -> int:
-        """Return the number of tasks that are taken, or not due yet."""
         depth = self.depth()
         return depth.due + depth.taken

@@ -41,11 +41,7 @@ logger = logging.getLogger("django-q")
 
 
 def after(task: Task, tells: Callable[[], None], texts: tuple[Any, ...], attempts: int, next_try: float | None) -> None:
-    """Do all of it for an attempt, and note when hooks come.
-
-    Raises:
-        Exception: If it is to be done again, for a server is away.
-    """
+    """Do all of it for an attempt, and note when hooks come; raises if a server is away, and it is to be done again."""
     row = Row(*texts)
     task |= {
         "success": row.success,

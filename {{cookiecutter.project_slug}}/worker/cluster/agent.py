@@ -47,7 +47,6 @@ class Agent:
     """What its threads share."""
 
     def __init__(self, broker: Leasing, control: Channel, board: Board) -> None:
-        """Begin with nothing."""
         self.board, self.broker = board, broker
         self.lock = threading.RLock()
         self.held: dict[int, Held] = {}
@@ -115,7 +114,6 @@ class Agent:
         return self.draining or self.orders.paused
 
     def hold(self, does: str, **fields: Any) -> Held:
-        """Hold something new."""
         with self.lock:
             self.tickets += 1
             held = self.held[self.tickets] = Held(self.tickets, does, **fields)

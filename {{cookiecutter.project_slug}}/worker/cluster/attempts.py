@@ -73,11 +73,7 @@ def earlier(task: Task) -> Earlier:
 
 
 def limit_of(task: Task) -> int:
-    """Return the whole seconds that a task may take, -1 for no limit; upstream's worker dies of None, and fails 1.5.
-
-    Raises:
-        ValueError: If its limit is no number.
-    """
+    """Return the whole seconds that a task may take, -1 for no limit; upstream's worker dies of None, and fails 1.5."""
     limit = task.get("timeout")
     if limit is None:
         limit = Conf.TIMEOUT

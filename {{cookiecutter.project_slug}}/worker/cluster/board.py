@@ -40,7 +40,6 @@ class Board:
     """The beats of the agent's threads, and the states of the workers, by their seats."""
 
     def __init__(self, seats: int) -> None:
-        """Begin with idle workers; each thread is expected to move within a minute."""
         numbers = (HEAD + seats * FIELDS) * NUMBER
         self._seats, self._names, self._keys = seats, numbers, numbers + seats * NAME
         self._functions = self._keys + seats * KEY
@@ -71,7 +70,6 @@ class Board:
         self._numbers[SUPERVISOR] = time.monotonic()
 
     def is_supervised(self) -> bool:
-        """Say whether it has moved lately."""
         return time.monotonic() - self._numbers[SUPERVISOR] < SUPERVISED
 
     # The cancelled tasks: the agent writes, workers read, and ask the database of those that are here
@@ -125,7 +123,6 @@ class Board:
         self._numbers[at] = time.monotonic()
 
     def end(self, seat: int) -> None:
-        """Note that an attempt has ended."""
         self._numbers[self._at(seat, SINCE)] = 0.0
 
     def attempts(self) -> Iterator[RunningAttempt]:
@@ -172,7 +169,6 @@ class Board:
         return self._numbers[self._at(seat, TELLS)] > 0
 
     def taken(self, seat: int) -> int:
-        """Return how many messages the worker has taken."""
         return int(self._numbers[self._at(seat, TAKEN)])
 
     def waits(self, seat: int) -> bool:

@@ -21,7 +21,6 @@ class Ceiling:
     """Keeps the number of rows below Q_MOST_RESULTS, for an agent."""
 
     def __init__(self) -> None:
-        """Look once, before long."""
         self.most: int = setting("Q_MOST_RESULTS")
         self.saved = self.most  #: results that this cluster has saved since the last look
         self.cutting: Iterator[tuple[int, datetime | None]] = iter(())

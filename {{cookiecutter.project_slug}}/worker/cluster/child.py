@@ -53,7 +53,6 @@ class Child:
     value = -1  #: of the timer, whom nobody asks: the board has the limit
 
     def __init__(self, seat: int, channel: Channel, board: Board) -> None:
-        """Take messages from a channel."""
         self.seat, self.channel, self.board, self.listeners = seat, channel, board, after.listeners()
         self.task: Task | None = None  #: what runs
         self.attempt = Attempt()
@@ -78,7 +77,6 @@ class Child:
                 return
 
     def get_lock(self) -> nullcontext[None]:
-        """Return no lock."""
         return nullcontext()
 
     # The queue of tasks

@@ -31,10 +31,8 @@ logger = logging.getLogger("django-q")
 def queue(tells: Callable[[], None], key: int, problem: str, again: bool = True) -> None:
     """Queue the task of a schedule, and note when a user's receivers come.
 
-    A worker may have had a problem with it, and died: then only if it is to be tried again.
-
-    Raises:
-        Exception: If it is to be done again, for a server is away.
+    A worker may have had a problem with it, and died: then only if it is to be tried again. It raises if a server is
+    away, and it is to be done again.
     """
     broker: Leasing = get_broker()
     broker.ping()

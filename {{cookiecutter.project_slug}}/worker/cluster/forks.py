@@ -89,11 +89,7 @@ def how_ended(code: int) -> str:
 
 
 def room_for_files(workers: int) -> None:
-    """Let this process, and those that it starts, open as many files as that takes: two for each worker.
-
-    Raises:
-        CommandError: If the system forbids it.
-    """
+    """Let this process, and those that it starts, open as many files as that takes: two for each worker."""
     most = 2 * workers + FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < most and hard != resource.RLIM_INFINITY:

@@ -54,7 +54,6 @@ class HandOut:
     """Hands out for an agent."""
 
     def __init__(self, agent: "Agent", control: Channel, board: Board) -> None:
-        """Begin without workers: the supervisor tells of them."""
         self.agent, self.control, self.board, self.lock = agent, control, board, agent.lock
         self.seats: dict[int, Seat] = {}
         self.by_descriptor: dict[int, Seat] = {}
@@ -96,7 +95,6 @@ class HandOut:
     # What the supervisor says
 
     def take_notice(self) -> None:
-        """Do what it says."""
         notice = self.control.receive(wait=False)
         if notice is None:
             os._exit(1)  # the supervisor is gone, and this process about to be

@@ -38,7 +38,6 @@ class Leases:
     """Claims for an agent."""
 
     def __init__(self, agent: "Agent") -> None:
-        """Begin with nothing claimed."""
         self.agent, self.broker = agent, agent.broker
         self.alone = 0  #: the ticket of a task beside which no other one is to begin
         self.renewed = time.monotonic()
@@ -52,7 +51,6 @@ class Leases:
         self.paced, self.begun_then = self.renewed, 0  #: since when that is counted anew, and what they had begun
 
     def run(self) -> None:
-        """Work for as long as the agent does."""
         self.agent.orders.await_first()
         while True:
             self.agent.board.expect(LEASES, ANSWER)

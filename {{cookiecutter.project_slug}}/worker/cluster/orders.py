@@ -38,7 +38,6 @@ class Orders:
     """Those for an agent, whose thread that looks at schedules reads them."""
 
     def __init__(self, agent: "Agent", listener: Listener) -> None:
-        """Begin with none."""
         self.agent, self.listener = agent, listener
         self.looked, self.has_looked = 0.0, Event()
         self.in_vain = False  #: whether the last look that was waited for did not come: the database is away

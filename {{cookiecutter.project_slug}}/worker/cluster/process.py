@@ -18,7 +18,6 @@ from worker.cluster.functions import located
 
 
 def run(seat: int, channel: Channel, board: Board) -> None:
-    """Run a worker, as a process of the cluster."""
     os.register_at_fork(after_in_child=partial(_leave_cluster, channel))
     current_process().name = f"Worker-{seat + 1}"
     # Of django-q2 1.11.1: its worker goes through the import system for each task, here once for each function; what a

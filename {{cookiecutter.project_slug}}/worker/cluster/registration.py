@@ -36,7 +36,6 @@ class Registration:
     """That of an agent's cluster."""
 
     def __init__(self, agent: "Agent", listener: Listener) -> None:
-        """Begin without a row."""
         self.agent, self.listener = agent, listener
         self.since, self.identity = timezone.now(), uuid4()
         self.shown: set[tuple[str, float]] = set()  #: the attempts that the row has

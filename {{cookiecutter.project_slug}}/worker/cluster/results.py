@@ -39,7 +39,6 @@ class Results(Saving):
     """Saves for an agent, and settles what it holds."""
 
     def __init__(self, agent: "Agent") -> None:
-        """Begin with nothing to save."""
         super().__init__(agent)
         self.broker = agent.broker
         self.is_busy = False
@@ -49,7 +48,6 @@ class Results(Saving):
         self.saved = 0  #: results, since it answers again
 
     def run(self) -> None:
-        """Work for as long as the agent does."""
         while True:
             if due := self.due():
                 self.settle(due, BRIEFLY)

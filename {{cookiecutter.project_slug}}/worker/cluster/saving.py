@@ -36,7 +36,6 @@ class Saving:
     """Saves for an agent."""
 
     def __init__(self, agent: "Agent") -> None:
-        """Begin with nothing to save."""
         self.agent = agent
         self.alias = table().db
         self.pruned = time.monotonic()

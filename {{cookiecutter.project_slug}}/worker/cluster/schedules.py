@@ -65,7 +65,6 @@ class Schedules:
     """The agent's thread that looks for them, gives the cluster's signs of life, and reads orders."""
 
     def __init__(self, agent: "Agent") -> None:
-        """Begin with none known to be due."""
         self.agent = agent
         self.saved = 0  #: results, when they were looked at
         self.changes, self.ceiling = Listener(), Ceiling()

@@ -44,8 +44,6 @@ NOT_TAKEN = "The worker did not take its task, and was killed"
 
 @dataclass
 class Worker:
-    """A worker process."""
-
     pid: int
     seat: int
     started: float
@@ -57,7 +55,6 @@ class Supervisor:
     """The main process of a cluster."""
 
     def __init__(self) -> None:
-        """Prepare what all processes share."""
         self.seats: int = Conf.WORKERS
         self.board = Board(self.seats)
         self.heartbeat = Heartbeat(Conf.CLUSTER_NAME)
@@ -141,7 +138,6 @@ class Supervisor:
         return False
 
     def start(self) -> None:
-        """Start the agent and the workers."""
         say(logging.INFO, "Q Cluster %s starting.", self.name)
         gc.collect()
         with suppress(AttributeError):  # which glibc has: what imports have left free goes back to the system
@@ -269,7 +265,6 @@ class Supervisor:
                 self.kill(worker, CANCELLED)
 
     def kill(self, worker: Worker, reason: str) -> None:
-        """Kill a worker, and remember why."""
         worker.reason = worker.reason or reason
         os.kill(worker.pid, signal.SIGKILL)
 

@@ -1,4 +1,7 @@
-"""What can be done about a queue: each action logs who has done it, and returns a sentence for that person."""
+"""What can be done about a queue: each action logs who has done it, and returns a sentence for that person.
+
+If it is not possible, a RefusedError says why.
+"""
 
 import getpass
 import logging
@@ -60,11 +63,7 @@ def action(does: Callable[..., str]) -> Callable[..., str]:
 
 
 def cluster_named(queue: str) -> str:
-    """Return the cluster of a queue, whose own name is taken, too.
-
-    Raises:
-        RefusedError: If there is none.
-    """
+    """Return the cluster of a queue, whose own name is taken, too."""
     if queue not in {*queues(), *clusters()}:
         raise RefusedError(f"There is no queue {queue!r}. {did_you_mean(queue, queues())}")
     return cluster_of(queue_of(queue))
@@ -72,11 +71,7 @@ def cluster_named(queue: str) -> str:
 
 @action
 def pause(queue: str, by: str) -> str:
-    """Let no cluster begin another task of a queue.
-
-    Raises:
-        RefusedError: If there is no such queue, or it is paused.
-    """
+    """Let no cluster begin another task of a queue."""
     cluster, alias = cluster_named(queue), table().db
     found, new = Pause.objects.using(alias).get_or_create(pk=cluster, defaults={"since": timezone.now(), "by": by})
     name = queue_of(cluster)
@@ -89,11 +84,7 @@ def pause(queue: str, by: str) -> str:
 
 @action
 def resume(queue: str, by: str) -> str:
-    """Let the clusters go on.
-
-    Raises:
-        RefusedError: If there is no such queue, or it is not paused.
-    """
+    """Let the clusters go on."""
     cluster, alias = cluster_named(queue), table().db
     name = queue_of(cluster)
     if not Pause.objects.using(alias).filter(pk=cluster).delete()[0]:
@@ -105,11 +96,7 @@ def resume(queue: str, by: str) -> str:
 
 @action
 def purge(queue: str, by: str) -> str:
-    """Remove all tasks of a queue that no cluster holds.
-
-    Raises:
-        RefusedError: If there is no such queue, or the broker does not answer.
-    """
+    """Remove all tasks of a queue that no cluster holds."""
     cluster, alias = cluster_named(queue), table().db
     broker: Leasing = get_broker(cluster)
     number = broker.purge()
@@ -134,9 +121,6 @@ def retry(
 
     What somebody has cancelled is left out of all, and of those of a function.
     Many take their time: whoever cannot wait says for how many seconds, and asks again for the rest.
-
-    Raises:
-        RefusedError: If there is nothing of the kind, or the broker does not answer.
     """
     if task:
         return retry_one(task, by)
@@ -161,11 +145,6 @@ def retry(
 
 
 def retry_one(task: str, by: str) -> str:
-    """Queue one task again.
-
-    Raises:
-        RefusedError: If that is not possible.
-    """
     key, _ = key_of(task, failed_ones)
     row = table().filter(pk=key).first()
     if row is None:
@@ -223,11 +202,7 @@ def near(function: str) -> str:
 
 @action
 def cancel(task: str, by: str, patience: float = 5.0) -> str:
-    """Take a task out of its queue, or end the worker that runs it, by the id of the task or of its result.
-
-    Raises:
-        RefusedError: If there is none that waits or runs.
-    """
+    """Take a task out of its queue, or end the worker that runs it, by the id of the task or of its result."""
     key, receipt = key_of(task, waiting_or_running)
     sentence = cancelled(key, receipt, by, patience)
     logger.info("%s has cancelled the task %s", by, key)
@@ -236,11 +211,7 @@ def cancel(task: str, by: str, patience: float = 5.0) -> str:
 
 @action
 def run_schedule(schedule: str | int, by: str) -> str:
-    """Queue the task of a schedule now, by its name or its id; when it is due next stays as it is.
-
-    Raises:
-        RefusedError: If there is none, or more than one, or if its task cannot be queued.
-    """
+    """Queue the task of a schedule now, by its name or its id; when it is due next stays as it is."""
     alias = router.db_for_write(Schedule)
     rows = Schedule.objects.using(alias)
     found = list(rows.filter(name=schedule)[:20]) if isinstance(schedule, str) else []
@@ -266,5 +237,4 @@ def run_schedule(schedule: str | int, by: str) -> str:
 
 
 def counted(number: int) -> str:
-    """Return a number of tasks."""
     return "1 task" if number == 1 else f"{number} tasks"

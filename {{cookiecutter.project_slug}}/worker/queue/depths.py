@@ -32,7 +32,6 @@ def ask() -> dict[str, Told]:
 
 
 def ask_of(cluster: str) -> Told:
-    """Ask of one."""
     try:
         broker: Leasing = get_broker(cluster)
         return Told(broker.depth(MOST), can_peek=broker.can_peek)

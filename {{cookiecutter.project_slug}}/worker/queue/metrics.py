@@ -84,7 +84,6 @@ def written(collector: Collector) -> bytes:
 
 
 def database_up(value: int) -> GaugeMetricFamily:
-    """Return whether the database answers."""
     return GaugeMetricFamily("django_q_database_up", "Whether the database answers", value=value)
 
 
@@ -102,10 +101,7 @@ class WithoutDatabase(Collector):
 
 
 class Queues(Collector):
-    """Has the values."""
-
     def collect(self) -> Iterator[Any]:
-        """Yield all families of metrics."""
         found = overview(patience=LIMIT / 2)
         yield database_up(1)
         yield from families(found.queues)
@@ -151,7 +147,6 @@ def families(queues: list[QueueState]) -> Iterator[GaugeMetricFamily]:
 
 
 def alive(queue: QueueState) -> list[Any]:
-    """Return the clusters of a queue that are alive."""
     return [cluster for cluster in queue.clusters if cluster.alive]
 
 

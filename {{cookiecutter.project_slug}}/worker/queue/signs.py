@@ -37,7 +37,6 @@ _publish = Turns(lambda: announcements.ask(SIGNS))
 
 
 def registered() -> Any:
-    """Return the table."""
     return Cluster.objects.using(router.db_for_write(Task))
 
 
@@ -99,7 +98,6 @@ def has_written_lately(row: Any) -> bool:
 
 
 def state_of(row: Any, alive: bool) -> ClusterState:
-    """Return what a row says."""
     names = {each.name for each in fields(ClusterState)}
     state = {name: value for name, value in row.state.items() if name in names}
     state["running"] = running_of(row) if alive else []

@@ -27,12 +27,7 @@ MOST = 1000  #: attempts that one run() makes, in case a task queues itself
 
 
 def run(queue: "Queue", *, raises: bool) -> list[Any]:
-    """Run what waits; see Queue.run().
-
-    Raises:
-        AssertionError: If there is no end to it.
-        Exception: What a task raises.
-    """
+    """Run what waits; see Queue.run()."""
     results: list[Any] = []
     control, others = pair()
     agent = Agent(get_broker(), control, Board(1))  # of which no thread runs
@@ -60,7 +55,6 @@ class AtOnce(Results):
     """Saves, and tries nothing twice: in a transaction that cannot succeed."""
 
     def persevere(self, what: str, ask: Callable[[], Any], action: Callable[[], Any]) -> Any:
-        """Do it."""
         return action()
 
     def save(self, outcomes: list[Outcome], locked_for: float) -> None:
@@ -72,14 +66,12 @@ class Here(child.Child):
     """A worker in the test's own process."""
 
     def __init__(self, agent: Agent) -> None:
-        """Answer this agent."""
         super().__init__(0, cast(Channel, self), agent.board)
         self.agent = agent
         self.results: list[Any] = []
         self.error: Exception | None = None  #: what a task has raised
 
     def work_on(self, message: tuple[Any, ...]) -> None:
-        """Do what a message says."""
         self.message, self.told = message, False
         try:
             upstream.worker(self, self, self, -1)

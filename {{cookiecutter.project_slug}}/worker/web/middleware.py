@@ -40,8 +40,11 @@ class Middleware:
     """Has the rest of the chain."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        """Keep it."""
         self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Hand the request on."""
+        return self.get_response(request)
 
 
 class ProbeMiddleware(Middleware):
@@ -52,7 +55,6 @@ class ProbeMiddleware(Middleware):
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        """Share answers among all who ask this process."""
         super().__init__(get_response)
         self.readiness = Readiness()
         self.metrics: Any = None
@@ -152,10 +154,6 @@ class UploadLimitMiddleware(Middleware):
 class OutageMiddleware(Middleware):
     """Answers 503 for a view that fails since the broker or the database is away."""
 
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        """Hand the request on."""
-        return self.get_response(request)
-
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Answer, or leave to Django what is another's error."""
         return outage(request, exception)
@@ -165,21 +163,12 @@ class SessionMiddleware(sessions.SessionMiddleware):
     """Answers 503 if a session cannot be saved since the database is away: that comes when the view is through."""
 
     def process_request(self, request: HttpRequest) -> None:
-        """Look for the session; Django, 5.2 and 6.1, lets psycopg raise for a key that PostgreSQL cannot hold.
-
-        Raises:
-            BadRequest: If it is one.
-        """
+        """Look for the session; Django, 5.2 and 6.1, lets psycopg raise for a key that PostgreSQL cannot hold."""
         if "\0" in request.COOKIES.get(settings.SESSION_COOKIE_NAME, ""):
             raise BadRequest("There is a null character in the key of the session.")
         super().process_request(request)
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        """Save the session.
-
-        Raises:
-            Exception: If it cannot be saved for another reason.
-        """
         try:
             return super().process_response(request, response)
         except Exception as error:

@@ -33,11 +33,6 @@ class Command(BaseProcessCommand):
         parser.add_argument("--list", action="store_true", help="name the processes, and start none")
 
     def start_process(self, process_name: str, *args: Any, **options: Any) -> None:
-        """Run the system checks, then the process.
-
-        Raises:
-            CommandError: If a check fails, the name is missing or unknown, or the backend lacks something.
-        """
         require_database("worker.E020")
         found = {process.name: process for process in processes()}
         if process_name not in found:

@@ -54,11 +54,6 @@ class Command(BaseCommand):
         parser.add_argument("--yes", action="store_true", help="do not ask before what cannot be undone")
 
     def handle(self, *args: Any, action: str, name: str, **options: Any) -> None:
-        """Show the overview, or do something.
-
-        Raises:
-            CommandError: With code 2 if it is used wrongly, with code 1 if it is not possible.
-        """
         require_database("worker.E020")
         if problem := misuse(action, name, **options):
             raise CommandError(problem, returncode=2)
@@ -83,7 +78,6 @@ class Command(BaseCommand):
             raise
 
     def show(self, *, as_json: bool = False, before: str = "") -> None:
-        """Print the overview once."""
         if as_json:
             logging.disable()  # lines of the log go to stdout, too
             try:
@@ -164,11 +158,6 @@ def wrong_seconds(option: str, given: str | None) -> str:
 
 
 def confirm(question: str) -> None:
-    """Ask whether to go on.
-
-    Raises:
-        CommandError: If the answer is no, or nobody can be asked.
-    """
     if not sys.stdin.isatty():
         raise CommandError(f"{question} Nobody can be asked here: write --yes.", returncode=2)
     answer = ""

@@ -52,11 +52,6 @@ def client(pid: int) -> MongoClient[Document]:
 
 
 def new_client(**options: Any) -> MongoClient[Document]:
-    """Return a client.
-
-    Raises:
-        ImproperlyConfigured: If the URL is wrong.
-    """
     try:
         return MongoClient(**DEFAULTS | Conf.MONGO | options)
     except (InvalidURI, ValueError) as error:  # whose sentences may repeat parts of the URL
@@ -98,12 +93,10 @@ class Broker(Words, Mongo):  # type: ignore[misc]
 
     @property
     def cluster(self) -> str:
-        """Whose queue it is."""
         return str(self.list_key)
 
     @staticmethod
     def get_connection(list_key: str | None = None) -> MongoClient[Document]:
-        """Return this process's client, for the server of the setting `mongo`."""
         return client(os.getpid())
 
     @staticmethod
@@ -195,7 +188,6 @@ class Broker(Words, Mongo):  # type: ignore[misc]
         return {"$or": [{"_id": {"$in": ids}, "lease": ObjectId(lease)} for lease, ids in by_lease.items()]}
 
     def renew(self, receipts: Iterable[str]) -> set[str]:
-        """Renew leases, and return the receipts of those that somebody else has taken, or that are gone."""
         if not (receipts := list(receipts)):
             return set()
         held = self.held(receipts)
@@ -214,7 +206,6 @@ class Broker(Words, Mongo):  # type: ignore[misc]
             self.collection.bulk_write(changes, ordered=False)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
-        """Remove tasks that are done."""
         if receipts := list(receipts):
             self.collection.delete_many(self.held(receipts))
 
@@ -224,16 +215,13 @@ class Broker(Words, Mongo):  # type: ignore[misc]
 
     @staticmethod
     def receipt_of(receipt: str) -> str:
-        """Return what enqueue() has returned for a task that was claimed."""
         return receipt.partition(".")[0]
 
     def peek(self, receipt: str) -> str | None:
-        """Return the payload of a task that is in the queue, whoever holds it."""
         found = self.collection.find_one({"_id": ObjectId(receipt)}) if ObjectId.is_valid(receipt) else None
         return found and str(found["payload"])
 
     def payloads(self, most: int) -> Iterator[tuple[str, str]]:
-        """Yield tasks, whoever holds them, in the order in which they were queued."""
         for task in islice(self.collection.find({}, ["payload"], sort=[("_id", ASCENDING)]), most):
             yield str(task["_id"]), task["payload"]
 
@@ -251,11 +239,9 @@ class Broker(Words, Mongo):  # type: ignore[misc]
         return Depth(waiting, late, taken, min((time.timestamp() for time in times), default=None))
 
     def remove(self, receipt: str) -> bool:
-        """Take out a task that nobody holds."""
         return ObjectId.is_valid(receipt) and self.take_out({"_id": ObjectId(receipt)}) == 1
 
     def purge(self) -> int:
-        """Take out all that nobody holds."""
         return self.take_out({})
 
     def take_out(self, which: Document) -> int:
@@ -274,7 +260,6 @@ class Broker(Words, Mongo):  # type: ignore[misc]
         self.collection.delete_many({})
 
     def delete_queue(self) -> None:
-        """Remove the collection."""
         self.collection.drop()
         self.indexed = False
 

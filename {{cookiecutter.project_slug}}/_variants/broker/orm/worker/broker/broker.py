@@ -59,7 +59,6 @@ class Broker(Words, Contents):
     check_settings = staticmethod(check_place)
 
     def __init__(self, list_key: str | None = None) -> None:
-        """Serve the queue of this cluster."""
         super().__init__(list_key)
         self.cluster = self.list_key
         self.channel = f"{Conf.PREFIX}:{self.list_key}"[:63]
@@ -82,7 +81,6 @@ class Broker(Words, Contents):
             yield rows
 
     def enqueue(self, task: str, after: datetime | None = None) -> int:
-        """Add a task, to be taken after a time."""
         lock = delayed(after) if after else FREE
         if self.postgresql:
             return int(self.run(ENQUEUE, self.list_key, task, lock, self.channel)[0][0])
@@ -90,7 +88,6 @@ class Broker(Words, Contents):
             return int(rows.create(key=self.list_key, payload=task, lock=lock).pk)
 
     def enqueue_all(self, payloads: list[str], after: datetime | None = None) -> None:
-        """Add tasks, all or none."""
         lock = delayed(after) if after else FREE
         with self.rows() as rows:
             rows.bulk_create([OrmQ(key=self.list_key, payload=payload, lock=lock) for payload in payloads])
@@ -98,7 +95,6 @@ class Broker(Words, Contents):
             self.run("SELECT pg_notify(%s, '')", self.channel)
 
     def claim(self, limit: int, size: int) -> list[Delivery]:
-        """Take tasks: those that are due, then the oldest that wait."""
         if self.postgresql:
             lease, which = timedelta(seconds=Conf.RETRY), {"key": self.list_key, "used": USED, "free": FREE}
             *taken, last = self.run(CLAIM, **which, limit=limit, size=size, lease=lease)
@@ -144,7 +140,6 @@ class Broker(Words, Contents):
                     del self.locks[receipt]
 
     def renew(self, receipts: Iterable[str]) -> set[str]:
-        """Renew leases, and return the receipts of those that are not this process's any more."""
         receipts = set(receipts)
         with self.alone() as rows:
             held, lease = self.held(receipts), timedelta(seconds=Conf.RETRY)
@@ -159,7 +154,6 @@ class Broker(Words, Contents):
         return receipts - renewed.keys()
 
     def release(self, delays: Mapping[str, float]) -> None:
-        """Give tasks back, each to be taken after so many seconds."""
         with self.parting(delays) as held:
             if self.postgresql:
                 seconds = [timedelta(seconds=max(delays[receipt], 0.0)) for receipt in held]

@@ -31,7 +31,6 @@ class Contents(ORM):  # type: ignore[misc]
 
     @property
     def database(self) -> Any:
-        """Django's connection to the database that holds the queue."""
         return connections[Conf.ORM]
 
     @property
@@ -62,23 +61,19 @@ class Contents(ORM):  # type: ignore[misc]
             raise
 
     def run(self, statement: str, *parameters: Any, **named: Any) -> list[tuple[Any, ...]]:
-        """Run a statement, and return its rows."""
         with self.rows(), self.database.cursor() as cursor:
             cursor.execute(statement, named or parameters)
             return list(cursor.fetchall()) if cursor.description else []
 
     @staticmethod
     def receipt_of(receipt: str) -> str:
-        """Return what enqueue() has returned for a task that was claimed."""
         return receipt
 
     def peek(self, receipt: str) -> str | None:
-        """Return the payload of a task that is in the queue, whoever holds it."""
         with self.rows() as rows:
             return rows.filter(pk=receipt).values_list("payload", flat=True).first() if receipt.isdecimal() else None
 
     def payloads(self, most: int) -> Iterator[tuple[str, str]]:
-        """Yield tasks, whoever holds them, in the order in which they were queued."""
         last = 0
         while most > 0:
             with self.rows() as rows:
@@ -107,11 +102,9 @@ class Contents(ORM):  # type: ignore[misc]
         return Depth(waiting, due, taken, min(moments, default=None))
 
     def remove(self, receipt: str) -> bool:
-        """Take out a task that nobody holds."""
         return bool(receipt.isdecimal() and self.take_out("AND id = %(id)s", id=int(receipt)))
 
     def purge(self) -> int:
-        """Take out all that nobody holds."""
         return self.take_out()
 
     def take_out(self, condition: str = "", **which: Any) -> int:
@@ -129,14 +122,12 @@ class Contents(ORM):  # type: ignore[misc]
     # django-q2's words
 
     def delete(self, task_id: str, **which: Any) -> None:
-        """Remove a task, whoever holds it."""
         with self.rows() as rows:
             removed = rows.filter(**which or {"pk": task_id})
             lapses().filter(task__in=removed.values("pk")).delete()
             removed.delete()
 
     def purge_queue(self) -> None:
-        """Remove all tasks."""
         self.delete("", key=self.list_key)
 
     delete_queue = purge_queue

@@ -10,11 +10,7 @@ from worker.processes import did_you_mean
 
 
 def check_place() -> None:
-    """Look whether the database is there, and hands out each task once; it is not asked.
-
-    Raises:
-        ImproperlyConfigured: If not.
-    """
+    """Look whether the database is there, and hands out each task once; it is not asked."""
     if Conf.ORM not in settings.DATABASES:
         problem = f"which DATABASES does not have. {did_you_mean(str(Conf.ORM), settings.DATABASES)}"
     elif (vendor := connections[Conf.ORM].vendor) not in {"postgresql", "sqlite"}:

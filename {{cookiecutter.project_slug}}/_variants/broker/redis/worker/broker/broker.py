@@ -49,7 +49,6 @@ class Broker(Words, Contents):
     seen: Sequence[bytes] = ()  #: the last entries of the stream and of `wake` that were there when it asked
 
     def __init__(self, list_key: str | None = None) -> None:
-        """Serve the queue of this cluster."""
         super().__init__(list_key)
         self.name = f"{socket.gethostname()}-{uuid4().hex[:8]}"
 
@@ -74,7 +73,6 @@ class Broker(Words, Contents):
             pool.release(connection)
 
     def enqueue(self, task: str, after: datetime | None = None) -> str:
-        """Add a task."""
         if after:
             return self.enqueue_later([task], after)
         receipt: bytes = self.once("XADD", self.list_key, "*", "payload", task)
@@ -137,19 +135,16 @@ class Broker(Words, Contents):
         """Return: claim() has waited, and hears of a task at once."""
 
     def renew(self, receipts: Iterable[str]) -> set[str]:
-        """Renew leases, and return the receipts of those that are not this process's any more."""
         receipts = list(receipts)
         lost = self.run(scripts.RENEW, self.consumer, *receipts) if receipts else []
         return {receipt.decode() for receipt in lost}
 
     def release(self, delays: Mapping[str, float]) -> None:
-        """Give tasks back, each to be taken after so many seconds."""
         if delays:
             late = [part for receipt, delay in delays.items() for part in (receipt, milliseconds(delay))]
             self.run(scripts.RELEASE, self.consumer, RETURNED, *late)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
-        """Remove tasks that are done."""
         if receipts := list(receipts):
             self.run(scripts.REMOVE, self.consumer, *receipts)
 

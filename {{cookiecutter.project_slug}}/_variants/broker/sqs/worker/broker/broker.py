@@ -56,11 +56,6 @@ class Broker(Words, Contents):
     check_settings = staticmethod(check_settings)
 
     def __init__(self, list_key: str | None = None) -> None:
-        """Serve the queue of this cluster.
-
-        Raises:
-            ImproperlyConfigured: If the region, the credentials or the seconds of a poll are not right.
-        """
         self.cluster = list_key or Conf.CLUSTER_NAME
         name = queues.queue_name(self.cluster)
         self.leases: dict[str, float] = {}  #: when they run out, by the monotonic clock
@@ -86,12 +81,7 @@ class Broker(Words, Contents):
             ) from error
 
     def send(self, payloads: list[str], delay: float = 0.0, *, again: bool = False) -> list[str]:
-        """Add tasks, in one request that is never repeated, and return their ids.
-
-        Raises:
-            OutageError: If SQS cannot take some now.
-            RuntimeError: If it refuses some.
-        """
+        """Add tasks, in one request that is never repeated, and return their ids."""
         answer = clients(os.getpid())[1].send_message_batch(
             QueueUrl=self.queue, Entries=messages.entries(payloads, delay, again=again)
         )
@@ -103,20 +93,13 @@ class Broker(Words, Contents):
         return [message["MessageId"] for message in answer["Successful"]]
 
     def enqueue(self, task: str, after: datetime | None = None) -> str:
-        """Add a task.
-
-        Raises:
-            ValueError: If it is larger than SQS takes.
-        """
         messages.size_of(task)
         return self.send([task], messages.until(after))[0]
 
     def enqueue_all(self, payloads: list[str], after: datetime | None = None) -> None:
         """Add tasks, ten in a request; those of earlier requests stay if a later one fails.
 
-        Raises:
-            ValueError: If one is larger than SQS takes; none is added then.
-            RuntimeError: If SQS refuses some.
+        If one is larger than SQS takes, none is added.
         """
         for batch in list(messages.batches(payloads)):
             self.send(batch, messages.until(after))
@@ -171,7 +154,6 @@ class Broker(Words, Contents):
             wait(others, min(timeout, Conf.POLL))
 
     def renew(self, receipts: Iterable[str]) -> set[str]:
-        """Renew leases, and return the receipts of those that are not this process's any more."""
         receipts = set(receipts)
         with self.turn:
             asked = time.monotonic()
@@ -204,23 +186,17 @@ class Broker(Words, Contents):
             self.acknowledge_all([receipt])
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
-        """Remove tasks that are done."""
         receipts = list(receipts)
         self.in_batches(self.client.delete_message_batch, receipts)
         self.forget(receipts)
 
     def forget(self, receipts: Iterable[str]) -> None:
-        """Hold tasks no longer."""
         for receipt in receipts:
             self.leases.pop(receipt, None)
             self.bodies.pop(receipt, None)
 
     def in_batches(self, action: Callable[..., Any], receipts: Iterable[str], **more: Any) -> set[str]:
-        """Send a request for each ten receipts that are not late, and return those for which it was in vain.
-
-        Raises:
-            RuntimeError: If SQS refuses others, once all are sent.
-        """
+        """Send a request for each ten receipts that are not late, and return those for which it was in vain."""
         receipts, lost, refused = list(receipts), set(receipts), []
         for start in range(0, len(receipts), BATCH):
             now = time.monotonic()
@@ -237,5 +213,4 @@ class Broker(Words, Contents):
     # A word of django-q2's
 
     def delete(self, task_id: str) -> None:
-        """Remove a task."""
         self.acknowledge_all([task_id])

@@ -22,7 +22,6 @@ class Contents(Sqs):  # type: ignore[misc]
         return None
 
     def get_queue(self) -> str:
-        """Return the queue's URL."""
         return queue_url(os.getpid(), self.list_key)
 
     @property
@@ -57,11 +56,7 @@ class Contents(Sqs):  # type: ignore[misc]
         return False
 
     def purge(self) -> int:
-        """Remove all tasks within a minute, also those that clusters hold; return about how many do not wait any more.
-
-        Raises:
-            OutageError: If the queue was emptied in the last minute.
-        """
+        """Remove all tasks within a minute, also those that clusters hold; return about how many wait no more."""
         depth = self.depth()
         try:
             self.purge_queue()

@@ -26,11 +26,7 @@ def size_of(task: str) -> int:
 
 
 def batches(payloads: list[str]) -> Iterator[list[str]]:
-    """Yield tasks, as many as a request takes.
-
-    Raises:
-        ValueError: If one is larger than SQS takes.
-    """
+    """Yield tasks, as many as a request takes."""
     batch: list[str] = []
     room = MAX_BYTES  # which holds for a request too
     for payload in payloads:
@@ -45,7 +41,6 @@ def batches(payloads: list[str]) -> Iterator[list[str]]:
 
 
 def until(after: datetime | None) -> float:
-    """Return the seconds until a time."""
     return (after.astimezone(UTC) - datetime.now(UTC)).total_seconds() if after else 0.0
 
 

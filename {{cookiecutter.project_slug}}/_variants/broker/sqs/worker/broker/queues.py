@@ -45,11 +45,7 @@ class OutageError(HTTPClientError):  # type: ignore[misc]
 
 
 def refuse_outage(http_response: Any, parsed: dict[str, Any], **call: Any) -> None:
-    """Tell such answers from those about the request.
-
-    Raises:
-        OutageError: If it is one.
-    """
+    """Tell such answers from those about the request."""
     code = parsed.get("Error", {}).get("Code") or ""
     if http_response.status_code >= 500 or "Throttl" in code:
         raise OutageError(code=code or http_response.status_code)
@@ -71,17 +67,12 @@ def queue_url(pid: int, name: str) -> str:
 
 
 def queue_name(cluster: str) -> str:
-    """Return the name of a cluster's queue."""
     name = getattr(settings, "SQS_QUEUE_NAME", "") or Conf.PREFIX
     return name if cluster == Conf.PREFIX else f"{name}-{cluster}"
 
 
 def check_settings() -> None:
-    """Look at region and endpoint, and at the names of all queues.
-
-    Raises:
-        ImproperlyConfigured: If SQS cannot be reached by them, or takes no such name.
-    """
+    """Look at region and endpoint, and at the names of all queues."""
     if not Sqs.get_connection().region_name:
         raise ImproperlyConfigured("SQS needs the queue's region: set AWS_REGION.")
     if not re.fullmatch(r"(https?://[^\s/]\S*)?", os.environ.get("AWS_ENDPOINT_URL_SQS", "")):
