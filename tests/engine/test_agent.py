@@ -18,11 +18,11 @@ from django_q.models import Task as Model
 from worker import failures, packages
 from worker.cluster import after, rows
 from worker.cluster.agent import AGAIN, CUT_AFTER, LONGEST, Agent
-from worker.cluster.board import RESULTS, THREADS, Board
 from worker.cluster.channels import Channel, pair
-from worker.cluster.hand_out import CUT_OFF, OUT_OF_TIME, TRIES, Seat
+from worker.cluster.hand_out import CUT_OFF, OUT_OF_TIME, TRIES, Slot
 from worker.cluster.messages import AFTER, RESULT, RUN, SCHEDULE, Outcome
 from worker.cluster.results import Results
+from worker.cluster.scoreboard import RESULTS, THREADS, Scoreboard
 from worker.models import Failure
 
 pytestmark = pytest.mark.django_db
@@ -40,8 +40,8 @@ def control() -> Iterator[Channel]:
 
 @pytest.fixture
 def agent(control: Channel) -> Iterator[Agent]:
-    """Make an agent of one seat, whose broker takes all."""
-    made = Agent(Mock(), control, Board(1))
+    """Make an agent of one slot, whose broker takes all."""
+    made = Agent(Mock(), control, Scoreboard(1))
     yield made
     made.wake_up.close()
     made.woken.close()
@@ -187,19 +187,19 @@ def test_old_successes_are_pruned_by_one_query_whatever_they_are_counted_by(
 # What workers had
 
 
-def seat_of(agent: Agent, control: Channel) -> Seat:
+def slot_of(agent: Agent, control: Channel) -> Slot:
     """Return a worker that nobody has started."""
-    return Seat(0, 2**22 + 1, control, control)
+    return Slot(0, 2**22 + 1, control, control)
 
 
 def test_a_task_that_had_not_begun_is_not_blamed(agent: Agent, control: Channel) -> None:
     held = agent.hold(RUN, payload="", receipt="one")
-    seat = seat_of(agent, control)
+    slot = slot_of(agent, control)
     for _ in range(TRIES - 1):
-        agent.hand_out.died(held, seat, "The worker ended with code 1", "one", tells=False)
+        agent.hand_out.died(held, slot, "The worker ended with code 1", "one", in_user_code=False)
         assert agent.hand_out.unread.pop() is held
         assert held.does == RUN
-    agent.hand_out.died(held, seat, "The worker ended with code 1", "one", tells=False)
+    agent.hand_out.died(held, slot, "The worker ended with code 1", "one", in_user_code=False)
     reply = agent.replies.get_nowait()
     assert f"{TRIES} workers died of it" in packages.unpickled(packages.Row(*reply[2]).result)
 
@@ -210,19 +210,19 @@ def test_what_waits_for_a_server_until_its_time_is_over_is_tried_again_ever_late
     held = agent.hold(AFTER, extra=(tuple(row("one")), 1, None))
     pauses = []
     for _ in range(2 * TRIES):
-        agent.hand_out.died(held, seat_of(agent, control), OUT_OF_TIME, "one", tells=False)
+        agent.hand_out.died(held, slot_of(agent, control), OUT_OF_TIME, "one", in_user_code=False)
         pauses.append(agent.later.pop()[0] - time.monotonic())
     assert pauses[:2] == pytest.approx([AGAIN, 2 * AGAIN], abs=1)
     assert pauses[-1] == pytest.approx(LONGEST, abs=1)
 
 
 def test_schedules_and_tasks_take_turns_at_the_only_worker(agent: Agent, control: Channel) -> None:
-    seat = seat_of(agent, control)
+    slot = slot_of(agent, control)
     for _ in range(3):
         agent.offer(agent.hold(SCHEDULE))
     for _ in range(2):
         agent.offer(agent.hold(RUN, payload="some"))
-    given = [agent.hand_out.next(seat) for _ in range(6)]
+    given = [agent.hand_out.next(slot) for _ in range(6)]
     assert [held and held.does for held in given] == [SCHEDULE, RUN, SCHEDULE, RUN, SCHEDULE, None]
 
 
@@ -233,7 +233,7 @@ def test_a_result_is_saved_though_what_comes_after_it_is_given_up(
     result = tuple(row("one"))
     held = agent.hold(AFTER, extra=(result, 1, None))
     for _ in range(TRIES):
-        agent.hand_out.died(held, seat_of(agent, control), "The worker died (SIGKILL)", "one", tells=False)
+        agent.hand_out.died(held, slot_of(agent, control), "The worker died (SIGKILL)", "one", in_user_code=False)
     agent.results.settle([agent.replies.get_nowait()])
     assert (database.saved, agent.held) == ([("one", True)], {})
 
@@ -246,10 +246,10 @@ def test_a_worker_that_says_what_cannot_be_read_is_killed(
     monkeypatch.setattr("worker.cluster.hand_out.os.kill", kill)
     ours, theirs = pair()
     held = agent.hold(RUN, payload="", receipt="one")
-    seat = Seat(0, 2**22 + 1, ours, theirs, [held.ticket])
+    slot = Slot(0, 2**22 + 1, ours, theirs, [held.ticket])
     theirs.sock.send(garbage)
     theirs.sock.send(garbage)
-    agent.hand_out.hear(seat)
+    agent.hand_out.hear(slot)
     kill.assert_called_once()
     ours.close()
     theirs.close()
@@ -284,7 +284,7 @@ def test_the_connection_of_a_thread_that_is_late_is_cut(agent: Agent, monkeypatc
     ours, theirs = socket.socketpair()
     does = THREADS[RESULTS]
     agent.databases[does] = [SimpleNamespace(connection=None), SimpleNamespace(connection=ours)]
-    monkeypatch.setattr(agent.board, "late", lambda since: iter([(does, CUT_AFTER + 1)]))
+    monkeypatch.setattr(agent.scoreboard, "late", lambda since: iter([(does, CUT_AFTER + 1)]))
     watching = threading.Thread(target=swallow, args=(agent.watch,))
     watching.start()
     ours.settimeout(5)
@@ -305,5 +305,5 @@ def test_a_task_that_a_stop_cuts_off_is_named_with_the_time_that_it_was_left(
 ) -> None:
     monkeypatch.setattr("worker.cluster.hand_out.Channel.receive", lambda *_, **__: ("stop",))
     agent.hand_out.take_notice()  # by SIGQUIT, which leaves no time, whatever Q_GRACE is
-    agent.hand_out.died(agent.hold(RUN), Seat(0, 1, Mock(), Mock()), CUT_OFF, "a-task", tells=True)
+    agent.hand_out.died(agent.hold(RUN), Slot(0, 1, Mock(), Mock()), CUT_OFF, "a-task", in_user_code=True)
     assert "a-task was cut off 0 s after the stop; it is given back, and run again" in caplog.text

@@ -22,8 +22,8 @@ from django_q.tasks import async_iter, async_task
 from project import wait_for
 from worker import announcements, packages
 from worker.cluster import orders
-from worker.cluster.board import IDLE, LISTED, NO_LIMIT, TELLS, Board
 from worker.cluster.orders import Orders
+from worker.cluster.scoreboard import IDLE, LISTED, NO_LIMIT, USER_CODE, Scoreboard
 from worker.models import Cancellation, Failure, Pause, Tally
 from worker.queue import actions
 
@@ -189,7 +189,7 @@ def test_a_cancelled_task_that_ends_meanwhile_costs_no_other_an_attempt(tmp_path
 
 def held_by(listener: Any) -> Orders:
     """Return the orders of an agent that holds something."""
-    return Orders(Mock(held={1: 1}, board=Board(1)), listener)
+    return Orders(Mock(held={1: 1}, scoreboard=Scoreboard(1)), listener)
 
 
 def test_a_database_that_is_away_holds_up_tasks_and_their_leases_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,27 +231,27 @@ def test_orders_are_looked_at_each_second_only_where_none_are_announced_and_some
 
 
 def test_workers_know_which_tasks_may_be_cancelled() -> None:
-    board = Board(1)
-    assert not board.may_be_cancelled("a")
-    board.cancel(["a", "b" * 32])
-    assert [board.may_be_cancelled(key) for key in ("a", "b" * 32, "b" * 31, "c")] == [True, True, False, False]
-    board.cancel([str(number) for number in range(LISTED + 1)])
-    assert board.may_be_cancelled("c")  # perhaps: the database is asked
-    board.cancel([])
-    assert not board.may_be_cancelled("a")
+    scoreboard = Scoreboard(1)
+    assert not scoreboard.may_be_cancelled("a")
+    scoreboard.cancel(["a", "b" * 32])
+    assert [scoreboard.may_be_cancelled(key) for key in ("a", "b" * 32, "b" * 31, "c")] == [True, True, False, False]
+    scoreboard.cancel([str(number) for number in range(LISTED + 1)])
+    assert scoreboard.may_be_cancelled("c")  # perhaps: the database is asked
+    scoreboard.cancel([])
+    assert not scoreboard.may_be_cancelled("a")
 
 
 def test_an_attempt_that_has_ended_is_not_wanted_to_end() -> None:
-    board = Board(1)
-    assert not board.is_ended(0)
-    board.attempt(0, "a", "f", 1)
-    (running,) = board.attempts()
-    board.end_attempt(running)
-    assert board.is_ended(0)
-    board.end(0)
-    assert not board.is_ended(0)
-    board.attempt(0, "b", "f", 1)
-    assert not board.is_ended(0)
+    scoreboard = Scoreboard(1)
+    assert not scoreboard.is_ended(0)
+    scoreboard.attempt(0, "a", "f", 1)
+    (running,) = scoreboard.attempts()
+    scoreboard.end_attempt(running)
+    assert scoreboard.is_ended(0)
+    scoreboard.end(0)
+    assert not scoreboard.is_ended(0)
+    scoreboard.attempt(0, "b", "f", 1)
+    assert not scoreboard.is_ended(0)
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no such locks")
@@ -280,12 +280,12 @@ def test_who_has_cancelled_a_task_is_told() -> None:
 
 
 def test_a_hook_is_not_told_of_as_the_attempt_before_it() -> None:
-    board = Board(1)
-    board.count(0, TELLS)
-    board.attempt(0, "a" * 32, "core.tasks.tidy", 2)
-    assert board.keys(0) == {"task_id": "a" * 32, "task": "core.tasks.tidy", "attempt": 2}
-    board.end(0)
-    board.begin(0, IDLE)
-    board.begin(0, NO_LIMIT)
-    board.count(0, TELLS)
-    assert board.keys(0) == {}
+    scoreboard = Scoreboard(1)
+    scoreboard.count(0, USER_CODE)
+    scoreboard.attempt(0, "a" * 32, "core.tasks.tidy", 2)
+    assert scoreboard.keys(0) == {"task_id": "a" * 32, "task": "core.tasks.tidy", "attempt": 2}
+    scoreboard.end(0)
+    scoreboard.begin(0, IDLE)
+    scoreboard.begin(0, NO_LIMIT)
+    scoreboard.count(0, USER_CODE)
+    assert scoreboard.keys(0) == {}

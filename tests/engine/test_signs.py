@@ -23,10 +23,10 @@ from worker import announcements, heartbeat
 from worker.announcements import ORDERS, SIGNS
 from worker.cluster import schedules as module
 from worker.cluster.agent import Agent
-from worker.cluster.board import SINCE, Board
 from worker.cluster.channels import pair
 from worker.cluster.listener import Listener
 from worker.cluster.schedules import Schedules
+from worker.cluster.scoreboard import SINCE, Scoreboard
 from worker.models import Cluster
 from worker.queue import signs
 from worker.retention import prune
@@ -95,7 +95,7 @@ class Quiet(Schedules):  # type: ignore[misc]
     def __init__(self) -> None:
         """Speak for an agent without tasks."""
         control, theirs = pair()
-        agent = Agent(Mock(publishes=False), control, Board(2))
+        agent = Agent(Mock(publishes=False), control, Scoreboard(2))
         super().__init__(agent)
         agent.schedules, agent.orders = self, self.orders
         self.ends = [control, theirs, agent.wake_up, agent.woken]
@@ -125,23 +125,23 @@ def test_nothing_is_asked_while_nothing_happens_and_two_queries_each_q_quiet(
 def test_a_row_is_written_when_what_is_shown_changes_and_not_again(
     thread: Quiet, django_assert_num_queries: DjangoAssertNumQueries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    board: Board = thread.agent.board
+    scoreboard: Scoreboard = thread.agent.scoreboard
     thread.look({ORDERS, SIGNS})
     clock = [time.monotonic()]
     monkeypatch.setattr("worker.cluster.registration.time", Mock(monotonic=lambda: clock[0], time=time.time))
-    board.attempt(0, "a" * 32, "jobs.nap", 2)
+    scoreboard.attempt(0, "a" * 32, "jobs.nap", 2)
     for later, queries, shown in ((0.1, 0, []), (1, 1, ["a" * 32]), (9, 0, ["a" * 32])):
         clock[0] += later
         with django_assert_num_queries(queries):
             thread.look(set())
         (row,) = Cluster.objects.all()
         assert [run["id"] for run in row.state["running"]] == shown
-    board.attempt(0, "a" * 32, "jobs.nap", 3)  # the next attempt, before anybody has looked
+    scoreboard.attempt(0, "a" * 32, "jobs.nap", 3)  # the next attempt, before anybody has looked
     clock[0] += 1
     with django_assert_num_queries(1):
         thread.look(set())
     assert Cluster.objects.get().state["running"][0]["attempt"] == 3
-    board.clear(0, SINCE)  # as the supervisor does once a worker has died
+    scoreboard.clear(0, SINCE)  # as the supervisor does once a worker has died
     thread.look(set())
     assert Cluster.objects.get().state["running"] == []
     thread.registration.withdraw()
@@ -152,7 +152,7 @@ def test_a_row_is_written_when_what_is_shown_changes_and_not_again(
 def test_a_cluster_whose_supervisor_is_frozen_says_so(thread: Quiet, monkeypatch: pytest.MonkeyPatch) -> None:
     thread.look({SIGNS})
     assert Cluster.objects.get().lost is None
-    monkeypatch.setattr("worker.cluster.board.SUPERVISED", -1.0)
+    monkeypatch.setattr("worker.cluster.scoreboard.SUPERVISED", -1.0)
     thread.look({SIGNS})
     assert Cluster.objects.get().lost is not None
 

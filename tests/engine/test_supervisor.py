@@ -8,9 +8,9 @@ from unittest.mock import Mock
 
 import pytest
 from django.core.management import CommandError
-from worker.cluster.board import LEASES, SCHEDULES, THREADS
 from worker.cluster.channels import pair
 from worker.cluster.forks import fork
+from worker.cluster.scoreboard import LEASES, SCHEDULES, THREADS
 from worker.cluster.supervisor import Supervisor
 
 
@@ -18,7 +18,7 @@ from worker.cluster.supervisor import Supervisor
 def supervisor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
     """Supervise nobody: this process has other children."""
     monkeypatch.setattr(Supervisor, "reap", lambda _: set())
-    monkeypatch.setattr(Supervisor, "fill_seats", lambda _: None)
+    monkeypatch.setattr(Supervisor, "fill_slots", lambda _: None)
     made = Supervisor()
     made.agent, made.looked, made.resumed = 1, time.monotonic(), 0.0
     made.control, theirs = pair()
@@ -33,7 +33,7 @@ def test_a_thread_that_no_task_waits_for_does_not_end_the_cluster(
 ) -> None:
     beat = Mock(return_value="")
     monkeypatch.setattr(supervisor.heartbeat, "beat", beat)
-    supervisor.board.expect(thread, -100.0)
+    supervisor.scoreboard.expect(thread, -100.0)
     assert supervisor.look()
     assert bool(supervisor.deadline) is ends
     assert beat.call_args.args[2].keys() == {THREADS[thread]}

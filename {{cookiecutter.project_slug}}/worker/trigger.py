@@ -29,9 +29,9 @@ LOST = 3600  #: seconds, beside those of its attempts, after which a task that n
 logger = logging.getLogger("django-q")
 
 
-def trigger(schedule: Schedule, intended: datetime, broker: Leasing, tells: Callable[[], None]) -> str:
+def trigger(schedule: Schedule, intended: datetime, broker: Leasing, enter_user_code: Callable[[], None]) -> str:
     """Queue a schedule's task; return why it cannot be, or ""; raises if a server is away."""
-    tells()
+    enter_user_code()
     try:
         args, kwargs = arguments(schedule)
         options = kwargs.pop("q_options", {})

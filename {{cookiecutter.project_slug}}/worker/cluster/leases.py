@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from django.db import close_old_connections
 from django_q.conf import Conf
 
-from worker.cluster.board import LEASES
 from worker.cluster.messages import FAIL, RUN
+from worker.cluster.scoreboard import LEASES
 from worker.delivery import MAX_DELIVERIES, SUSPECT_AFTER, Delivery, brief
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Leases:
     def run(self) -> None:
         self.agent.orders.await_first()
         while True:
-            self.agent.board.expect(LEASES, ANSWER)
+            self.agent.scoreboard.expect(LEASES, ANSWER)
             try:
                 self.turn()
             except Exception as error:  # each broker has exceptions of its own
@@ -101,7 +101,7 @@ class Leases:
         self.agent.hand_out.feed()
         if not deliveries:
             idle = min(IDLE, Conf.RETRY / 3)
-            self.agent.board.expect(LEASES, idle + ANSWER)
+            self.agent.scoreboard.expect(LEASES, idle + ANSWER)
             self.broker.idle(idle, [self.agent.woken])
             self.rest(0)
 

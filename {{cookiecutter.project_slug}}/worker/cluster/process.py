@@ -12,14 +12,14 @@ from django_q.conf import Conf
 
 from worker import errors, traces
 from worker.cluster import after, child
-from worker.cluster.board import Board
 from worker.cluster.channels import Channel
 from worker.cluster.functions import located
+from worker.cluster.scoreboard import Scoreboard
 
 
-def run(seat: int, channel: Channel, board: Board) -> None:
+def run(slot: int, channel: Channel, scoreboard: Scoreboard) -> None:
     os.register_at_fork(after_in_child=partial(_leave_cluster, channel))
-    current_process().name = f"Worker-{seat + 1}"
+    current_process().name = f"Worker-{slot + 1}"
     # Of django-q2 1.11.1: its worker goes through the import system for each task, here once for each function; what a
     # receiver of these two signals raises would end it, or fail a task that has succeeded; and of an exception it
     # keeps the text, which Child.format_exc takes the place of.
@@ -28,9 +28,9 @@ def run(seat: int, channel: Channel, board: Board) -> None:
         setattr(upstream, name, SimpleNamespace(send=getattr(upstream, name).send_robust))
     if Conf.CPU_AFFINITY and hasattr(os, "sched_setaffinity"):
         processors = sorted(os.sched_getaffinity(0))
-        mine = range(seat * Conf.CPU_AFFINITY, (seat + 1) * Conf.CPU_AFFINITY)
+        mine = range(slot * Conf.CPU_AFFINITY, (slot + 1) * Conf.CPU_AFFINITY)
         os.sched_setaffinity(0, {processors[number % len(processors)] for number in mine})
-    child.current = it = child.Child(seat, channel, board)
+    child.current = it = child.Child(slot, channel, scoreboard)
     upstream.traceback = SimpleNamespace(format_exc=it.format_exc)
     it.work()
     with after.whatever_it_raises("What tells others of tasks"):

@@ -19,9 +19,9 @@ from django_q.signing import SignedPackage
 from django_q.status import Stat, Status
 
 from worker import heartbeat
-from worker.cluster.board import LATE_AFTER, RunningAttempt
 from worker.cluster.listener import Listener
 from worker.cluster.messages import RUN, worker_id
+from worker.cluster.scoreboard import LATE_AFTER, RunningAttempt
 from worker.conf import setting
 from worker.models import Cluster
 from worker.packages import table
@@ -50,7 +50,7 @@ class Registration:
     def running(self) -> list[RunningAttempt]:
         """Return the attempts that are to be shown."""
         now = time.monotonic()
-        return [each for each in self.agent.board.attempts() if now - each.since > SHOWN_AFTER]
+        return [each for each in self.agent.scoreboard.attempts() if now - each.since > SHOWN_AFTER]
 
     def has_changed(self) -> bool:
         """Say whether the row shows other attempts than those that go on."""
@@ -62,7 +62,7 @@ class Registration:
             if self.withdrawn:
                 return
             running = self.running()
-            lost = None if self.agent.board.is_supervised() else Now()  # the supervisor is frozen: nobody watches
+            lost = None if self.agent.scoreboard.is_supervised() else Now()  # the supervisor is frozen: nobody watches
             facts = {"seen": Now(), "lost": lost, "state": self.state(running)}
             who = {"name": Conf.CLUSTER_NAME, "host": gethostname()[:255], "pid": os.getppid()}
             if not self.started:  # what was found dead here has a successor
@@ -75,10 +75,10 @@ class Registration:
         """Return what the row says, beside whose it is."""
         agent = self.agent
         with agent.lock:
-            seats = agent.hand_out.seats
-            sent = [agent.held[ticket] for seat in seats.values() for ticket in seat.out[1:]]
+            slots = agent.hand_out.slots
+            sent = [agent.held[ticket] for slot in slots.values() for ticket in slot.out[1:]]
             waiting = [*agent.hand_out.unread, *agent.waiting, *agent.suspects(), *sent]
-            pids = {number: seat.pid for number, seat in seats.items()}
+            pids = {number: slot.pid for number, slot in slots.items()}
         ahead = [held for held in waiting if held.does == RUN]
         now, clock = time.monotonic(), time.time()
         return {
@@ -86,7 +86,7 @@ class Registration:
             "ahead": len(ahead),
             "oldest": min((held.may_begin for held in ahead), default=None),
             "lag": agent.results.lag(),
-            "late": {does: round(late, 1) for does, late in agent.board.late(0.0) if late > LATE_AFTER},
+            "late": {does: round(late, 1) for does, late in agent.scoreboard.late(0.0) if late > LATE_AFTER},
             "running": [
                 {
                     "id": each.task,
@@ -94,7 +94,7 @@ class Registration:
                     "func": each.func,
                     "attempt": each.attempt,
                     "since": clock - (now - each.since),
-                    "worker": worker_id(pids[each.seat]) if each.seat in pids else "",
+                    "worker": worker_id(pids[each.slot]) if each.slot in pids else "",
                 }
                 for each in running
             ],
@@ -116,6 +116,6 @@ class Registration:
         stat.broker, stat.tob, stat.status = None, self.since, Conf.IDLE
         stat.sentinel, stat.pusher, stat.monitor = os.getppid(), os.getpid(), os.getpid()
         with self.agent.lock:
-            stat.workers = [seat.pid for seat in self.agent.hand_out.seats.values()]
+            stat.workers = [slot.pid for slot in self.agent.hand_out.slots.values()]
             stat.task_q_size = len(self.agent.waiting)
         self.agent.broker.set_stat(stat.key, SignedPackage.dumps(stat, True), 3 * setting("Q_QUIET"))

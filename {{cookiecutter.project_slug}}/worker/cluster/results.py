@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 
-from worker.cluster.board import RESULTS
 from worker.cluster.lines import tell
 from worker.cluster.messages import AFTER, GATHER, RESULT, WAIT, Held, Outcome, Result, delays, receipts, size_of
 from worker.cluster.rows import LOCKED_FOR
 from worker.cluster.saving import ANSWER, BRIEFLY, Saving
+from worker.cluster.scoreboard import RESULTS
 from worker.cluster.tallies import Tallies
 from worker.delivery import brief
 
@@ -63,7 +63,7 @@ class Results(Saving):
 
     def gather(self) -> list[tuple[Any, ...]]:
         """Wait a moment for a reply, and return it with those that have come meanwhile, a batch of them at most."""
-        self.agent.board.expect(RESULTS, PRUNE_EVERY + ANSWER)
+        self.agent.scoreboard.expect(RESULTS, PRUNE_EVERY + ANSWER)
         try:
             batch = [self.agent.replies.get(timeout=PRUNE_EVERY)]
         except queue.Empty:
@@ -91,7 +91,7 @@ class Results(Saving):
 
     def write_tallies(self) -> None:
         """Write what was counted, once: there is another time."""
-        self.agent.board.expect(RESULTS, ANSWER)
+        self.agent.scoreboard.expect(RESULTS, ANSWER)
         try:
             self.tallies.write()
         except Exception as error:  # each driver has exceptions of its own

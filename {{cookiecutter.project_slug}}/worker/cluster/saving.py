@@ -14,10 +14,10 @@ from django_q.conf import Conf
 from picklefield.fields import PickledObject
 
 from worker import failures
-from worker.cluster.board import RESULTS
 from worker.cluster.messages import Outcome
 from worker.cluster.orders import delete_carried_out
 from worker.cluster.rows import among, insert, may_be_taken_later, patiently, prune
+from worker.cluster.scoreboard import RESULTS
 from worker.delivery import brief
 from worker.packages import set_aside, table
 
@@ -56,7 +56,7 @@ class Saving:
         """
         pause, refused, since = 1.0, 0, 0.0
         while True:
-            self.agent.board.expect(RESULTS, ANSWER)
+            self.agent.scoreboard.expect(RESULTS, ANSWER)
             try:
                 close_old_connections()
                 done = action()
@@ -64,7 +64,7 @@ class Saving:
                     self.silence += time.monotonic() - since
                 return done
             except Exception as error:  # each driver and client has exceptions of its own
-                self.agent.board.expect(RESULTS, ANSWER)
+                self.agent.scoreboard.expect(RESULTS, ANSWER)
                 try:
                     connections[self.alias].close()
                     ask()
@@ -78,7 +78,7 @@ class Saving:
                     time.sleep(0.2)
                     continue
             refused = 0
-            self.agent.board.expect(RESULTS, pause + ANSWER)
+            self.agent.scoreboard.expect(RESULTS, pause + ANSWER)
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 

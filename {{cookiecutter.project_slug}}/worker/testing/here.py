@@ -12,11 +12,11 @@ from django_q.exceptions import TimeoutException
 
 from worker.cluster import child
 from worker.cluster.agent import Agent
-from worker.cluster.board import Board
 from worker.cluster.channels import Channel, pair
 from worker.cluster.functions import located
 from worker.cluster.messages import RESULT, RUN, Outcome
 from worker.cluster.results import Results
+from worker.cluster.scoreboard import Scoreboard
 from worker.delivery import Task
 from worker.packages import Row, unpickled
 
@@ -30,7 +30,7 @@ def run(queue: "Queue", *, raises: bool) -> list[Any]:
     """Run what waits; see Queue.run()."""
     results: list[Any] = []
     control, others = pair()
-    agent = Agent(get_broker(), control, Board(1))  # of which no thread runs
+    agent = Agent(get_broker(), control, Scoreboard(1))  # of which no thread runs
     agent.results = AtOnce(agent)
     with ExitStack() as stack:
         stack.enter_context(patch.object(child, "close_old_connections"))  # else the test's own, with its transaction
@@ -66,7 +66,7 @@ class Here(child.Child):
     """A worker in the test's own process."""
 
     def __init__(self, agent: Agent) -> None:
-        super().__init__(0, cast(Channel, self), agent.board)
+        super().__init__(0, cast(Channel, self), agent.scoreboard)
         self.agent = agent
         self.results: list[Any] = []
         self.error: Exception | None = None  #: what a task has raised

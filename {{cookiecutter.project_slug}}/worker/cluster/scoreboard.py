@@ -1,4 +1,7 @@
-"""What all processes of a cluster see: numbers and names in shared memory. Each has one writer, and needs no lock."""
+"""What all processes of a cluster see: numbers and names in shared memory. Each has one writer, and needs no lock.
+
+As on the scoreboard of Apache's httpd, each worker process has a slot, which the next one in its place takes over.
+"""
 
 import math
 import mmap
@@ -18,13 +21,13 @@ SUPERVISOR, CANCELLED, HEAD = range(len(THREADS), len(THREADS) + 3)  #: numbers 
 SUPERVISED = 3.0  #: seconds for which a beat of the supervisor counts, which comes each second
 FUNC = 256  #: bytes of the path of a task's function that are kept
 LISTED = 64  #: cancelled tasks whose ids are kept
-LIMIT, TAKEN, SENT, TELLS, SINCE, ATTEMPT, ENDED, FIELDS = range(8)  #: of a worker
+LIMIT, TAKEN, SENT, USER_CODE, SINCE, ATTEMPT, ENDED, FIELDS = range(8)  #: of a worker
 
 
 class RunningAttempt(NamedTuple):
     """An attempt that goes on."""
 
-    seat: int
+    slot: int
     task: str  #: its id
     func: str
     name: str
@@ -36,14 +39,14 @@ def _fixed(text: str, size: int) -> bytes:
     return text.encode(errors="replace")[:size].ljust(size, b"\0")
 
 
-class Board:
-    """The beats of the agent's threads, and the states of the workers, by their seats."""
+class Scoreboard:
+    """The beats of the agent's threads, and the states of the workers, by their slots."""
 
-    def __init__(self, seats: int) -> None:
-        numbers = (HEAD + seats * FIELDS) * NUMBER
-        self._seats, self._names, self._keys = seats, numbers, numbers + seats * NAME
-        self._functions = self._keys + seats * KEY
-        self._cancelled = self._functions + seats * FUNC
+    def __init__(self, slots: int) -> None:
+        numbers = (HEAD + slots * FIELDS) * NUMBER
+        self._slots, self._names, self._keys = slots, numbers, numbers + slots * NAME
+        self._functions = self._keys + slots * KEY
+        self._cancelled = self._functions + slots * FUNC
         self._memory = mmap.mmap(-1, self._cancelled + LISTED * KEY)
         self._numbers = memoryview(self._memory)[:numbers].cast("d")
         self.supervise()
@@ -91,86 +94,86 @@ class Board:
 
     # The workers: each writes its own, but for what the agent has sent it, and which attempt it wants ended
 
-    def _at(self, seat: int, field: int) -> int:
-        return HEAD + seat * FIELDS + field
+    def _at(self, slot: int, field: int) -> int:
+        return HEAD + slot * FIELDS + field
 
     def _text(self, begin: int, size: int) -> str:
         return self._memory[begin : begin + size].rstrip(b"\0").decode(errors="replace")
 
-    def clear(self, seat: int, *fields: int) -> None:
-        """Make a seat ready for another worker: the supervisor what that one writes, the agent what it sends."""
+    def clear(self, slot: int, *fields: int) -> None:
+        """Make a slot ready for another worker: the supervisor what that one writes, the agent what it sends."""
         for field in fields:
-            self._numbers[self._at(seat, field)] = 0.0
+            self._numbers[self._at(slot, field)] = 0.0
 
-    def begin(self, seat: int, limit: float) -> None:
+    def begin(self, slot: int, limit: float) -> None:
         """Note when a worker must have ended what it does, or that it is IDLE."""
-        self._numbers[self._at(seat, LIMIT)] = limit
+        self._numbers[self._at(slot, LIMIT)] = limit
         if limit == IDLE:  # no hook that follows is told of as the attempt before it
-            self._numbers[self._at(seat, TELLS)] = self._numbers[self._at(seat, ATTEMPT)] = 0.0
+            self._numbers[self._at(slot, USER_CODE)] = self._numbers[self._at(slot, ATTEMPT)] = 0.0
 
-    def call(self, seat: int, name: str) -> None:
+    def call(self, slot: int, name: str) -> None:
         """Note the name of what a worker does."""
-        begin = self._names + seat * NAME
+        begin = self._names + slot * NAME
         self._memory[begin : begin + NAME] = _fixed(name, NAME)
 
-    def attempt(self, seat: int, task: str, func: str, number: int) -> None:
+    def attempt(self, slot: int, task: str, func: str, number: int) -> None:
         """Note the id and the function of the task that a worker begins to run, and which attempt this is."""
-        at, begin, place = self._at(seat, SINCE), self._keys + seat * KEY, self._functions + seat * FUNC
+        at, begin, place = self._at(slot, SINCE), self._keys + slot * KEY, self._functions + slot * FUNC
         self._numbers[at] = 0.0  # nobody reads what is half written
         self._memory[begin : begin + KEY] = _fixed(task, KEY)
         self._memory[place : place + FUNC] = _fixed(func, FUNC)
-        self._numbers[self._at(seat, ATTEMPT)] = number
+        self._numbers[self._at(slot, ATTEMPT)] = number
         self._numbers[at] = time.monotonic()
 
-    def end(self, seat: int) -> None:
-        self._numbers[self._at(seat, SINCE)] = 0.0
+    def end(self, slot: int) -> None:
+        self._numbers[self._at(slot, SINCE)] = 0.0
 
     def attempts(self) -> Iterator[RunningAttempt]:
         """Yield what workers run."""
-        for seat in range(self._seats):
-            since, number = self._numbers[self._at(seat, SINCE)], int(self._numbers[self._at(seat, ATTEMPT)])
-            task, func = self._text(self._keys + seat * KEY, KEY), self._text(self._functions + seat * FUNC, FUNC)
-            running = RunningAttempt(seat, task, func, self.name(seat), since, number)
-            if since and since == self._numbers[self._at(seat, SINCE)]:
+        for slot in range(self._slots):
+            since, number = self._numbers[self._at(slot, SINCE)], int(self._numbers[self._at(slot, ATTEMPT)])
+            task, func = self._text(self._keys + slot * KEY, KEY), self._text(self._functions + slot * FUNC, FUNC)
+            running = RunningAttempt(slot, task, func, self.name(slot), since, number)
+            if since and since == self._numbers[self._at(slot, SINCE)]:
                 yield running
 
-    def keys(self, seat: int) -> dict[str, Any]:
+    def keys(self, slot: int) -> dict[str, Any]:
         """Return by which keys the log finds the attempt that the worker has begun; none if it has not."""
-        task, func = self._text(self._keys + seat * KEY, KEY), self._text(self._functions + seat * FUNC, FUNC)
-        number = int(self._numbers[self._at(seat, ATTEMPT)])
-        return {"task_id": task, "task": func, "attempt": number} if self.tells(seat) and number else {}
+        task, func = self._text(self._keys + slot * KEY, KEY), self._text(self._functions + slot * FUNC, FUNC)
+        number = int(self._numbers[self._at(slot, ATTEMPT)])
+        return {"task_id": task, "task": func, "attempt": number} if self.in_user_code(slot) and number else {}
 
     def end_attempt(self, running: RunningAttempt) -> None:
         """Want the worker of an attempt that goes on to be killed."""
-        self._numbers[self._at(running.seat, ENDED)] = running.since
+        self._numbers[self._at(running.slot, ENDED)] = running.since
 
-    def is_ended(self, seat: int) -> bool:
+    def is_ended(self, slot: int) -> bool:
         """Say whether the worker is at the attempt that is wanted to end."""
-        return self._numbers[self._at(seat, ENDED)] == self._numbers[self._at(seat, SINCE)] != 0.0
+        return self._numbers[self._at(slot, ENDED)] == self._numbers[self._at(slot, SINCE)] != 0.0
 
-    def limit(self, seat: int) -> float:
+    def limit(self, slot: int) -> float:
         """Return when the worker must have ended what it does: IDLE without a task, NO_LIMIT if it need not."""
-        return self._numbers[self._at(seat, LIMIT)]
+        return self._numbers[self._at(slot, LIMIT)]
 
-    def name(self, seat: int) -> str:
+    def name(self, slot: int) -> str:
         """Return the name of the task that the worker has, or had last."""
-        return self._text(self._names + seat * NAME, NAME)
+        return self._text(self._names + slot * NAME, NAME)
 
-    def count(self, seat: int, field: int) -> None:
-        """Count a message that the worker has TAKEN, or that was SENT to it, or that a user's code comes (TELLS)."""
-        self._numbers[self._at(seat, field)] += 1
+    def count(self, slot: int, field: int) -> None:
+        """Count a message that the worker has TAKEN, or that was SENT to it, or that USER_CODE comes."""
+        self._numbers[self._at(slot, field)] += 1
 
-    def uncount(self, seat: int) -> None:
+    def uncount(self, slot: int) -> None:
         """Note that a message was taken back."""
-        self._numbers[self._at(seat, SENT)] -= 1
+        self._numbers[self._at(slot, SENT)] -= 1
 
-    def tells(self, seat: int) -> bool:
+    def in_user_code(self, slot: int) -> bool:
         """Say whether the worker has come to the user's code, as a task or a hook, of what it was told to do."""
-        return self._numbers[self._at(seat, TELLS)] > 0
+        return self._numbers[self._at(slot, USER_CODE)] > 0
 
-    def taken(self, seat: int) -> int:
-        return int(self._numbers[self._at(seat, TAKEN)])
+    def taken(self, slot: int) -> int:
+        return int(self._numbers[self._at(slot, TAKEN)])
 
-    def waits(self, seat: int) -> bool:
+    def waits(self, slot: int) -> bool:
         """Say whether a message waits for an idle worker."""
-        return self.limit(seat) == IDLE and self._numbers[self._at(seat, SENT)] > self._numbers[self._at(seat, TAKEN)]
+        return self.limit(slot) == IDLE and self._numbers[self._at(slot, SENT)] > self._numbers[self._at(slot, TAKEN)]
