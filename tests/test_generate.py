@@ -66,7 +66,6 @@ BASE = {
     "worker/announcements.py",
     "worker/apps.py",
     "worker/broker/__init__.py",
-    "worker/broker/words.py",
     "worker/checks.py",
     "worker/cluster/__init__.py",
     "worker/cluster/after.py",

@@ -5,9 +5,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from sys import maxsize
 from typing import Any, NamedTuple, Protocol
 
 from django.core.signing import b62_decode
+from django_q.conf import Conf
 from django_q.signing import SignedPackage
 
 Task = dict[str, Any]  #: django-q2's package of a task: id, name, func, args, kwargs, started, …
@@ -119,6 +121,25 @@ class Leasing(Protocol):
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
         """Remove tasks that are done."""
+
+
+class Adapter:
+    """What django-q2 asks of a broker, in the words of Leasing: the same for all."""
+
+    def dequeue(self: Leasing) -> list[tuple[str, str | bytes]]:
+        return [(delivery.receipt, delivery.payload) for delivery in self.claim(Conf.BULK, maxsize)]
+
+    def acknowledge(self: Leasing, task_id: str) -> None:
+        self.acknowledge_all([task_id])
+
+    fail = acknowledge
+
+    def queue_size(self: Leasing) -> int:
+        return self.depth().waiting
+
+    def lock_size(self: Leasing) -> int:
+        depth = self.depth()
+        return depth.due + depth.taken
 
 
 def brief(error: BaseException) -> str:

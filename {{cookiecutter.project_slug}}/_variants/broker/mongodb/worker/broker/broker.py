@@ -25,8 +25,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError, ConnectionFailure, ExecutionTimeout, InvalidURI, WTimeoutError
 
-from worker.broker.words import Words
-from worker.delivery import Delivery, Depth
+from worker.delivery import Adapter, Delivery, Depth
 
 Document = dict[str, Any]
 
@@ -78,7 +77,7 @@ def later(seconds: float) -> Document:
     return {"$add": ["$$NOW", math.ceil(seconds * 1000)]}
 
 
-class Broker(Words, Mongo):  # type: ignore[misc]
+class Broker(Adapter, Mongo):  # type: ignore[misc]
     """django-q2's, with leases. Errors are PyMongo's; a task of more than 16 MB is a DocumentTooLarge.
 
     Tasks come in the order of their ids: as they were queued by one process, to the second by those of several.

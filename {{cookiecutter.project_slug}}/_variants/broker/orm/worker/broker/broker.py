@@ -37,15 +37,13 @@ from worker.broker.locks import (
     now,
     whole,
 )
-from worker.broker.place import check_place
 from worker.broker.statements import CLAIM, ENQUEUE, FREE_IN_FILE, HELD, RELEASE, REMOVE, RENEW
-from worker.broker.words import Words
-from worker.delivery import Delivery
+from worker.delivery import Adapter, Delivery
 
 logger = logging.getLogger("django-q")
 
 
-class Broker(Words, Contents):
+class Broker(Adapter, Contents):
     """django-q2's, with leases.
 
     Upstream, 1.11.1, takes tasks in no order and by the clock of each client, and lets whoever loses a race ask again
@@ -56,7 +54,6 @@ class Broker(Words, Contents):
     away: tuple[type[Exception], ...] = ()  # the database's, as for any other page
     passing: tuple[type[Exception], ...] = ()
     transactional = True
-    check_settings = staticmethod(check_place)
 
     def __init__(self, list_key: str | None = None) -> None:
         super().__init__(list_key)

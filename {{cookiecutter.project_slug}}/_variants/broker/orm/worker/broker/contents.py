@@ -9,7 +9,9 @@ from itertools import accumulate
 from sys import maxsize
 from typing import Any
 
-from django.db import Error, connections, transaction
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error, connections, router, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Length
 from django_q.brokers.orm import ORM
@@ -19,6 +21,7 @@ from django_q.models import OrmQ
 from worker.broker.locks import USED, all_rows, lapses, now
 from worker.broker.statements import DEPTH, FORGET_LAPSES, IN_FILE, ON_SERVER, TAKE_OUT, TAKE_OUT_OF_FILE
 from worker.delivery import Depth, signed_at
+from worker.processes import did_you_mean
 
 LOOK_EVERY = 1.0  #: seconds after which it is looked again whether this thread's connection can still be used
 AT_ONCE = 1000  #: tasks that payloads() reads at a time
@@ -28,6 +31,20 @@ looked = threading.local()
 
 class Contents(ORM):  # type: ignore[misc]
     """The queue, for those who look at it and take something out."""
+
+    @staticmethod
+    def check_settings() -> None:
+        """Look whether `orm` names a database that is there, and hands out each task once; it is not asked."""
+        if Conf.ORM not in settings.DATABASES:
+            problem = f"which DATABASES does not have. {did_you_mean(str(Conf.ORM), settings.DATABASES)}"
+        elif (vendor := connections[Conf.ORM].vendor) not in {"postgresql", "sqlite"}:
+            where = f"a database of {vendor}, where two workers would run a task twice"
+            problem = f"{where}: name one of PostgreSQL or SQLite."
+        elif not router.allow_migrate_model(Conf.ORM, OrmQ):
+            problem = "and a router keeps the queue's table out of it: name the one that its allow_migrate() answers."
+        else:
+            return
+        raise ImproperlyConfigured(f"Q_CLUSTER['orm'] is {Conf.ORM!r}, {problem}")
 
     @property
     def database(self) -> Any:

@@ -20,8 +20,7 @@ from redis import TimeoutError as NoAnswer
 
 from worker.broker import scripts
 from worker.broker.contents import RETURNED, Contents
-from worker.broker.words import Words
-from worker.delivery import Delivery, brief
+from worker.delivery import Adapter, Delivery, brief
 
 LOOK_EVERY = 3.0  #: seconds between two looks for leases that have run out
 TIDY_EVERY = 60.0  #: seconds between two looks for what others have left behind
@@ -36,7 +35,7 @@ def milliseconds(delay: float) -> int:
     return math.ceil(delay * 1000) + 1 if delay > 0 else 0
 
 
-class Broker(Words, Contents):
+class Broker(Adapter, Contents):
     """django-q2's, with leases, and keys that hold the project's name: two projects may share a server."""
 
     can_peek = forgets_returned = True

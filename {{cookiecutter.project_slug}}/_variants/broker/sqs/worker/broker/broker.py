@@ -35,15 +35,14 @@ from worker.broker import messages, queues
 from worker.broker.contents import Contents
 from worker.broker.messages import BATCH, MAX_BYTES
 from worker.broker.queues import OutageError, check_settings, clients, queue_url
-from worker.broker.words import Words
-from worker.delivery import MAX_DELIVERIES, Delivery
+from worker.delivery import MAX_DELIVERIES, Adapter, Delivery
 
 GONE = {"InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid"}  #: codes of a lease that is lost
 
 logger = logging.getLogger("django-q")
 
 
-class Broker(Words, Contents):
+class Broker(Adapter, Contents):
     """django-q2's, with leases, in a queue whose name holds the project's. Errors are those of botocore.
 
     Upstream, 1.11.1, makes its boto3 resource anew for each task that is queued, shares its connection over forks, and
