@@ -1,6 +1,7 @@
 """What tests of the overview let there be: signs of clusters, a broker's depth, failures and schedules."""
 
 import json
+import threading
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from worker.delivery import Depth
 from worker.enqueue import new_id
 from worker.failures import Failed
 from worker.processes import clusters, queue_of
+from worker.questions import Question
 from worker.queue import depths, signs
 from worker.queue.state import ClusterState, Running
 
@@ -20,6 +22,13 @@ def empty() -> None:
     """Remove, for this test alone, what tests with real workers have left."""
     for model in (Task, Schedule, models.Failure, models.ScheduleState, models.Minute, models.Tally, models.Pause):
         model.objects.all().delete()
+
+
+def wait_for_questions() -> None:
+    """Return once nobody asks a server: what still waits would meet the next test's tables."""
+    for thread in threading.enumerate():
+        if isinstance(thread, Question):
+            thread.join(10)
 
 
 def sign(cluster: str | None = None, **fields: Any) -> ClusterState:

@@ -3,6 +3,7 @@
 import html
 import re
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -22,6 +23,7 @@ from django.test import Client
 from django.urls import include, path
 from django.utils import timezone, translation
 from pytest_django import Settings
+from queue_state import wait_for_questions
 from worker.queue import actions, page
 from worker.queue.page import ACTIONS
 from worker.queue.state import Again, ClusterState, Group, Overview, QueueState, Running, Scheduled, Waiting
@@ -333,6 +335,24 @@ def test_a_look_that_fails_fails_for_all_who_wait_for_it_and_nobody_else(monkeyp
     with pytest.raises(OperationalError):
         page.shared.overview()
     assert page.shared.overview().queues
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "frozen", ["worker.queue.page.overview", "django.contrib.sessions.backends.db.SessionStore.load"]
+)
+def test_a_database_that_is_frozen_holds_up_nobody_for_long(monkeypatch: pytest.MonkeyPatch, frozen: str) -> None:
+    client, over = somebody("view_task"), Event()
+    client.raise_request_exception = False
+    monkeypatch.setattr(frozen, lambda *_: over.wait(60))
+    monkeypatch.setattr(page, "PATIENCE", 0.3)
+    begun = time.monotonic()
+    answers = [client.get(path) for path in (PAGE, f"{PAGE}now/")]
+    assert time.monotonic() - begun < 5
+    over.set()
+    wait_for_questions()
+    sentence = b"A server that this page needs does not answer. Try again in a minute.\n"
+    assert [(answer.status_code, answer.content) for answer in answers] == [(503, sentence)] * 2
 
 
 def test_where_nothing_is_the_matter_it_says_so(shown: list[Overview]) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ from unittest.mock import Mock
 import pytest
 from clusters import alike_elsewhere
 from django.core.management import CommandError, call_command
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.utils import timezone
 from django_q.models import Schedule
 from project import free_port, manage
-from queue_state import empty, failed, give_signs, run, set_depth, sign
+from queue_state import empty, failed, give_signs, run, set_depth, sign, wait_for_questions
 from worker.models import Pause
 from worker.processes import about, clusters
 from worker.queue import actions, overview
@@ -172,6 +173,22 @@ def test_a_database_that_is_new_or_away_is_one_sentence(
     assert sentence in ended.stderr
     assert ended.stderr.count("\n") == 1
     assert "secret" not in ended.stderr
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no such locks")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("command", ["queue", "queue --json", "queue pause default", "health_check queue"])
+def test_a_database_whose_tables_are_locked_is_one_sentence(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    for module in ("queue", "health_check"):
+        monkeypatch.setattr(f"worker.management.commands.{module}.PATIENCE", 0.3)
+    with closing(connection.copy()) as somebody:
+        somebody.set_autocommit(False)
+        somebody.cursor().execute("LOCK TABLE worker_pause IN ACCESS EXCLUSIVE MODE")
+        code, said = fails(*command.split())
+    wait_for_questions()
+    assert code == 1
+    assert "A server does not answer (OperationalError: no answer within " in said
+    assert said.endswith(" Whether this was done is not known.") == ("pause" in command)
 
 
 def test_limits_of_the_queues_are_watched(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from threading import Lock, Thread
 from typing import Any
 
-from django.db import connections
+from django.db import OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from worker.health import SERVERS
@@ -14,6 +14,7 @@ from worker.health import SERVERS
 LIMIT = 2.0  #: seconds after which a question counts as not answered
 SHARED = 1.0  #: seconds for which an answer is given to all
 SOON = 0.5  #: seconds in which a server answers that has not done so when it was asked last
+PATIENCE = 10.0  #: seconds for which somebody waits who looks at a queue
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class Question(Thread):
         super().__init__(daemon=True)
         self.ask, self.answered, self.begun = ask, False, time.monotonic()
         self.answer: Any = None
+        self.error: Exception | None = None
         self.start()
 
     def run(self) -> None:
@@ -33,7 +35,8 @@ class Question(Thread):
         try:
             self.answer = self.ask()
             self.answered = True
-        except Exception:  # each driver and client has exceptions of its own
+        except Exception as error:  # each driver and client has exceptions of its own
+            self.error = error
             logger.debug("A server does not answer", exc_info=True)
         finally:
             for connection in connections.all(initialized_only=True):
@@ -60,12 +63,29 @@ class Turns:
 
     def wait(self, limit: float) -> Any:
         """Return the answer; None if there is none within the limit."""
+        question = self.current()
+        self.is_silent = not question.wait(min(limit, SOON) if self.is_silent else limit)
+        return None if self.is_silent else question.answer
+
+    def tell(self, limit: float) -> Any:
+        """Return the answer, or raise its error; within a transaction, which no other thread sees, it is asked here.
+
+        Raises:
+            OperationalError: If neither comes within the limit.
+        """
+        if any(connection.in_atomic_block for connection in connections.all(initialized_only=True)):
+            return self.ask()
+        question = self.current()
+        if question.wait(limit):
+            return question.answer
+        raise question.error or OperationalError(f"no answer within {limit:.0f} s")
+
+    def current(self) -> Question:
+        """Return the question under way, or the next one."""
         with self.lock:
             if self.question is None or not self.question.is_alive():
                 self.question = Question(self.ask)
-            question = self.question
-        self.is_silent = not question.wait(min(limit, SOON) if self.is_silent else limit)
-        return None if self.is_silent else question.answer
+            return self.question
 
 
 class Readiness:

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial, wraps
 from threading import Lock
 from typing import Any
 
@@ -16,13 +18,13 @@ from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods, require_safe
 
+from worker.questions import PATIENCE, Turns
 from worker.queue import actions
 from worker.queue.overview import overview
 from worker.queue.state import Overview
 
 WITHIN = 10.0  #: seconds for which many tasks are queued again while somebody waits for the page
 KEY = re.compile(r"\d{1,18}\Z")  #: of a schedule
-PATIENCE = 10.0  #: seconds for which a request waits for the overview that another one makes
 GROUP = ("function", "exception")  #: what the failed tasks of a group have in common
 
 
@@ -103,6 +105,18 @@ class Shared:
 
 
 shared = Shared()
+
+
+def in_time(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Let a view, its session included, fail where it would wait without end: for a frozen database, or a lock."""
+
+    @wraps(view)
+    def answered(request: HttpRequest) -> HttpResponse:
+        limit = PATIENCE + (WITHIN if request.method == "POST" else 0)
+        found: HttpResponse = Turns(partial(copy_context().run, view, request)).tell(limit)
+        return found
+
+    return answered
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

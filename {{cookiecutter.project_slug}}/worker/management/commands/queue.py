@@ -18,6 +18,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from worker.checks import require_database
 from worker.health import sentence_for
 from worker.processes import about, did_you_mean
+from worker.questions import PATIENCE, Turns
 from worker.queue import actions
 from worker.queue.actions import RefusedError, cluster_named
 from worker.queue.overview import overview
@@ -32,6 +33,7 @@ NAMED = {
     "run-schedule": "the name of a schedule, or its id",
 }
 DAY = 86_400.0
+UNKNOWN = " Whether this was done is not known."
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"  #: what empties a terminal
 
 
@@ -57,6 +59,7 @@ class Command(BaseCommand):
         require_database("worker.E020")
         if problem := misuse(action, name, **options):
             raise CommandError(problem, returncode=2)
+        self.looks = Turns(overview)  # one at a time, also where a lock holds it up
         try:
             if action:
                 self.stdout.write(plain(self.act(action, name, **options)))
@@ -74,19 +77,19 @@ class Command(BaseCommand):
             raise
         except Exception as error:
             if problem := sentence_for(error):
-                raise CommandError(problem, returncode=1) from error
+                raise CommandError(problem + UNKNOWN * bool(action), returncode=1) from error
             raise
 
     def show(self, *, as_json: bool = False, before: str = "") -> None:
         if as_json:
             logging.disable()  # lines of the log go to stdout, too
             try:
-                self.stdout.write(json.dumps(asdict(overview()), cls=DjangoJSONEncoder, indent=2, ensure_ascii=False))
+                self.stdout.write(json.dumps(asdict(self.looks.tell(PATIENCE)), cls=DjangoJSONEncoder, indent=2, ensure_ascii=False))
             finally:
                 logging.disable(logging.NOTSET)
             return
         width = max(80, shutil.get_terminal_size().columns)
-        self.stdout.write(f"{before}{text(overview(), width)}\n\n{about()}")
+        self.stdout.write(f"{before}{text(self.looks.tell(PATIENCE), width)}\n\n{about()}")
 
     def watch(self, seconds: float) -> None:
         """Print it again and again, also while a server is away."""
@@ -121,7 +124,9 @@ class Command(BaseCommand):
         } | ({"retry": f"Run again all tasks{of} that have failed for good?"} if options["all"] else {})
         if action in questions and not options["yes"]:
             confirm(questions[action])
-        return does[action]()
+        if action in {"purge", "retry"}:  # which take as long as there is much
+            return does[action]()
+        return str(Turns(does[action]).tell(2 * PATIENCE))
 
 
 def misuse(action: str, name: str, **options: Any) -> str:
