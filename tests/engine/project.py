@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
+from typing import IO
 
 PROJECT = Path.cwd()
 HERE = Path(__file__).resolve().parent
@@ -59,13 +60,16 @@ def wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
     wait_for(listening, f"a server on port {port}")
 
 
-def manage(*args: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+def manage(
+    *args: str, env: Mapping[str, str], stdout: int | IO[str] = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     """Run a management command and return how it ended."""
     return subprocess.run(
         [sys.executable, "manage.py", *args],
         cwd=PROJECT,
         env=variables(env),
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         check=False,
     )

@@ -253,6 +253,14 @@ def test_who_reads_no_further_is_told_nothing(monkeypatch: pytest.MonkeyPatch) -
     assert instead == [-1] * 3
 
 
+@pytest.mark.parametrize("arguments", ["--json", "--watch 1"])
+def test_an_output_that_cannot_be_written_is_one_sentence(environment: Mapping[str, str], arguments: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = manage("queue", *arguments.split(), env=environment, stdout=full)
+    sentence = "CommandError: The output cannot be written (OSError: [Errno 28] No space left on device)."
+    assert (ended.returncode, ended.stderr.splitlines()) == (1, [sentence])
+
+
 def test_a_name_that_is_too_long_for_the_database_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "eve\n\udcff" + "x" * 300)
     assert actions.somebody() == "eve ?" + "x" * 249

@@ -16,6 +16,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.core.serializers.json import DjangoJSONEncoder
 
 from worker.checks import require_database
+from worker.delivery import brief
 from worker.health import sentence_for
 from worker.processes import about, did_you_mean
 from worker.questions import PATIENCE, Turns
@@ -69,8 +70,10 @@ class Command(BaseCommand):
             else:
                 self.show(as_json=options["json"])
             self.stdout.flush()
-        except BrokenPipeError:  # whoever reads this, such as `head`, has enough; Python would complain at its end
+        except OSError as error:  # of stdout, not of servers; without this Python would complain of it at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):  # whoever reads this, such as `head`, has enough
+                raise CommandError(f"The output cannot be written ({brief(error)}).", returncode=1) from error
         except RefusedError as error:
             raise CommandError(plain(str(error)), returncode=1) from error
         except CommandError:
@@ -84,7 +87,8 @@ class Command(BaseCommand):
         if as_json:
             logging.disable()  # lines of the log go to stdout, too
             try:
-                self.stdout.write(json.dumps(asdict(self.looks.tell(PATIENCE)), cls=DjangoJSONEncoder, indent=2, ensure_ascii=False))
+                found = asdict(self.looks.tell(PATIENCE))
+                self.stdout.write(json.dumps(found, cls=DjangoJSONEncoder, indent=2, ensure_ascii=False))
             finally:
                 logging.disable(logging.NOTSET)
             return
