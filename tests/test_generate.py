@@ -71,7 +71,6 @@ BASE = {
     "worker/cluster/after.py",
     "worker/cluster/agent.py",
     "worker/cluster/attempts.py",
-    "worker/cluster/ceiling.py",
     "worker/cluster/channels.py",
     "worker/cluster/child.py",
     "worker/cluster/due.py",

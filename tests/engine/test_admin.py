@@ -85,7 +85,7 @@ def test_a_task_that_is_refused_is_named_and_holds_up_no_other(queued: list[dict
     failure("first", cluster="gone")
     failure("second", cluster=None)
     page = again(somebody("change_failure"))
-    assert "Could not queue first: Q_CLUSTER knows no cluster" in page
+    assert "The task first cannot be queued: Q_CLUSTER knows no cluster" in page
     assert [task["name"] for task in queued] == ["second"]
     assert [task.name for task in Task.objects.all()] == ["first"]
 
@@ -144,7 +144,7 @@ def test_a_task_whose_options_cannot_be_read_stays(queued: list[dict[str, Any]])
     failure("odd")
     attempt("odd")
     models.Failure.objects.update(options="nonsense")
-    assert "Could not queue odd: its options cannot be read" in again(somebody("change_failure"))
+    assert "The task odd cannot be queued: its options cannot be read" in again(somebody("change_failure"))
     assert (queued, Failure.objects.count()) == ([], 1)
 
 

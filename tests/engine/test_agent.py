@@ -24,6 +24,7 @@ from worker.cluster.messages import AFTER, RESULT, RUN, SCHEDULE, Outcome
 from worker.cluster.results import Results
 from worker.cluster.scoreboard import RESULTS, THREADS, Scoreboard
 from worker.models import Failure
+from worker.retention import prune_to_save_limit
 
 pytestmark = pytest.mark.django_db
 Reply = tuple[Any, ...]
@@ -177,7 +178,7 @@ def test_old_successes_are_pruned_by_one_query_whatever_they_are_counted_by(
     monkeypatch.setattr(Conf, "SAVE_LIMIT", 2)
     monkeypatch.setattr(Conf, "SAVE_LIMIT_PER", "group")
     with django_assert_max_num_queries(4):
-        rows.prune(packages.table().db)
+        prune_to_save_limit()
     left = Model.objects.filter(group__startswith=group).order_by("started").values_list("id", flat=True)
     assert list(left) == [kept[at].id for at in (2, 3, 6, 7)]
     ids = {each.id for each in kept}

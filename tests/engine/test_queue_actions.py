@@ -162,7 +162,7 @@ def test_one_that_cannot_be_queued_holds_up_no_other(broker: Memory) -> None:
     failed(name="a", cluster="gone", ago=1)
     failed(name="b")
     said = retry("ada")
-    assert said.startswith("Queued 1 task again. 1 task could not be: a cannot be queued: Q_CLUSTER knows no cluster ")
+    assert said.startswith("Queued 1 task again. 1 task could not be: The task a cannot be queued: Q_CLUSTER knows no cluster ")
     assert len(broker.tasks) == 1
 
 
@@ -195,9 +195,9 @@ def test_arguments_that_cannot_be_read_are_one_sentence(broker: Memory) -> None:
     key = failed(name="a")
     with connection.cursor() as cursor:
         cursor.execute("UPDATE django_q_task SET args = 'nothing' WHERE id = %s", [key])
-    assert refused(lambda: retry("ada", task=key)) == "a cannot be queued: its arguments cannot be read."
+    assert refused(lambda: retry("ada", task=key)) == "The task a cannot be queued: its arguments cannot be read."
     failed()
-    assert retry("ada").startswith("Queued 1 task again. 1 task could not be: a cannot be queued: its ")
+    assert retry("ada").startswith("Queued 1 task again. 1 task could not be: The task a cannot be queued: its ")
 
 
 def test_a_task_that_waits_is_cancelled_by_the_id_of_its_result_or_its_own(

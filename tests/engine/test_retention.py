@@ -11,9 +11,8 @@ from django.utils import timezone
 from django_q.models import Task
 from pytest_django import DjangoAssertNumQueries, Settings
 from worker import retention
-from worker.cluster.ceiling import Ceiling, estimate
 from worker.models import Cancellation, Cluster, Failure
-from worker.retention import prune
+from worker.retention import Ceiling, estimate, prune
 
 postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="of PostgreSQL only")
 

@@ -105,7 +105,7 @@ class Quiet(Schedules):  # type: ignore[misc]
 def thread(db: None) -> Iterator[Quiet]:
     """Provide one whose listener hears, and whose tick takes no time."""
     made = Quiet()
-    made.changes.hears = True
+    made.listener.hears = True
     yield made
     for end in made.ends:
         end.close()

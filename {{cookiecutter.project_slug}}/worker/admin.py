@@ -28,11 +28,7 @@ def resubmit_task(model_admin: Any, request: HttpRequest, tasks: Any) -> None:
     django-q2's own, 1.11.1, is there for who may only look, ends at the first one that is refused, and forgets options.
     """
     for task in tasks:
-        try:
-            problem = resubmit(task)
-        except (TypeError, ValueError) as error:
-            problem = f"Could not queue {task.name}: {error}"
-        if problem:
+        if problem := resubmit(task):
             model_admin.message_user(request, problem, messages.ERROR)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from django.db import close_old_connections
 from django_q.conf import Conf
 
-from worker.cluster.messages import FAIL, RUN
+from worker.cluster.messages import FAIL, RUN, delays
 from worker.cluster.scoreboard import LEASES
 from worker.delivery import MAX_DELIVERIES, SUSPECT_AFTER, Delivery, brief
 
@@ -221,7 +221,7 @@ class Leases:
             returning = list(self.agent.returning)
         if not returning:
             return
-        self.broker.release({held.receipt: held.delay for held in returning})
+        self.broker.release(delays(returning))
         with self.agent.lock:
             for held in returning:
                 self.agent.returning.remove(held)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.db import close_old_connections, connections
@@ -16,10 +15,11 @@ from picklefield.fields import PickledObject
 from worker import failures
 from worker.cluster.messages import Outcome
 from worker.cluster.orders import delete_carried_out
-from worker.cluster.rows import among, insert, may_be_taken_later, patiently, prune
+from worker.cluster.rows import among, insert, may_be_taken_later, patiently
 from worker.cluster.scoreboard import RESULTS
 from worker.delivery import brief
 from worker.packages import set_aside, table
+from worker.retention import prune_to_save_limit
 
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent
@@ -160,6 +160,6 @@ class Saving:
         if Conf.SAVE_LIMIT <= 0:
             return
         try:
-            self.persevere("prune results", self.ask_database, partial(prune, self.alias))
+            self.persevere("prune results", self.ask_database, prune_to_save_limit)
         except Exception:
             logger.exception("The database refuses to prune results")

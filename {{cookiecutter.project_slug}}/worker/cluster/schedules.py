@@ -20,7 +20,6 @@ from django_q.models import Schedule
 
 from worker import announcements
 from worker.announcements import ORDERS, SIGNS
-from worker.cluster.ceiling import Ceiling
 from worker.cluster.listener import AGAIN, Listener
 from worker.cluster.messages import SCHEDULE
 from worker.cluster.orders import Orders
@@ -28,6 +27,7 @@ from worker.cluster.registration import Registration
 from worker.cluster.scoreboard import SCHEDULES
 from worker.conf import setting
 from worker.delivery import brief
+from worker.retention import Ceiling
 
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent
@@ -67,8 +67,8 @@ class Schedules:
     def __init__(self, agent: "Agent") -> None:
         self.agent = agent
         self.saved = 0  #: results, when they were looked at
-        self.changes, self.ceiling = Listener(), Ceiling()
-        self.registration, self.orders = Registration(agent, self.changes), Orders(agent, self.changes)
+        self.listener, self.ceiling = Listener(), Ceiling()
+        self.registration, self.orders = Registration(agent, self.listener), Orders(agent, self.listener)
         self.wait_until = 0.0  #: the next try of what has failed
         self.ticked = time.monotonic()  #: when it has last looked whether somebody wants a sign
 
@@ -95,7 +95,7 @@ class Schedules:
 
     def listen(self) -> None:
         """Hear of orders; of those of which nothing was heard, too."""
-        if self.changes.listen():
+        if self.listener.listen():
             self.look({ORDERS})
 
     def attempt(self, problem: str, action: Callable[[], None]) -> float:
@@ -125,7 +125,7 @@ class Schedules:
         while (left := end - time.monotonic()) > 0:
             self.agent.scoreboard.expect(SCHEDULES, left + ANSWER)
             self.ticked = time.monotonic()
-            news = self.changes.wait(min(TICK, left))
+            news = self.listener.wait(min(TICK, left))
             self.look(news)
             if announcements.SCHEDULES in news:
                 return

@@ -130,7 +130,7 @@ def retry(
         if left := time.monotonic() > until:
             break
         row = table().filter(pk=key).first()
-        if problem := again(row) if row else "":
+        if problem := resubmit(row) if row else "":
             refused, why = refused + 1, why or problem
         else:
             number += bool(row)
@@ -151,7 +151,7 @@ def retry_one(task: str, by: str) -> str:
         raise RefusedError(f"There is no result of a task {key}: it waits or runs, or its result is no longer kept.")
     if row.success:
         raise RefusedError(f"{row.name} has succeeded: it is not run again.")
-    if problem := again(row):
+    if problem := resubmit(row):
         raise RefusedError(problem)
     logger.info("%s has queued again %s (%s)", by, row.name, row.func)
     return f"Queued {row.name} again."
@@ -160,14 +160,6 @@ def retry_one(task: str, by: str) -> str:
 def failed_ones(beginning: str) -> Iterator[str]:
     """Yield the ids that begin so of tasks that have failed."""
     yield from table().filter(pk__startswith=beginning, success=False).values_list("pk", flat=True)
-
-
-def again(row: Any) -> str:
-    """Queue a task again; return why that is not done, or ""."""
-    try:
-        return resubmit(row)
-    except (TypeError, ValueError) as error:
-        return f"{row.name} cannot be queued: {error}"
 
 
 def failed_for_good(function: str, exception: str | None) -> Iterator[str]:
