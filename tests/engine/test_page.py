@@ -5,7 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from threading import Event, Semaphore
@@ -24,6 +24,7 @@ from django.urls import include, path
 from django.utils import timezone, translation
 from pytest_django import Settings
 from queue_state import wait_for_questions
+from worker.questions import Question
 from worker.queue import actions, page
 from worker.queue.page import ACTIONS
 from worker.queue.state import Again, ClusterState, Group, Overview, QueueState, Running, Scheduled, Waiting
@@ -300,41 +301,35 @@ def test_it_shows_how_much_there_is() -> None:
 
 
 def test_requests_that_come_together_share_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks, begun, go_on, waiting = [], Event(), Event(), Semaphore(0)
+    looks, go_on, waiting, wait = [], Event(), Semaphore(0), Question.wait
 
-    class Counted(Future[Overview]):
-        def result(self, timeout: float | None = None) -> Overview:
-            waiting.release()
-            return super().result(timeout)
+    def counted(question: Question, limit: float) -> bool:
+        waiting.release()
+        return wait(question, limit)
 
     def look() -> Overview:
-        begun.set()
         go_on.wait(60)
         looks.append(busy())
         return looks[-1]
 
-    monkeypatch.setattr(page, "Future", Counted)
+    monkeypatch.setattr(Question, "wait", counted)
     monkeypatch.setattr(page, "overview", look)
-    with ThreadPoolExecutor(40) as requests:
-        first = requests.submit(page.shared.overview)
-        assert begun.wait(10)
-        others = [requests.submit(page.shared.overview) for _ in range(39)]
+    with ThreadPoolExecutor(41) as requests:
+        others = [requests.submit(page.shared.tell, 60) for _ in range(40)]
         assert all(waiting.acquire(timeout=10) for _ in others)
-        monkeypatch.setattr(page, "PATIENCE", 0.01)
-        with pytest.raises(OperationalError, match="another request waits for the database"):
-            page.shared.overview()
+        with pytest.raises(OperationalError, match="no answer within 0 s"):
+            requests.submit(page.shared.tell, 0.01).result(60)
         go_on.set()
-        assert {id(each.result(60)) for each in [first, *others]} == {id(looks[0])}
+        assert {id(each.result(60)) for each in others} == {id(looks[0])}
         assert len(looks) == 1
-    page.shared.overview()
-    assert len(looks) == 2, "who comes later sees what is new"
+        assert requests.submit(page.shared.tell, 60).result(60) is looks[1], "who comes later sees what is new"
 
 
 def test_a_look_that_fails_fails_for_all_who_wait_for_it_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "overview", Mock(side_effect=[OperationalError("away"), busy()]))
     with pytest.raises(OperationalError):
-        page.shared.overview()
-    assert page.shared.overview().queues
+        page.shared.tell(60)
+    assert page.shared.tell(60).queues
 
 
 @pytest.mark.django_db(transaction=True)

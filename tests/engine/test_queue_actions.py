@@ -162,7 +162,9 @@ def test_one_that_cannot_be_queued_holds_up_no_other(broker: Memory) -> None:
     failed(name="a", cluster="gone", ago=1)
     failed(name="b")
     said = retry("ada")
-    assert said.startswith("Queued 1 task again. 1 task could not be: The task a cannot be queued: Q_CLUSTER knows no cluster ")
+    assert said.startswith(
+        "Queued 1 task again. 1 task could not be: The task a cannot be queued: Q_CLUSTER knows no cluster "
+    )
     assert len(broker.tasks) == 1
 
 

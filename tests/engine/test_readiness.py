@@ -10,7 +10,7 @@ from django.db import OperationalError, ProgrammingError, connection, transactio
 from django.http import HttpRequest
 from worker import questions
 from worker.health import why_away
-from worker.questions import Readiness
+from worker.questions import Readiness, Turns
 from worker.web.middleware import OutageMiddleware
 
 
@@ -26,7 +26,7 @@ def test_an_answer_is_shared_and_then_asked_for_anew(ask: Mock, monkeypatch: pyt
     ready = Readiness()
     assert [ready.silent() for _ in range(3)] == [[], [], []]
     ask.assert_called_once_with()
-    monkeypatch.setattr(questions, "SHARED", 0)
+    ready.servers["broker"].shared = 0.0
     ask.side_effect = OSError("refused")
     assert ready.silent() == ["broker"]
 
@@ -44,8 +44,24 @@ def test_all_wait_for_one_question_and_not_for_long(ask: Mock, monkeypatch: pyte
     assert time.monotonic() - begun < 0.3
     ask.assert_called_once_with()
     frozen.set()
-    ready.questions["broker"].join()
+    ready.servers["broker"].current().join()
     assert ready.silent() == []
+
+
+def test_a_server_that_is_slow_is_heard_again_once_it_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(questions, "SOON", 0.02)
+    ask = Mock(side_effect=[OSError("away"), "well", "well"])
+
+    def ask_slowly() -> object:
+        answer = ask()
+        time.sleep(0.05)
+        return answer
+
+    turns = Turns(ask_slowly)
+    assert turns.wait(3.0) is None
+    assert turns.wait(3.0) is None, "nobody waits long for a server that is away"
+    turns.current().join()
+    assert turns.wait(3.0) == "well"
 
 
 @pytest.mark.django_db

@@ -1,4 +1,4 @@
-"""Whether the servers answer, for as many as want to know: each server is asked one question at a time."""
+"""What the servers answer, for as many as want to know: each is asked one question at a time."""
 
 import logging
 import time
@@ -12,7 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from worker.health import SERVERS
 
 LIMIT = 2.0  #: seconds after which a question counts as not answered
-SHARED = 1.0  #: seconds for which an answer is given to all
+SHARED = 1.0  #: seconds for which an answer of a probe is given to all
 SOON = 0.5  #: seconds in which a server answers that has not done so when it was asked last
 PATIENCE = 10.0  #: seconds for which somebody waits who looks at a queue
 
@@ -23,7 +23,6 @@ class Question(Thread):
     """Asks a server, in a thread: nobody can tell how long it takes."""
 
     def __init__(self, ask: Callable[[], Any]) -> None:
-        """Ask."""
         super().__init__(daemon=True)
         self.ask, self.answered, self.begun = ask, False, time.monotonic()
         self.answer: Any = None
@@ -42,30 +41,36 @@ class Question(Thread):
             for connection in connections.all(initialized_only=True):
                 BaseDatabaseWrapper.close(connection)  # SQLite's own close() leaves a database in memory open
 
-    def is_old(self) -> bool:
-        """Say whether the answer is too old to be shared."""
-        return not self.is_alive() and time.monotonic() > self.begun + SHARED
-
-    def wait(self, limit: float = LIMIT) -> bool:
+    def wait(self, limit: float) -> bool:
         """Say whether an answer has come, once it has or can be waited for no longer."""
         self.join(max(self.begun + limit - time.monotonic(), 0))
         return self.answered
 
 
 class Turns:
-    """Asks a server one question at a time: who comes meanwhile waits for the same answer, as long as that one may."""
+    """Asks a server one question at a time: who comes meanwhile waits for the same answer, as long as that one may.
 
-    def __init__(self, ask: Callable[[], Any]) -> None:
-        """Begin with none."""
-        self.ask, self.lock = ask, Lock()
+    Who comes within some seconds of the question gets its answer, too.
+    """
+
+    def __init__(self, ask: Callable[[], Any], shared: float = 0.0) -> None:
+        self.ask, self.shared, self.lock = ask, shared, Lock()
         self.question: Question | None = None
-        self.is_silent = False  #: whether the last answer did not come in time
+        self.is_away = False  #: whether the question before this one was not answered
+
+    def current(self) -> Question:
+        """Return the question whose answer is to be waited for."""
+        with self.lock:
+            last = self.question
+            if last is None or not (last.is_alive() or time.monotonic() < last.begun + self.shared):
+                self.is_away = last is not None and not last.answered
+                self.question = last = Question(self.ask)
+            return last
 
     def wait(self, limit: float) -> Any:
-        """Return the answer; None if there is none within the limit."""
+        """Return the answer; None if there is none within the limit, which is short while the server is away."""
         question = self.current()
-        self.is_silent = not question.wait(min(limit, SOON) if self.is_silent else limit)
-        return None if self.is_silent else question.answer
+        return question.answer if question.wait(min(limit, SOON) if self.is_away else limit) else None
 
     def tell(self, limit: float) -> Any:
         """Return the answer, or raise its error; within a transaction, which no other thread sees, it is asked here.
@@ -80,27 +85,14 @@ class Turns:
             return question.answer
         raise question.error or OperationalError(f"no answer within {limit:.0f} s")
 
-    def current(self) -> Question:
-        """Return the question under way, or the next one."""
-        with self.lock:
-            if self.question is None or not self.question.is_alive():
-                self.question = Question(self.ask)
-            return self.question
-
 
 class Readiness:
     """What this process knows of the servers."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
-        self.lock = Lock()
-        self.questions: dict[str, Question] = {}
+        self.servers = {name: Turns(ask, SHARED) for name, ask in SERVERS.items()}
 
     def silent(self) -> list[str]:
         """Return the servers that do not answer."""
-        with self.lock:
-            for name, ask in SERVERS.items():
-                if name not in self.questions or self.questions[name].is_old():
-                    self.questions[name] = Question(ask)
-            questions = dict(self.questions)
-        return [name for name, question in questions.items() if not question.wait()]
+        questions = {name: server.current() for name, server in self.servers.items()}
+        return [name for name, question in questions.items() if not question.wait(LIMIT)]

@@ -2,16 +2,13 @@
 
 import re
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial, wraps
-from threading import Lock
 from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -73,38 +70,7 @@ ACTIONS = {
 }
 
 
-class Shared:
-    """What all requests of this process see: one of them looks, and those that come meanwhile wait for it."""
-
-    def __init__(self) -> None:
-        """Begin with nobody who looks."""
-        self.lock = Lock()
-        self.look: Future[Overview] | None = None
-
-    def overview(self) -> Overview:
-        """Return what there is to see.
-
-        Raises:
-            OperationalError: If whoever looks has to wait for too long.
-        """
-        with self.lock:
-            look, mine = self.look, Future[Overview]()
-            self.look = look or mine
-        if look:
-            try:
-                return look.result(PATIENCE)
-            except TimeoutError:
-                raise OperationalError("another request waits for the database") from None
-        try:
-            mine.set_result(overview())
-        except BaseException as error:
-            mine.set_exception(error)
-        finally:
-            self.look = None
-        return mine.result()
-
-
-shared = Shared()
+shared = Turns(lambda: overview())  #: what all requests of this process see
 
 
 def in_time(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
@@ -159,7 +125,7 @@ def seen(request: HttpRequest) -> dict[str, Any]:
     """Return what the page shows to somebody who may see it."""
     if not may_see(request):
         raise PermissionDenied
-    found = shared.overview()
+    found: Overview = shared.tell(PATIENCE)
     clusters = [cluster for each in found.queues for cluster in each.clusters]
     return {"queue": found, "clusters": clusters, "may_act": may_act(request)}
 
