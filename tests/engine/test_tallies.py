@@ -1,6 +1,5 @@
 """What is counted of attempts: all of them, once, whoever has run them."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -12,7 +11,7 @@ from django.utils import timezone
 from django_q.models import Task
 from project import wait_for
 from worker.cluster import tallies
-from worker.cluster.messages import Held, Outcome
+from worker.cluster.messages import Held, Outcome, Result
 from worker.cluster.tallies import Tallies
 from worker.enqueue import enqueue_many
 from worker.failures import CANCELLED, Failed
@@ -23,13 +22,9 @@ from worker.packages import failed
 def an_outcome(ran: float | None = 0.02, waited: float | None = 700.0, **fields: Any) -> Outcome:
     """Return what has become of an attempt."""
     row = failed("", "no", id="0" * 32, name="a task", func="f")._replace(success=not fields)
-    known = {"next_try": None, "failure": Failed("0" * 32, 1, 3, None, "a.B", "c", "[]", None), "counts": True}
-    both = {**known, **fields}
-    if row.success:
-        both["failure"] = None
-    return Outcome(
-        Held(1, "run"), row, "", save=True, follows=False, part=None, waited=waited, ran=ran, keys={}, **both
-    )
+    failure = None if row.success else fields.get("failure", Failed("0" * 32, 1, 3, None, "a.B", "c", "[]", None))
+    times = (waited, ran) if fields.get("counts", True) else None
+    return Outcome(Held(1, "run"), Result(tuple(row), next_try=fields.get("next_try"), failure=failure, times=times))
 
 
 @pytest.mark.django_db
@@ -75,7 +70,8 @@ def test_functions_without_number_are_counted_as_others(monkeypatch: pytest.Monk
         counted = Tallies()
         for name in names:
             outcome = an_outcome()
-            counted.note([replace(outcome, row=outcome.row._replace(func=name))])
+            outcome.row = outcome.row._replace(func=name)
+            counted.note([outcome])
         counted.write()
     rows = {row.func: row.count for row in Tally.objects.all()}
     assert rows == {"a": 2, "b": 2, "c": 2, tallies.OTHERS: 6}

@@ -109,7 +109,6 @@ def names_exception(given: object) -> bool:
 
 
 def is_one_of(exception: BaseException, classes: Iterable[type[BaseException] | str]) -> bool:
-    """Say whether an exception is one of these classes."""
     for listed in classes:
         found = pydoc.locate(listed) if isinstance(listed, str) else listed
         if not isinstance(found, type) or not issubclass(found, BaseException):

@@ -29,7 +29,6 @@ class Process:
 
     @property
     def command(self) -> str:
-        """The command that starts it."""
         return f"python manage.py prodserver {self.name}"
 
 

@@ -45,7 +45,6 @@ class Result(base.TaskResult):  # type: ignore[type-arg]
 
     @classmethod
     def of(cls, task: Any, backend: str, key: str, status: Any, **known: Any) -> "Result":
-        """Return the result of a task of which this is known."""
         nothing: dict[str, Any] = dict.fromkeys(("enqueued_at", "started_at", "last_attempted_at", "finished_at"))
         lists: dict[str, Any] = {"args": [], "kwargs": {}, "errors": [], "worker_ids": []}
         more = {name: known.pop(name) for name in cls.MORE if name in known}

@@ -126,7 +126,6 @@ class Task(base.Task[P, R]):
 
 
 def restored(path: str, values: dict[str, Any]) -> Any:
-    """Return a task that was pickled."""
     return replace(import_string(path), **values)
 
 

@@ -161,7 +161,6 @@ class Attempt:
         )
 
     def described(self, error: BaseException, worker: str, stopped: datetime) -> dict[str, Any]:
-        """Return what is kept of why it has failed."""
         return {
             "exception_class_path": packages.text_of(f"{type(error).__module__}.{type(error).__qualname__}", 256),
             "traceback": self.traceback or packages.text_of(brief(error)),

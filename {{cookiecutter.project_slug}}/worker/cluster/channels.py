@@ -108,7 +108,6 @@ def _file() -> Any:
 
 
 def _content(descriptor: int) -> tuple[Any, ...]:
-    """Return the message in a file, and close it."""
     try:
         with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as content:
             message: tuple[Any, ...] = marshal.loads(content)  # noqa: S302 (as above)

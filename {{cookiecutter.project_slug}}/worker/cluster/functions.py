@@ -113,7 +113,6 @@ class Call:
         )
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the function, and return its result."""
         self.has_begun, now = True, timezone.now()
         self.result.note(last_attempted_at=now, started_at=self.result.started_at or now)
         self.result.worker_ids.append(worker_id(os.getpid()))

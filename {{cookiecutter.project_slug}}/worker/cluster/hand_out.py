@@ -51,8 +51,6 @@ class Slot:
 
 
 class HandOut:
-    """Hands out for an agent."""
-
     def __init__(self, agent: "Agent", control: Channel, scoreboard: Scoreboard) -> None:
         self.agent, self.control, self.scoreboard, self.lock = agent, control, scoreboard, agent.lock
         self.slots: dict[int, Slot] = {}
@@ -244,7 +242,6 @@ class HandOut:
         return 2 * sum(any(held[it].does == SCHEDULE for it in each.out) for each in others) < len(others) or not others
 
     def put_back(self, held: Held) -> None:
-        """Put something back to where it was."""
         if held.does != RUN:
             self.agent.urgent.appendleft(held)
             return

@@ -35,8 +35,6 @@ logger = logging.getLogger("django-q")
 
 
 class Leases:
-    """Claims for an agent."""
-
     def __init__(self, agent: "Agent") -> None:
         self.agent, self.broker = agent, agent.broker
         self.alone = 0  #: the ticket of a task beside which no other one is to begin

@@ -33,8 +33,6 @@ SHOWN_AFTER = 0.75  #: seconds that a task has run: most are never shown
 
 
 class Registration:
-    """That of an agent's cluster."""
-
     def __init__(self, agent: "Agent", listener: Listener) -> None:
         self.agent, self.listener = agent, listener
         self.since, self.identity = timezone.now(), uuid4()

@@ -36,8 +36,6 @@ logger = logging.getLogger("django-q")
 
 
 class Results(Saving):
-    """Saves for an agent, and settles what it holds."""
-
     def __init__(self, agent: "Agent") -> None:
         super().__init__(agent)
         self.broker = agent.broker
@@ -114,7 +112,7 @@ class Results(Saving):
             if not (held := self.agent.held.get(ticket)):
                 continue
             if does == RESULT:
-                outcomes[ticket] = Outcome.of(held, Result(*reply))
+                outcomes[ticket] = Outcome(held, Result(*reply))
             elif does == WAIT:
                 held.next_try = reply[1]
                 ended.append(held)

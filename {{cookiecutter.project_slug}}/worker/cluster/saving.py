@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from copy import copy
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,6 @@ logger = logging.getLogger("django-q")
 
 
 class Saving:
-    """Saves for an agent."""
-
     def __init__(self, agent: "Agent") -> None:
         self.agent = agent
         self.alias = table().db
@@ -110,7 +108,8 @@ class Saving:
         reason = f"The result of {row.name} cannot be saved: {brief(error)}"
         stub = set_aside(outcome.held.payload, reason)._replace(id=row.id, stopped=row.stopped)
         for candidate in (stub, stub._replace(args=None, kwargs=None)):
-            other = replace(outcome, row=candidate, next_try=None, failure=None)
+            other = copy(outcome)
+            other.row, other.next_try, other.failure = candidate, None, None
             try:
                 self.persevere("save results", self.ask_database, lambda other=other: self.write([other], BRIEFLY))  # type: ignore[misc]
             except Exception as refusal:
@@ -155,7 +154,6 @@ class Saving:
             outcome.attempts = before[outcome.row.id][1] + 1 if outcome.row.id in before else 1
 
     def prune(self) -> None:
-        """Delete the oldest successes above `save_limit`."""
         self.pruned, self.has_saved = time.monotonic(), False
         if Conf.SAVE_LIMIT <= 0:
             return

@@ -25,8 +25,6 @@ LIMIT, TAKEN, SENT, USER_CODE, SINCE, ATTEMPT, ENDED, FIELDS = range(8)  #: of a
 
 
 class RunningAttempt(NamedTuple):
-    """An attempt that goes on."""
-
     slot: int
     task: str  #: its id
     func: str

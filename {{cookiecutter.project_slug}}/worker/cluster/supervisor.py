@@ -52,8 +52,6 @@ class Worker:
 
 
 class Supervisor:
-    """The main process of a cluster."""
-
     def __init__(self) -> None:
         self.slots: int = Conf.WORKERS
         self.scoreboard = Scoreboard(self.slots)

@@ -54,8 +54,6 @@ class Count:
 
 
 class Tallies:
-    """Those of a cluster, for the threads of its agent."""
-
     def __init__(self) -> None:
         self.lock, self.writing = Lock(), Lock()
         self.counts: defaultdict[tuple[str, str], Count] = defaultdict(Count)  #: by function and outcome

@@ -102,7 +102,6 @@ class Reloader:
         sys.exit(0)
 
     def stop(self, number: int, frame: FrameType | None) -> None:
-        """Remember that this process was told to stop."""
         self.told = True
 
     def settled(self) -> Files:

@@ -38,8 +38,6 @@ def may_ask(authorization: str) -> bool:
 
 
 class Found(NamedTuple):
-    """What was found."""
-
     text: bytes
     problem: str = ""  #: why there is none
 

@@ -37,7 +37,6 @@ def delayed(moment: datetime) -> datetime:
 
 
 def is_delayed(lock: datetime) -> bool:
-    """Say whether a task was queued for later, and never taken."""
     return lock > USED and lock.microsecond % 1000 == DELAYED
 
 
