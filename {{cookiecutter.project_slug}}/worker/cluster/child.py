@@ -25,11 +25,11 @@ from worker.cluster import after, due
 from worker.cluster.attempts import Attempt, earlier, limit_of
 from worker.cluster.channels import Channel
 from worker.cluster.functions import Call, prepare
-from worker.cluster.lines import keys_of
 from worker.cluster.messages import FAIL, LEAVE, RUN, SCHEDULE, WAIT, Result
 from worker.cluster.orders import cancelled_by
 from worker.cluster.rows import is_in_transaction
 from worker.cluster.scoreboard import IDLE, NO_LIMIT, TAKEN, USER_CODE, Scoreboard
+from worker.cluster.task_log import keys_of
 from worker.delivery import Task, brief
 from worker.failures import CANCELLED_BY, moment
 from worker.health import may_pass

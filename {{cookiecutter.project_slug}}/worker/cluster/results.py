@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 
-from worker.cluster.lines import tell
 from worker.cluster.messages import AFTER, GATHER, RESULT, WAIT, Held, Outcome, Result, delays, receipts, size_of
 from worker.cluster.rows import LOCKED_FOR
 from worker.cluster.saving import ANSWER, BRIEFLY, Saving
 from worker.cluster.scoreboard import RESULTS
 from worker.cluster.tallies import Tallies
+from worker.cluster.task_log import tell
 from worker.delivery import brief
 
 if TYPE_CHECKING:

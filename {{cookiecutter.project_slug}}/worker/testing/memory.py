@@ -19,7 +19,7 @@ from worker.delivery import Depth, signed_at
 from worker.packages import named
 from worker.policy import shown
 from worker.processes import nearest
-from worker.testing.here import run
+from worker.testing.in_process import run
 
 
 @dataclass(frozen=True)

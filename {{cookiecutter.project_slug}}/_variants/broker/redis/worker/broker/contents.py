@@ -13,7 +13,7 @@ from django_q.conf import Conf
 from redis import Redis as Client
 from redis import RedisError, ResponseError
 
-from worker.broker import looks, scripts
+from worker.broker import content_scripts, scripts
 from worker.broker.client import client
 from worker.delivery import Depth
 
@@ -108,18 +108,18 @@ class Contents(Redis):  # type: ignore[misc]
     def entries(self, mark: str, most: int) -> Iterator[tuple[str, str]]:
         """Yield tasks of one of the streams."""
         begin = "-"
-        while found := self.run(looks.PAYLOADS, mark, begin, most, AT_ONCE_SIZE):
+        while found := self.run(content_scripts.PAYLOADS, mark, begin, most, AT_ONCE_SIZE):
             for receipt, payload in zip(found[::2], found[1::2], strict=True):
                 yield receipt.decode() + mark, payload.decode(errors="replace")
             begin = f"({found[-2].decode()}"
 
     def depth(self, most: int | None = None) -> Depth:
         """Return how much is in the queue: the server counts as it goes, and need not end at `most`."""
-        waiting, due, taken, oldest = self.run(looks.HELD + looks.DEPTH, RETURNED, self.lease)
+        waiting, due, taken, oldest = self.run(content_scripts.HELD + content_scripts.DEPTH, RETURNED, self.lease)
         return Depth(max(0, waiting), due, taken, oldest / 1000 if waiting > 0 and oldest >= 0 else None)
 
     def remove(self, receipt: str) -> bool:
-        return bool(RECEIPT.fullmatch(receipt) and self.run(looks.TAKE_OUT, RETURNED, self.lease, receipt))
+        return bool(RECEIPT.fullmatch(receipt) and self.run(content_scripts.TAKE_OUT, RETURNED, self.lease, receipt))
 
     def purge(self) -> int:
         """Take out all that nobody holds, and was there when it began; other requests come in between."""
@@ -127,7 +127,9 @@ class Contents(Redis):  # type: ignore[misc]
         for mark in ("", "+"):
             begin, end = "-", "+"
             while begin:
-                number, begin, end = self.run(looks.HELD + looks.PURGE, RETURNED, self.lease, mark, begin, end)
+                number, begin, end = self.run(
+                    content_scripts.HELD + content_scripts.PURGE, RETURNED, self.lease, mark, begin, end
+                )
                 removed += number
         return removed
 

@@ -41,13 +41,13 @@ def run(queue: "Queue", *, raises: bool) -> list[Any]:
             if len(results) >= MOST:
                 raise AssertionError(f"{MOST} attempts were made, and still there wait: {queue!r}")
             task = min(queue, key=lambda task: task.run_after.timestamp() if task.run_after else 0.0)
-            place, here = queue.index(task), Here(agent)
+            place, worker = queue.index(task), InProcessWorker(agent)
             agent.urgent.append(agent.hold(RUN, payload=task.payload, receipt=str(place), again=bool(task.attempts)))
             while agent.urgent:
-                here.work_on(agent.urgent.popleft().message)
-            results += here.results
-            if here.error and raises:
-                raise here.error
+                worker.work_on(agent.urgent.popleft().message)
+            results += worker.results
+            if worker.error and raises:
+                raise worker.error
     return results
 
 
@@ -62,7 +62,7 @@ class AtOnce(Results):
         self.write(outcomes, locked_for)
 
 
-class Here(child.Child):
+class InProcessWorker(child.Child):
     """A worker in the test's own process."""
 
     def __init__(self, agent: Agent) -> None:
