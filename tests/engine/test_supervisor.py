@@ -1,5 +1,6 @@
 """The supervisor: what it tells the probe of, and what it ends for."""
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 from django.core.management import CommandError
 from worker.cluster.channels import pair
-from worker.cluster.forks import fork
+from worker.cluster.forks import fork, let_no_line_raise
 from worker.cluster.scoreboard import LEASES, SCHEDULES, THREADS
 from worker.cluster.supervisor import Supervisor
 
@@ -46,3 +47,19 @@ def test_a_process_that_gives_up_says_why_in_a_line(capfd: pytest.CaptureFixture
     _, status = os.waitpid(fork(give_up), 0)
     assert os.waitstatus_to_exitcode(status) == 1
     assert capfd.readouterr().err == "CommandError: The broker does not answer.\n"
+
+
+def test_a_filter_that_raises_ends_nobody_and_is_named_once(capfd: pytest.CaptureFixture[str]) -> None:
+    def refuse(record: logging.LogRecord) -> NoReturn:
+        raise KeyError("request")
+
+    def log() -> None:
+        let_no_line_raise()
+        for _ in range(2):
+            logger = logging.getLogger("any")
+            logger.addFilter(refuse)
+            logger.error("a line")
+
+    _, status = os.waitpid(fork(log), 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert capfd.readouterr().err == "A line cannot be logged: KeyError: 'request'; look at LOGGING in the settings.\n"

@@ -242,6 +242,40 @@ def allow_small_files_only(key: str) -> str:
     return key.ljust(200_000)
 
 
+def leave_all_files_open(key: str) -> str:
+    """Open files until there can be no more, and keep them."""
+    note("start", key)
+    note("end", key)
+    with suppress(OSError):
+        while True:
+            left_open.append(os.dup(1))
+    return key
+
+
+left_open: list[int] = []
+
+
+def leave_a_loop_running(key: str) -> str:
+    """Leave an event loop as Playwright does, whose start() goes on in it until stop() is called."""
+    import asyncio
+
+    note("start", key)
+    asyncio._set_running_loop(asyncio.new_event_loop())  # noqa: SLF001
+    note("end", key)
+    return key
+
+
+def lose_the_database(key: str) -> str:
+    """Let this process, and no other, look for the database where there is none."""
+    from django.db import connection
+
+    note("start", key)
+    connection.close()
+    connection.settings_dict["PORT"] = "1"
+    note("end", key)
+    return key
+
+
 # Hooks. They get the row of a task, or what would be one, whose name is the key in the ledger.
 
 

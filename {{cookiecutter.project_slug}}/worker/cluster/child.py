@@ -7,9 +7,11 @@ waits for what it may have taken along.
 import json
 import logging
 import os
+import resource
 import sys
 import time
 import traceback
+from asyncio import _get_running_loop
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
 from typing import Any, TypeVar
@@ -35,6 +37,7 @@ from worker.failures import CANCELLED_BY, moment
 from worker.health import may_pass
 
 Answer = TypeVar("Answer")
+FEW = 16  #: files that must be left to open for the next task: for connections, modules, a log
 MARGIN = 3.0  #: seconds beyond its limit after which a task's worker is killed: it may notice by itself
 
 logger = logging.getLogger("django-q")
@@ -58,6 +61,7 @@ class Child:
         self.attempt = Attempt()
         self.message: tuple[Any, ...] = ()
         self.leaving = False
+        self.has_run = False  #: whether a task has run here, which may have spoilt this process
         self.around = ExitStack()  #: what is entered for a task, and left when the next one comes
         self.span: Any = None  #: the task's, of OpenTelemetry
 
@@ -88,9 +92,8 @@ class Child:
                 sys.stdout.flush()  # what tasks print, which would come when this process ends
             self.scoreboard.begin(self.slot, IDLE)
             self.task = None
-            if self.message and any(map(is_in_transaction, connections.all(initialized_only=True))):
-                # What later tasks write, and queue, would be part of it, and vanish.
-                logger.warning("%s has left a transaction open: it is rolled back", self.scoreboard.name(self.slot))
+            if self.message and (left := self.left_behind()):
+                logger.warning("%s has left %s: a fresh worker goes on", self.scoreboard.name(self.slot), left)
                 self.leaving = True
                 return "STOP"
             with after.whatever_it_raises("What is around a task"):
@@ -103,10 +106,25 @@ class Child:
             self.scoreboard.count(self.slot, TAKEN)
             self.message = message
             if task := self.take(*message):
+                self.has_run = True
                 self.scoreboard.count(self.slot, USER_CODE)
                 return task
             if self.leaving:
                 return "STOP"
+
+    def left_behind(self) -> str:
+        """Return what there is of the last task that would spoil those after it, "" if nothing."""
+        if any(map(is_in_transaction, connections.all(initialized_only=True))):
+            return "a transaction open"  # what they write, and queue, would be part of it, and vanish
+        if _get_running_loop():
+            return "an event loop running"  # for which Django would refuse them the database
+        try:
+            os.close(last := os.dup(self.channel.fileno()))
+        except OSError as error:
+            return f"no room for files ({brief(error)})"
+        if last + FEW > resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 0:
+            return f"{last} files open"
+        return "no memory" if isinstance(self.attempt.error, MemoryError) else ""
 
     def take(
         self, does: str, ticket: int, payload: str, count: int, again: bool, queued_as: str, extra: tuple[Any, ...]
@@ -135,6 +153,7 @@ class Child:
         except BaseException as error:  # whatever receivers and classes of a user raise
             if may_pass(error):
                 problem = f"What a worker was told to do ({does}) has to wait: {brief(error)}"
+                self.leaving = self.has_run  # it may be this process alone that a server does not answer any more
             else:
                 logger.error("What a worker was told to do (%s) has failed: %s", does, brief(error), exc_info=True)
         self.channel.send((does, ticket, None, problem))
@@ -189,7 +208,9 @@ class Child:
                 self.attempt.began = time.monotonic()
                 return task
         except BaseException as error:  # whatever unpickling raises
-            if self.task:
+            if self.leaving:
+                logger.warning("A worker cannot ask for a task (%s): a fresh one is to do it", brief(error))
+            elif self.task:
                 self.fail(self.task, error)
             elif self.scoreboard.taken(self.slot) > 1 and not isinstance(error, BadSignature):
                 logger.warning("A task cannot be read (%s): a fresh worker is to try it", brief(error))
@@ -214,6 +235,9 @@ class Child:
                 return ask(what)
             except DatabaseError as error:
                 connections.close_all()
+                if self.has_run:  # a task may have cut off this process alone
+                    self.leaving = True
+                    raise
                 logger.error("%s waits for the database (%s)", self.scoreboard.name(self.slot), brief(error))
                 time.sleep(1)
 

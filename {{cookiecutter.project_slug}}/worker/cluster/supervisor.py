@@ -28,7 +28,7 @@ from django_q.conf import Conf
 from worker import health
 from worker.cluster import agent, process
 from worker.cluster.channels import Channel, pair
-from worker.cluster.forks import fork, how_ended, say
+from worker.cluster.forks import fork, how_ended, let_no_line_raise, say
 from worker.cluster.hand_out import CANCELLED, CUT_OFF, MOVED_ON, OUT_OF_TIME
 from worker.cluster.scoreboard import IDLE, LATE_AFTER, LIMIT, SCHEDULES, SINCE, TAKEN, THREADS, USER_CODE, Scoreboard
 from worker.conf import setting
@@ -70,6 +70,7 @@ class Supervisor:
 
     def run(self) -> NoReturn:
         """Run the cluster until it is told to stop, or cannot go on; end this process with 0 or 1."""
+        let_no_line_raise()
         logging.raiseExceptions = False  # a log that nobody reads any more would answer each line with a traceback
         try:
             self.take_signals()
