@@ -78,7 +78,12 @@ def test_the_admin_says_beside_the_field_what_it_refuses(staff: Client, fields: 
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"args": "'one two'"}, {"kwargs": "text='x', q_options={'timeout': 5}", "hook": ALLOWED}],
+    [
+        {},
+        {"args": "'one two'"},
+        {"kwargs": "text='x', q_options={'timeout': 5}", "hook": ALLOWED},
+        {"kwargs": "text='x', q_options=None"},
+    ],
     ids=str,
 )
 def test_the_admin_takes_what_is_the_projects_own(
@@ -94,7 +99,7 @@ def test_the_admin_takes_what_is_the_projects_own(
 def test_a_worker_queues_no_task_of_what_is_refused(fields: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_queued(monkeypatch, fields)
     (failure,) = Failure.objects.filter(name="typed")
-    assert failure.result.startswith("The schedule typed cannot be queued: ")
+    assert failure.result.startswith("The schedule typed cannot be queued: A schedule")
     assert failure.hook is None
     assert located(failure.func) is None, "who submits it again would run it"
 

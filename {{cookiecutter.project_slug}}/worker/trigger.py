@@ -34,7 +34,8 @@ def trigger(schedule: Schedule, intended: datetime, broker: Leasing, enter_user_
     enter_user_code()
     try:
         args, kwargs = arguments(schedule)
-        options = kwargs.pop("q_options", {})
+        if refused := allowed.refusal_of_options(options := kwargs.pop("q_options", None) or {}):
+            return refused
         options.pop("time_zone", None)
         overlap = options.pop("overlap", True)
         if schedule.intended_date_kwarg:
