@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 import threading
@@ -122,6 +123,16 @@ def test_another_checkout_is_not_seen(temporary: Path) -> None:
         assert file_of(temporary)
     finally:
         end(other)
+
+
+def test_what_another_user_runs_is_for_that_user_to_tell(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Heartbeat("test").beat(11, [], {})
+    (temporary / folder_name(temporary).replace(f"-{os.getuid()}", "-1")).mkdir()  # of which that user knows nothing
+    monkeypatch.setattr(heartbeat, "_user", lambda: 12345)
+    assert health.cluster("test") == (
+        "cannot see whether cluster test is running on this host: "
+        f"run this as {pwd.getpwuid(os.getuid()).pw_name}, whose worker it may be"
+    )
 
 
 def test_a_link_in_the_place_of_the_folder_is_not_followed(temporary: Path) -> None:

@@ -78,6 +78,17 @@ def beats(cluster: str) -> list[Beat]:
     return found
 
 
+def other_users() -> list[str]:
+    """Return the others who have run a worker of this project on this host: only they can look into their folders."""
+    found = []
+    for folder in _temporary().glob(_folder_name("*")):
+        with suppress(OSError):
+            user = folder.lstat().st_uid
+            if user != _user() and folder.name == _folder_name(user):
+                found.append(_owner(folder))
+    return found
+
+
 def folder_id() -> str:
     """Return what tells this folder from others, also where hosts or containers have the same name; "" without one."""
     try:
@@ -105,12 +116,24 @@ def _prefix(cluster: str) -> str:
 def _folder() -> Path:
     """Return this user's folder for this project's files, which may not be there yet."""
     user = _user()
-    folder = _temporary() / f"{quote(Conf.PREFIX, safe='')}-worker-{user}"
+    folder = _temporary() / _folder_name(user)
     with suppress(FileNotFoundError):
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or found.st_mode & 0o022:
             raise PermissionError(f"{folder} is not a folder that belongs to this user alone")
     return folder
+
+
+def _folder_name(user: int | str) -> str:
+    return f"{quote(Conf.PREFIX, safe='')}-worker-{user}"
+
+
+def _owner(folder: Path) -> str:
+    """Return the name of the user; in a container it may be a number alone."""
+    try:
+        return folder.owner()
+    except KeyError:
+        return folder.name.rpartition("-")[2]
 
 
 def _temporary() -> Path:
