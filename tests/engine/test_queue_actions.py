@@ -1,18 +1,21 @@
 """What can be done about a queue, and what is refused, in a sentence each. test_queue_at_work.py has real workers."""
 
 import logging
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from threading import Event
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 from django_q.models import Schedule, Task
 from django_q.tasks import async_task
-from queue_state import empty, failed, give_signs, run, sign
-from worker import health, packages
+from queue_state import empty, failed, give_signs, run, sign, wait_for_questions
+from worker import announcements, health, packages
 from worker.enqueue import new_id
 from worker.failures import CANCELLED
 from worker.models import Cancellation, Failure, Pause
@@ -70,7 +73,8 @@ def broker(db: None, monkeypatch: pytest.MonkeyPatch) -> Memory:
     memory = Memory()
     for module in ("django_q.tasks", "worker.enqueue", "worker.queue.actions", "worker.queue.cancel"):
         monkeypatch.setattr(f"{module}.get_broker", lambda *args: memory)
-    monkeypatch.setattr(health, "why_away", lambda error: str(error) if isinstance(error, ConnectionError) else "")
+    for module in (health, actions):
+        monkeypatch.setattr(module, "why_away", lambda error: str(error) if isinstance(error, ConnectionError) else "")
     give_signs(monkeypatch)
     return memory
 
@@ -351,7 +355,24 @@ def test_a_broker_that_is_away_is_one_sentence(broker: Memory, monkeypatch: pyte
     if method == "ping":
         monkeypatch.setattr(broker, "enqueue", fail)
         monkeypatch.setattr("worker.trigger.may_pass", lambda error: True)
-    assert refused(does) == "A server does not answer (refused)."
+    assert refused(does) == "A server does not answer (refused). Whether this was done is not known."
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_broker_that_is_frozen_holds_up_nobody_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    over, begun = Event(), time.monotonic()
+    for module in (actions, announcements):
+        monkeypatch.setattr(module, "LIMIT", 0.2)
+    monkeypatch.setitem(health.SERVERS, "broker", lambda: over.wait(60))
+    monkeypatch.setattr(announcements, "client", lambda: Mock(publish=lambda *_: over.wait(60)))
+    late = " The broker does not answer: workers may hear of it only 30 s later."
+    assert actions.pause("default", "ada").endswith(f"and nothing else begins.{late}")
+    assert actions.resume("default", "ada") == f"The queue default goes on.{late}"
+    sentence = "The broker does not answer (OperationalError: no answer within 0 s). Nothing was done."
+    assert refused(lambda: actions.cancel("a" * 32, "ada")) == sentence
+    assert time.monotonic() - begun < 5
+    over.set()
+    wait_for_questions()
 
 
 def test_a_database_that_is_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,5 +381,5 @@ def test_a_database_that_is_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(actions, "table", fail)
     assert refused(lambda: actions.pause("default", "ada")) == (
-        "A server does not answer (OperationalError: connection refused)."
+        "A server does not answer (OperationalError: connection refused). Whether this was done is not known."
     )

@@ -21,12 +21,14 @@ from django_q.models import Schedule
 
 from worker import failures
 from worker.announcements import ORDERS, announce
+from worker.conf import setting
 from worker.delivery import Leasing
 from worker.failures import clock
-from worker.health import sentence_for
+from worker.health import SERVERS, in_words, sentence_for, why_away
 from worker.models import Failure, Pause
 from worker.packages import table, text_of
 from worker.processes import cluster_of, clusters, did_you_mean, nearest, queue_of, queues
+from worker.questions import LIMIT, Turns
 from worker.queue.cancel import RefusedError as RefusedError
 from worker.queue.cancel import cancelled, key_of, waiting_or_running
 from worker.queue.overview import failed_groups
@@ -34,6 +36,7 @@ from worker.resubmit import resubmit
 from worker.trigger import note, trigger
 
 BATCH = 500  #: ids of failures that are read at a time
+UNKNOWN = " Whether this was done is not known."
 
 logger = logging.getLogger("worker.queue")
 
@@ -47,19 +50,34 @@ def somebody() -> str:
     return text_of(" ".join(f"{user}@{socket.gethostname()}".split()), 254)
 
 
-def action(does: Callable[..., str]) -> Callable[..., str]:
-    """Refuse in a sentence what fails since a server is away, or the database is not migrated."""
+def action(*needs: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
+    """Refuse in a sentence what needs a server that is away, or a migration, and say whether it may have been done."""
 
-    @wraps(does)
-    def do(*args: Any, **kwargs: Any) -> str:
-        try:
-            return does(*args, **kwargs)
-        except Exception as error:
-            if problem := sentence_for(error):
-                raise RefusedError(problem) from error
-            raise
+    def decorate(does: Callable[..., str]) -> Callable[..., str]:
+        @wraps(does)
+        def do(*args: Any, **kwargs: Any) -> str:
+            for name in needs:
+                try:
+                    Turns(SERVERS[name]).tell(LIMIT)
+                except Exception as error:  # each driver and client has exceptions of its own
+                    raise RefusedError(f"{in_words({name: error})} Nothing was done.") from error
+            try:
+                return does(*args, **kwargs)
+            except Exception as error:
+                if problem := sentence_for(error):
+                    raise RefusedError(problem + UNKNOWN * bool(why_away(error))) from error
+                raise
 
-    return do
+        return do
+
+    return decorate
+
+
+def order(alias: str) -> str:
+    """Tell the clusters to look for orders; return a sentence if they may do so late."""
+    if announce(alias, ORDERS):
+        return ""
+    return f" The broker does not answer: workers may hear of it only {setting('Q_QUIET')} s later."
 
 
 def cluster_named(queue: str) -> str:
@@ -69,7 +87,7 @@ def cluster_named(queue: str) -> str:
     return cluster_of(queue_of(queue))
 
 
-@action
+@action("database")
 def pause(queue: str, by: str) -> str:
     """Let no cluster begin another task of a queue."""
     cluster, alias = cluster_named(queue), table().db
@@ -77,24 +95,24 @@ def pause(queue: str, by: str) -> str:
     name = queue_of(cluster)
     if not new:
         raise RefusedError(f"The queue {name} is paused already, by {found.by} since {clock(found.since.timestamp())}.")
-    announce(alias, ORDERS)
+    late = order(alias)
     logger.info("%s has paused the queue %s", by, name)
-    return f"The queue {name} is paused: what runs goes on, and nothing else begins."
+    return f"The queue {name} is paused: what runs goes on, and nothing else begins.{late}"
 
 
-@action
+@action("database")
 def resume(queue: str, by: str) -> str:
     """Let the clusters go on."""
     cluster, alias = cluster_named(queue), table().db
     name = queue_of(cluster)
     if not Pause.objects.using(alias).filter(pk=cluster).delete()[0]:
         raise RefusedError(f"The queue {name} is not paused.")
-    announce(alias, ORDERS)
+    late = order(alias)
     logger.info("%s has resumed the queue %s", by, name)
-    return f"The queue {name} goes on."
+    return f"The queue {name} goes on.{late}"
 
 
-@action
+@action("database", "broker")
 def purge(queue: str, by: str) -> str:
     """Remove all tasks of a queue that no cluster holds."""
     cluster, alias = cluster_named(queue), table().db
@@ -108,7 +126,7 @@ def purge(queue: str, by: str) -> str:
     return f"Removed {counted(number)} from the queue {name}."
 
 
-@action
+@action("database", "broker")
 def retry(
     by: str,
     *,
@@ -192,7 +210,7 @@ def near(function: str) -> str:
     return f" {hint}" if hint else ""
 
 
-@action
+@action("database", "broker")
 def cancel(task: str, by: str, patience: float = 5.0) -> str:
     """Take a task out of its queue, or end the worker that runs it, by the id of the task or of its result."""
     key, receipt = key_of(task, waiting_or_running)
@@ -201,7 +219,7 @@ def cancel(task: str, by: str, patience: float = 5.0) -> str:
     return sentence
 
 
-@action
+@action("database", "broker")
 def run_schedule(schedule: str | int, by: str) -> str:
     """Queue the task of a schedule now, by its name or its id; when it is due next stays as it is."""
     alias = router.db_for_write(Schedule)

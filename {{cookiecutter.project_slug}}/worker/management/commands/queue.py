@@ -21,7 +21,7 @@ from worker.health import sentence_for
 from worker.processes import about, did_you_mean
 from worker.questions import PATIENCE, Turns
 from worker.queue import actions
-from worker.queue.actions import RefusedError, cluster_named
+from worker.queue.actions import UNKNOWN, RefusedError, cluster_named
 from worker.queue.overview import overview
 from worker.queue.text import plain, text
 
@@ -34,7 +34,6 @@ NAMED = {
     "run-schedule": "the name of a schedule, or its id",
 }
 DAY = 86_400.0
-UNKNOWN = " Whether this was done is not known."
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"  #: what empties a terminal
 
 
