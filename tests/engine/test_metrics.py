@@ -79,7 +79,10 @@ def test_only_who_knows_the_token_is_told(client: Client, settings: Settings, mo
     assert (response.status_code, response.content, response["Cache-Control"]) == (200, b"all", "no-store")
     assert response["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
     for header in ("", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Basic {TOKEN}", TOKEN, "Bearer ä"):
-        assert client.get("/metrics", headers={**FOREIGN, "authorization": header}).status_code == 404
+        for ask in (client.get, client.post):
+            assert ask("/metrics", headers={**FOREIGN, "authorization": header}).status_code == 404
+    response = client.post("/metrics", headers=FOREIGN)
+    assert (response.status_code, response["Allow"], response.content) == (405, "GET, HEAD", b"Ask by GET.\n")
     assert is_probe("/metrics"), "pages that wait for a server would hold it up"
     settings.METRICS_TOKEN = ""
     assert not is_probe("/metrics"), "which is answered as other paths are"

@@ -6,7 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.sessions import middleware as sessions
 from django.core.exceptions import BadRequest
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.utils.log import log_response
 
 from worker import logs
@@ -89,6 +89,8 @@ class ProbeMiddleware(Middleware):
 
         if not metrics.may_ask(request.headers.get("Authorization", "")):
             return answer(request, 404, "Not found.", "the token is missing or wrong")
+        if request.method not in {"GET", "HEAD"}:
+            return HttpResponseNotAllowed(["GET", "HEAD"], "Ask by GET.\n", content_type=PLAIN)
         self.metrics = self.metrics or metrics.Metrics()
         found = self.metrics.read()
         if not found.text:
