@@ -258,7 +258,7 @@ class Supervisor:
                 self.kill(worker, OUT_OF_TIME)
             elif worker.waits_since and now - worker.waits_since > STUCK_AFTER:
                 self.kill(worker, NOT_TAKEN)
-            elif self.deadline and now > self.deadline:
+            elif self.deadline and now >= self.deadline:
                 self.kill(worker, CUT_OFF)
             elif self.scoreboard.is_ended(worker.slot):
                 self.kill(worker, CANCELLED)
