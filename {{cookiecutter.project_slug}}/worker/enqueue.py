@@ -54,6 +54,10 @@ def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str
     """Queue a task, and return its id: django-q2's, with max_attempts, backoff and run_after in q_options.
 
     It takes the place of django_q.tasks.async_task, whose version 1.11.1 drops options that it does not know.
+
+    Raises:
+        TypeError, ValueError: If it could not run as it is meant, before the broker is asked.
+        Exception: What the broker's client raises.
     """
     refuse(func, kwargs)
     options = dict(kwargs.pop("q_options", None) or {})
@@ -121,6 +125,10 @@ def enqueue_many(func: str | Callable[..., Any], calls: Iterable[tuple[Any, ...]
     transaction under way. Other servers take them at once, or in some requests, and then keep those before the one that
     they refuse; there a worker may begin before the transaction is committed:
     `transaction.on_commit(partial(enqueue_many, func, calls))`.
+
+    Raises:
+        TypeError, ValueError: If they could not run as they are meant, before the broker is asked.
+        Exception: What the broker's client raises.
     """
     refuse(func, options)
     if isinstance(func, base.Task):

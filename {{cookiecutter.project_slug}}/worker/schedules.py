@@ -78,6 +78,9 @@ def schedule(
     `args` and `kwargs` are what the function is called with: Python literals. `name` is the function's path, where a
     function has no other schedule. While its last task waits, runs or is about to be tried again, no further one is
     queued, except with `overlap`. The other options are those of async_task(); `timeout` is in seconds.
+
+    Raises:
+        ScheduleError: If something is wrong with it.
     """
 
     def declare(function: F) -> F:

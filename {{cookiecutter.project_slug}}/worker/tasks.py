@@ -198,7 +198,12 @@ class Backend(BaseTaskBackend):
             raise InvalidTask("Task function must be defined at a module level.")
 
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> Any:
-        """Queue a task: with orm within the transaction under way, elsewhere at once."""
+        """Queue a task: with orm within the transaction under way, elsewhere at once.
+
+        Raises:
+            InvalidTask: If it cannot be run.
+            TypeError: If an argument is no JSON.
+        """
         self.validate_task(task)
         args, kwargs = results.strict_json_of(f"An argument of {task.name}()", [list(args), kwargs])
         ready = base.TaskResultStatus.READY
