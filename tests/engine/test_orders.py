@@ -23,7 +23,7 @@ from project import wait_for
 from worker import announcements, packages
 from worker.cluster import orders
 from worker.cluster.orders import Orders
-from worker.cluster.scoreboard import IDLE, LISTED, NO_LIMIT, USER_CODE, Scoreboard
+from worker.cluster.scoreboard import IDLE, LISTED, NO_LIMIT, Scoreboard
 from worker.models import Cancellation, Failure, Pause, Tally
 from worker.queue import actions
 
@@ -243,15 +243,16 @@ def test_workers_know_which_tasks_may_be_cancelled() -> None:
 
 def test_an_attempt_that_has_ended_is_not_wanted_to_end() -> None:
     scoreboard = Scoreboard(1)
-    assert not scoreboard.is_ended(0)
-    scoreboard.attempt(0, "a", "f", 1)
+    worker = scoreboard.workers[0]
+    assert not worker.is_ended
+    worker.start("a", "f", 1)
     (running,) = scoreboard.attempts()
-    scoreboard.end_attempt(running)
-    assert scoreboard.is_ended(0)
-    scoreboard.end(0)
-    assert not scoreboard.is_ended(0)
-    scoreboard.attempt(0, "b", "f", 1)
-    assert not scoreboard.is_ended(0)
+    worker.ended = running.since
+    assert worker.is_ended
+    worker.since = 0.0
+    assert not worker.is_ended
+    worker.start("b", "f", 1)
+    assert not worker.is_ended
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no such locks")
@@ -280,12 +281,12 @@ def test_who_has_cancelled_a_task_is_told() -> None:
 
 
 def test_a_hook_is_not_told_of_as_the_attempt_before_it() -> None:
-    scoreboard = Scoreboard(1)
-    scoreboard.count(0, USER_CODE)
-    scoreboard.attempt(0, "a" * 32, "core.tasks.tidy", 2)
-    assert scoreboard.keys(0) == {"task_id": "a" * 32, "task": "core.tasks.tidy", "attempt": 2}
-    scoreboard.end(0)
-    scoreboard.begin(0, IDLE)
-    scoreboard.begin(0, NO_LIMIT)
-    scoreboard.count(0, USER_CODE)
-    assert scoreboard.keys(0) == {}
+    worker = Scoreboard(1).workers[0]
+    worker.in_user_code = True
+    worker.start("a" * 32, "core.tasks.tidy", 2)
+    assert worker.keys == {"task_id": "a" * 32, "task": "core.tasks.tidy", "attempt": 2}
+    worker.since = 0.0
+    worker.begin(IDLE)
+    worker.begin(NO_LIMIT)
+    worker.in_user_code = True
+    assert worker.keys == {}

@@ -26,7 +26,7 @@ from worker.cluster.agent import Agent
 from worker.cluster.channels import pair
 from worker.cluster.listener import Listener
 from worker.cluster.schedules import Schedules
-from worker.cluster.scoreboard import SINCE, Scoreboard
+from worker.cluster.scoreboard import Scoreboard, WorkerState
 from worker.models import Cluster
 from worker.queue import signs
 from worker.retention import prune
@@ -125,23 +125,23 @@ def test_nothing_is_asked_while_nothing_happens_and_two_queries_each_q_quiet(
 def test_a_row_is_written_when_what_is_shown_changes_and_not_again(
     thread: Quiet, django_assert_num_queries: DjangoAssertNumQueries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scoreboard: Scoreboard = thread.agent.scoreboard
+    worker: WorkerState = thread.agent.scoreboard.workers[0]
     thread.look({ORDERS, SIGNS})
     clock = [time.monotonic()]
     monkeypatch.setattr("worker.cluster.registration.time", Mock(monotonic=lambda: clock[0], time=time.time))
-    scoreboard.attempt(0, "a" * 32, "jobs.nap", 2)
+    worker.start("a" * 32, "jobs.nap", 2)
     for later, queries, shown in ((0.1, 0, []), (1, 1, ["a" * 32]), (9, 0, ["a" * 32])):
         clock[0] += later
         with django_assert_num_queries(queries):
             thread.look(set())
         (row,) = Cluster.objects.all()
         assert [run["id"] for run in row.state["running"]] == shown
-    scoreboard.attempt(0, "a" * 32, "jobs.nap", 3)  # the next attempt, before anybody has looked
+    worker.start("a" * 32, "jobs.nap", 3)  # the next attempt, before anybody has looked
     clock[0] += 1
     with django_assert_num_queries(1):
         thread.look(set())
     assert Cluster.objects.get().state["running"][0]["attempt"] == 3
-    scoreboard.clear(0, SINCE)  # as the supervisor does once a worker has died
+    worker.reset()  # as the supervisor does once a worker has died
     thread.look(set())
     assert Cluster.objects.get().state["running"] == []
     thread.registration.withdraw()

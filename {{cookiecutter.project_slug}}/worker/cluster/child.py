@@ -30,7 +30,7 @@ from worker.cluster.functions import Call, prepare
 from worker.cluster.messages import FAIL, LEAVE, RUN, SCHEDULE, WAIT, Result
 from worker.cluster.orders import cancelled_by
 from worker.cluster.rows import is_in_transaction
-from worker.cluster.scoreboard import IDLE, NO_LIMIT, TAKEN, USER_CODE, Scoreboard
+from worker.cluster.scoreboard import IDLE, NO_LIMIT, Scoreboard, WorkerState
 from worker.cluster.task_log import keys_of
 from worker.delivery import Task, brief
 from worker.failures import CANCELLED_BY, moment
@@ -56,7 +56,8 @@ class Child:
     value = -1  #: of the timer, whom nobody asks: the scoreboard has the limit
 
     def __init__(self, slot: int, channel: Channel, scoreboard: Scoreboard) -> None:
-        self.slot, self.channel, self.scoreboard, self.listeners = slot, channel, scoreboard, after.listeners()
+        self.channel, self.scoreboard, self.listeners = channel, scoreboard, after.listeners()
+        self.state: WorkerState = scoreboard.workers[slot]
         self.task: Task | None = None  #: what runs
         self.attempt = Attempt()
         self.message: tuple[Any, ...] = ()
@@ -90,10 +91,10 @@ class Child:
         while True:
             with suppress(AttributeError, OSError, ValueError):  # a task may have closed it, or taken it away
                 sys.stdout.flush()  # what tasks print, which would come when this process ends
-            self.scoreboard.begin(self.slot, IDLE)
+            self.state.begin(IDLE)
             self.task = None
             if self.message and (left := self.left_behind()):
-                logger.warning("%s has left %s: a fresh worker goes on", self.scoreboard.name(self.slot), left)
+                logger.warning("%s has left %s: a fresh worker goes on", self.state.name, left)
                 self.leaving = True
                 return "STOP"
             with after.whatever_it_raises("What is around a task"):
@@ -103,11 +104,11 @@ class Child:
             if message is None or message[0] == LEAVE:
                 self.leaving = True
                 return "STOP"
-            self.scoreboard.count(self.slot, TAKEN)
+            self.state.taken += 1
             self.message = message
             if task := self.take(*message):
                 self.has_run = True
-                self.scoreboard.count(self.slot, USER_CODE)
+                self.state.in_user_code = True
                 return task
             if self.leaving:
                 return "STOP"
@@ -134,7 +135,7 @@ class Child:
         if does in {RUN, FAIL}:
             return self.open(payload, count, again, queued_as, extra)
         problem = ""
-        self.scoreboard.call(self.slot, " ".join(map(str, (does, *extra[:1]))) if not payload else "")
+        self.state.call(" ".join(map(str, (does, *extra[:1]))) if not payload else "")
         try:
             close_old_connections()
             match does:
@@ -142,7 +143,7 @@ class Child:
                     task = packages.opened(payload)
                     logs.here = keys_of(task, extra[1])
                     self.around.enter_context(traces.carried(task))
-                    self.scoreboard.call(self.slot, packages.label("name", task["name"]))
+                    self.state.call(packages.label("name", task["name"]))
                     with suppress(ValueError):  # which has failed it
                         self.begin(limit_of(task))
                     after.after(task, self.enter_user_code, *extra)
@@ -163,11 +164,11 @@ class Child:
         """Note that a user's hooks and receivers come; get() notes the same of tasks."""
         if self.message[0] == SCHEDULE:  # which may have waited for servers as long as they needed
             self.begin(Conf.TIMEOUT or -1)
-        self.scoreboard.count(self.slot, USER_CODE)
+        self.state.in_user_code = True
 
     def begin(self, limit: float) -> None:
         """Note when this must have ended."""
-        self.scoreboard.begin(self.slot, time.monotonic() + limit + MARGIN if limit > 0 else NO_LIMIT)
+        self.state.begin(time.monotonic() + limit + MARGIN if limit > 0 else NO_LIMIT)
 
     def open(self, payload: str, count: int, again: bool, queued_as: str, extra: tuple[Any, ...]) -> Task | None:
         """Open a package; return its task if it is to be run, and answer otherwise."""
@@ -178,7 +179,7 @@ class Child:
             if task.get("group") is not None:
                 task["group"] = packages.label("group", task["group"])
             self.task, self.attempt.options = task, packages.options_of(task)
-            self.scoreboard.call(self.slot, task["name"])
+            self.state.call(task["name"])
             logs.here = keys_of(task)
             if again or task.get("once"):
                 self.attempt.earlier = self.asked(earlier, task)
@@ -203,7 +204,7 @@ class Child:
             else:
                 task["timeout"] = limit_of(task)
                 self.begin(task["timeout"])
-                self.scoreboard.attempt(self.slot, task["id"], logs.here["task"], before.attempts + 1)
+                self.state.start(task["id"], logs.here["task"], before.attempts + 1)
                 self.span = self.around.enter_context(traces.span(task, logs.here))
                 self.attempt.began = time.monotonic()
                 return task
@@ -212,7 +213,7 @@ class Child:
                 logger.warning("A worker cannot ask for a task (%s): a fresh one is to do it", brief(error))
             elif self.task:
                 self.fail(self.task, error)
-            elif self.scoreboard.taken(self.slot) > 1 and not isinstance(error, BadSignature):
+            elif self.state.taken > 1 and not isinstance(error, BadSignature):
                 logger.warning("A task cannot be read (%s): a fresh worker is to try it", brief(error))
                 self.leaving = True  # an earlier task may have spoilt this process
             else:
@@ -238,7 +239,7 @@ class Child:
                 if self.has_run:  # a task may have cut off this process alone
                     self.leaving = True
                     raise
-                logger.error("%s waits for the database (%s)", self.scoreboard.name(self.slot), brief(error))
+                logger.error("%s waits for the database (%s)", self.state.name, brief(error))
                 time.sleep(1)
 
     # The queue of results
@@ -261,7 +262,7 @@ class Child:
         follows = is_cached or bool(task.get("chain") or (task.get("hook") and not part)) or self.listeners
         failed: Any = None
         reason, next_try, at = "", None, time.time_ns()
-        self.scoreboard.end(self.slot)
+        self.state.since = 0.0
         if not row.success and not before.is_over:
             failed = tuple(failure := self.attempt.failed(task, packages.unpickled(row.result)))
             reason, next_try = f"{failure.reason}\n{self.attempt.traceback}".strip(), failure.next_try

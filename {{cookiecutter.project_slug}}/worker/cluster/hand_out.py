@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from worker.cluster.channels import Channel
 from worker.cluster.leases import MOST_BYTES
 from worker.cluster.messages import AFTER, FAIL, GATHER, LEAVE, RUN, SCHEDULE, Held, Result, worker_id
-from worker.cluster.scoreboard import ENDED, HAND_OUT, SENT, Scoreboard
+from worker.cluster.scoreboard import HAND_OUT, Scoreboard
 from worker.delivery import brief
 from worker.failures import CANCELLED_BY
 
@@ -99,7 +99,8 @@ class HandOut:
         with self.lock:
             match notice:
                 case ("slot", number, pid, ours, theirs):
-                    self.scoreboard.clear(number, SENT, ENDED)
+                    state = self.scoreboard.workers[number]
+                    state.sent, state.ended = 0, 0.0
                     self.slots[number] = slot = Slot(number, pid, Channel.of(ours), Channel.of(theirs))
                     self.by_descriptor[slot.channel.fileno()] = slot
                     self.poll.register(slot.channel, select.POLLIN)
@@ -213,7 +214,7 @@ class HandOut:
                 slot.since = time.monotonic()
             slot.fresh = False
             slot.out.append(held.ticket)
-            self.scoreboard.count(slot.number, SENT)
+            self.scoreboard.workers[slot.number].sent += 1
 
     def next(self, slot: Slot) -> Held | None:
         """Take what a worker is to do next."""
@@ -252,7 +253,7 @@ class HandOut:
         """Take back what a worker was sent and has not taken."""
         while (message := slot.theirs.receive(wait=False)) is not None:
             slot.out.remove(message[1])
-            self.scoreboard.uncount(slot.number)
+            self.scoreboard.workers[slot.number].sent -= 1
             self.put_back(self.agent.held[message[1]])
 
     def balance(self, now: float) -> None:

@@ -86,4 +86,4 @@ class Orders:
             for running in self.agent.scoreboard.attempts():
                 if by := self.cancelled.get(running.task):
                     self.ended[running.slot] = by
-                    self.agent.scoreboard.end_attempt(running)
+                    self.agent.scoreboard.workers[running.slot].ended = running.since

@@ -1,8 +1,9 @@
-"""What all processes of a cluster see: numbers and names in shared memory. Each has one writer, and needs no lock.
+"""What all processes of a cluster see, in shared memory. Each value has one writer, and needs no lock.
 
 As on the scoreboard of Apache's httpd, each worker process has a slot, which the next one in its place takes over.
 """
 
+import ctypes
 import math
 import mmap
 import time
@@ -11,17 +12,12 @@ from typing import Any, NamedTuple
 
 IDLE = 0.0  #: the limit of a worker that has no task
 NO_LIMIT = math.inf  #: the limit of a task that may run for ever
-NAME = 160  #: bytes of a task's name that are kept
-KEY = 32  #: bytes of a task's id
-NUMBER = 8  #: bytes of a number
+NAME, KEY, FUNC = 160, 32, 256  #: bytes that are kept of a task's name, of its id, and of the path of its function
 THREADS = ("hands tasks out", "keeps leases", "saves results", "looks at schedules")  #: what the agent's threads do
 HAND_OUT, LEASES, RESULTS, SCHEDULES = range(len(THREADS))
 LATE_AFTER = 10.0  #: seconds without a move that was promised, after which somebody is told
-SUPERVISOR, CANCELLED, HEAD = range(len(THREADS), len(THREADS) + 3)  #: numbers behind the beats of the threads
 SUPERVISED = 3.0  #: seconds for which a beat of the supervisor counts, which comes each second
-FUNC = 256  #: bytes of the path of a task's function that are kept
 LISTED = 64  #: cancelled tasks whose ids are kept
-LIMIT, TAKEN, SENT, USER_CODE, SINCE, ATTEMPT, ENDED, FIELDS = range(8)  #: of a worker
 
 
 class RunningAttempt(NamedTuple):
@@ -33,20 +29,98 @@ class RunningAttempt(NamedTuple):
     attempt: int
 
 
-def _fixed(text: str, size: int) -> bytes:
-    return text.encode(errors="replace")[:size].ljust(size, b"\0")
+def _cut(text: str, size: int) -> bytes:
+    return text.encode(errors="replace")[:size]
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")
+
+
+class WorkerState(ctypes.Structure):
+    """What is known of the worker in a slot. It writes this itself, but for what the agent has sent and wants ended."""
+
+    _fields_ = [
+        (
+            "limit",
+            ctypes.c_double,
+        ),  # when it must have ended what it does: IDLE without a task, NO_LIMIT if it need not
+        ("taken", ctypes.c_long),  # messages that it has taken
+        ("sent", ctypes.c_long),  # messages that the agent has sent it, and not taken back
+        ("in_user_code", ctypes.c_bool),  # whether it has come to the user's code, as a task or a hook
+        ("since", ctypes.c_double),  # when the attempt began that goes on, 0 if none does
+        ("attempt", ctypes.c_long),  # which attempt it has begun, 0 if none
+        ("ended", ctypes.c_double),  # since when the attempt goes on that the agent wants to be ended
+        ("_name", ctypes.c_char * NAME),
+        ("_task", ctypes.c_char * KEY),
+        ("_func", ctypes.c_char * FUNC),
+    ]
+
+    def reset(self) -> None:
+        """Make the slot ready for another worker, but for what the agent writes."""
+        self.begin(IDLE)
+        self.taken, self.since = 0, 0.0
+
+    def begin(self, limit: float) -> None:
+        """Note when what the worker does must have ended, or that it is IDLE."""
+        self.limit = limit
+        if limit == IDLE:  # no hook that follows is told of as the attempt before it
+            self.in_user_code, self.attempt = False, 0
+
+    def call(self, name: str) -> None:
+        """Note the name of what the worker does."""
+        self._name = _cut(name, NAME)
+
+    def start(self, task: str, func: str, number: int) -> None:
+        """Note the id and the function of the task that begins to run, and which attempt this is."""
+        self.since = 0.0  # nobody reads what is half written
+        self._task, self._func, self.attempt = _cut(task, KEY), _cut(func, FUNC), number
+        self.since = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        """The name of the task that it has, or had last."""
+        return _text(self._name)
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """By which the log finds the attempt that it has begun; none if it has not."""
+        if not (self.in_user_code and self.attempt):
+            return {}
+        return {"task_id": _text(self._task), "task": _text(self._func), "attempt": self.attempt}
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether it is at the attempt that is wanted to end."""
+        return bool(self.ended == self.since != 0.0)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is idle though a message waits for it."""
+        return bool(self.limit == IDLE and self.sent > self.taken)
+
+    def running(self, slot: int) -> RunningAttempt | None:
+        """Return the attempt that goes on."""
+        since = self.since
+        found = RunningAttempt(slot, _text(self._task), _text(self._func), self.name, since, self.attempt)
+        return found if since and since == self.since else None
 
 
 class Scoreboard:
     """The beats of the agent's threads, and the states of the workers, by their slots."""
 
     def __init__(self, slots: int) -> None:
-        numbers = (HEAD + slots * FIELDS) * NUMBER
-        self._slots, self._names, self._keys = slots, numbers, numbers + slots * NAME
-        self._functions = self._keys + slots * KEY
-        self._cancelled = self._functions + slots * FUNC
-        self._memory = mmap.mmap(-1, self._cancelled + LISTED * KEY)
-        self._numbers = memoryview(self._memory)[:numbers].cast("d")
+        class Memory(ctypes.Structure):
+            _fields_ = [
+                ("beats", ctypes.c_double * len(THREADS)),  # until when the threads have promised to move again
+                ("supervised", ctypes.c_double),  # when the supervisor has moved
+                ("cancelled", ctypes.c_long),  # how many tasks are cancelled and may wait
+                ("ids", (ctypes.c_char * KEY) * LISTED),  # of these
+                ("workers", WorkerState * slots),
+            ]
+
+        self._memory = Memory.from_buffer(mmap.mmap(-1, ctypes.sizeof(Memory)))
+        self.workers: Any = self._memory.workers
         self.supervise()
         for thread in range(len(THREADS)):
             self.expect(thread, 60.0)
@@ -55,123 +129,41 @@ class Scoreboard:
 
     def expect(self, thread: int, seconds: float) -> None:
         """Promise that this thread of the agent moves again within so many seconds."""
-        self._numbers[thread] = time.monotonic() + seconds
+        self._memory.beats[thread] = time.monotonic() + seconds
 
     def late(self, since: float) -> Iterator[tuple[str, float]]:
         """Yield what threads do that have not moved as promised, and for how many seconds, from `since` at most."""
         now = time.monotonic()
-        for thread, does in enumerate(THREADS):
-            if (late := now - max(self._numbers[thread], since)) > 0:
+        for does, beat in zip(THREADS, self._memory.beats, strict=True):
+            if (late := now - max(beat, since)) > 0:
                 yield does, late
 
     # The supervisor's own, for the agent, which speaks for the cluster
 
     def supervise(self) -> None:
         """Note that the supervisor moves."""
-        self._numbers[SUPERVISOR] = time.monotonic()
+        self._memory.supervised = time.monotonic()
 
     def is_supervised(self) -> bool:
-        return time.monotonic() - self._numbers[SUPERVISOR] < SUPERVISED
+        return bool(time.monotonic() - self._memory.supervised < SUPERVISED)
 
     # The cancelled tasks: the agent writes, workers read, and ask the database of those that are here
 
     def cancel(self, tasks: Collection[str]) -> None:
         """Note the ids of all tasks that are cancelled and may wait."""
-        text = b"".join(_fixed(task, KEY) for task in [*tasks][:LISTED])
-        self._memory[self._cancelled : self._cancelled + len(text)] = text
-        self._numbers[CANCELLED] = len(tasks)
+        for place, task in enumerate([*tasks][:LISTED]):
+            self._memory.ids[place].value = _cut(task, KEY)
+        self._memory.cancelled = len(tasks)
 
     def may_be_cancelled(self, task: str) -> bool:
         """Say whether a task is one of them, or one of too many."""
-        number = int(self._numbers[CANCELLED])
+        number = self._memory.cancelled
         if not 0 < number <= LISTED:
-            return number > 0
-        key = _fixed(task, KEY)
-        found = range(self._cancelled, self._cancelled + number * KEY, KEY)
-        return any(self._memory[begin : begin + KEY] == key for begin in found)
-
-    # The workers: each writes its own, but for what the agent has sent it, and which attempt it wants ended
-
-    def _at(self, slot: int, field: int) -> int:
-        return HEAD + slot * FIELDS + field
-
-    def _text(self, begin: int, size: int) -> str:
-        return self._memory[begin : begin + size].rstrip(b"\0").decode(errors="replace")
-
-    def clear(self, slot: int, *fields: int) -> None:
-        """Make a slot ready for another worker: the supervisor what that one writes, the agent what it sends."""
-        for field in fields:
-            self._numbers[self._at(slot, field)] = 0.0
-
-    def begin(self, slot: int, limit: float) -> None:
-        """Note when a worker must have ended what it does, or that it is IDLE."""
-        self._numbers[self._at(slot, LIMIT)] = limit
-        if limit == IDLE:  # no hook that follows is told of as the attempt before it
-            self._numbers[self._at(slot, USER_CODE)] = self._numbers[self._at(slot, ATTEMPT)] = 0.0
-
-    def call(self, slot: int, name: str) -> None:
-        """Note the name of what a worker does."""
-        begin = self._names + slot * NAME
-        self._memory[begin : begin + NAME] = _fixed(name, NAME)
-
-    def attempt(self, slot: int, task: str, func: str, number: int) -> None:
-        """Note the id and the function of the task that a worker begins to run, and which attempt this is."""
-        at, begin, place = self._at(slot, SINCE), self._keys + slot * KEY, self._functions + slot * FUNC
-        self._numbers[at] = 0.0  # nobody reads what is half written
-        self._memory[begin : begin + KEY] = _fixed(task, KEY)
-        self._memory[place : place + FUNC] = _fixed(func, FUNC)
-        self._numbers[self._at(slot, ATTEMPT)] = number
-        self._numbers[at] = time.monotonic()
-
-    def end(self, slot: int) -> None:
-        self._numbers[self._at(slot, SINCE)] = 0.0
+            return bool(number)
+        return any(each.value == _cut(task, KEY) for each in self._memory.ids[:number])
 
     def attempts(self) -> Iterator[RunningAttempt]:
         """Yield what workers run."""
-        for slot in range(self._slots):
-            since, number = self._numbers[self._at(slot, SINCE)], int(self._numbers[self._at(slot, ATTEMPT)])
-            task, func = self._text(self._keys + slot * KEY, KEY), self._text(self._functions + slot * FUNC, FUNC)
-            running = RunningAttempt(slot, task, func, self.name(slot), since, number)
-            if since and since == self._numbers[self._at(slot, SINCE)]:
+        for slot, worker in enumerate(self.workers):
+            if running := worker.running(slot):
                 yield running
-
-    def keys(self, slot: int) -> dict[str, Any]:
-        """Return by which keys the log finds the attempt that the worker has begun; none if it has not."""
-        task, func = self._text(self._keys + slot * KEY, KEY), self._text(self._functions + slot * FUNC, FUNC)
-        number = int(self._numbers[self._at(slot, ATTEMPT)])
-        return {"task_id": task, "task": func, "attempt": number} if self.in_user_code(slot) and number else {}
-
-    def end_attempt(self, running: RunningAttempt) -> None:
-        """Want the worker of an attempt that goes on to be killed."""
-        self._numbers[self._at(running.slot, ENDED)] = running.since
-
-    def is_ended(self, slot: int) -> bool:
-        """Say whether the worker is at the attempt that is wanted to end."""
-        return self._numbers[self._at(slot, ENDED)] == self._numbers[self._at(slot, SINCE)] != 0.0
-
-    def limit(self, slot: int) -> float:
-        """Return when the worker must have ended what it does: IDLE without a task, NO_LIMIT if it need not."""
-        return self._numbers[self._at(slot, LIMIT)]
-
-    def name(self, slot: int) -> str:
-        """Return the name of the task that the worker has, or had last."""
-        return self._text(self._names + slot * NAME, NAME)
-
-    def count(self, slot: int, field: int) -> None:
-        """Count a message that the worker has TAKEN, or that was SENT to it, or that USER_CODE comes."""
-        self._numbers[self._at(slot, field)] += 1
-
-    def uncount(self, slot: int) -> None:
-        """Note that a message was taken back."""
-        self._numbers[self._at(slot, SENT)] -= 1
-
-    def in_user_code(self, slot: int) -> bool:
-        """Say whether the worker has come to the user's code, as a task or a hook, of what it was told to do."""
-        return self._numbers[self._at(slot, USER_CODE)] > 0
-
-    def taken(self, slot: int) -> int:
-        return int(self._numbers[self._at(slot, TAKEN)])
-
-    def waits(self, slot: int) -> bool:
-        """Say whether a message waits for an idle worker."""
-        return self.limit(slot) == IDLE and self._numbers[self._at(slot, SENT)] > self._numbers[self._at(slot, TAKEN)]

@@ -30,7 +30,7 @@ from worker.cluster import agent, process
 from worker.cluster.channels import Channel, pair
 from worker.cluster.forks import fork, how_ended, let_no_line_raise, say
 from worker.cluster.hand_out import CANCELLED, CUT_OFF, MOVED_ON, OUT_OF_TIME
-from worker.cluster.scoreboard import IDLE, LATE_AFTER, LIMIT, SCHEDULES, SINCE, TAKEN, THREADS, USER_CODE, Scoreboard
+from worker.cluster.scoreboard import IDLE, LATE_AFTER, SCHEDULES, THREADS, Scoreboard, WorkerState
 from worker.conf import setting
 from worker.heartbeat import Heartbeat
 
@@ -46,6 +46,7 @@ NOT_TAKEN = "The worker did not take its task, and was killed"
 class Worker:
     pid: int
     slot: int
+    state: WorkerState
     started: float
     waits_since: float = 0.0  #: since when it is idle though a message waits for it, 0 if it is not
     reason: str = ""  #: why it was killed, if this process did
@@ -151,7 +152,8 @@ class Supervisor:
     def fill_slots(self) -> None:
         """Start a worker for each slot without one; those that end at once are replaced once a second."""
         for slot in set(range(self.slots)) - {worker.slot for worker in self.workers.values()}:
-            self.scoreboard.clear(slot, LIMIT, TAKEN, USER_CODE, SINCE)
+            state: WorkerState = self.scoreboard.workers[slot]
+            state.reset()
             others = [channel for _, channels in self.notices for channel in channels]
             try:
                 ours, theirs = pair()
@@ -159,7 +161,7 @@ class Supervisor:
             except OSError as error:
                 say(logging.ERROR, "No worker can be started (%s); next try in %.0f s", error, LOOK_EVERY)
                 return
-            self.workers[pid] = Worker(pid, slot, time.monotonic())
+            self.workers[pid] = Worker(pid, slot, state, time.monotonic())
             # The agent gets the worker's end as well: it can take back what the worker has not taken.
             self.notices.append((("slot", slot, pid), [ours, theirs]))
             self.hand_notices()
@@ -205,7 +207,7 @@ class Supervisor:
         elif not young & gone:
             self.fill_slots()
         self.hand_notices()
-        if any(now - each.started > LATE_AFTER or self.scoreboard.taken(each.slot) for each in self.workers.values()):
+        if any(now - each.started > LATE_AFTER or each.state.taken for each in self.workers.values()):
             self.unfit.clear()
         if len(self.unfit) >= UNFIT:
             late["starts workers"] = now - self.unfit[0] + LATE_AFTER
@@ -234,33 +236,32 @@ class Supervisor:
                     self.code = 1
                     say(logging.CRITICAL, "Q Cluster %s cannot go on: its agent has ended (%s).", self.name, code)
             elif worker := self.workers.pop(pid, None):
-                if worker.reason == CANCELLED and not self.scoreboard.is_ended(worker.slot):
+                if worker.reason == CANCELLED and not worker.state.is_ended:
                     worker.reason = MOVED_ON
                 how = how_ended(code)
-                keys = self.scoreboard.keys(worker.slot)
+                keys = worker.state.keys
                 if code or worker.reason:
                     say(logging.WARNING, "Worker-%s at %s %s. %s", worker.slot + 1, pid, how, worker.reason, extra=keys)
-                if code or not self.scoreboard.taken(worker.slot):
+                if code or not worker.state.taken:
                     gone.add(worker.slot)
-                if not self.deadline and not self.scoreboard.taken(worker.slot):
+                if not self.deadline and not worker.state.taken:
                     self.unfit.append(time.monotonic())
                 reason = worker.reason or f"The worker {how} while it ran this task"
                 # With what the scoreboard says of it, before another worker writes there.
-                name, in_user_code = self.scoreboard.name(worker.slot), self.scoreboard.in_user_code(worker.slot)
-                self.notices.append((("gone", worker.slot, reason, name, in_user_code, keys), []))
+                state = worker.state
+                self.notices.append((("gone", worker.slot, reason, state.name, state.in_user_code, keys), []))
 
     def kill_late_workers(self, now: float) -> None:
         """Kill workers whose task is out of time, that do not take theirs, or that a stop has left no more time."""
         for worker in self.workers.values():
-            limit, waits = self.scoreboard.limit(worker.slot), self.scoreboard.waits(worker.slot)
-            worker.waits_since = max(worker.waits_since or now, self.resumed) if waits else 0.0
-            if IDLE < limit < now:
+            worker.waits_since = max(worker.waits_since or now, self.resumed) if worker.state.waits else 0.0
+            if IDLE < worker.state.limit < now:
                 self.kill(worker, OUT_OF_TIME)
             elif worker.waits_since and now - worker.waits_since > STUCK_AFTER:
                 self.kill(worker, NOT_TAKEN)
             elif self.deadline and now >= self.deadline:
                 self.kill(worker, CUT_OFF)
-            elif self.scoreboard.is_ended(worker.slot):
+            elif worker.state.is_ended:
                 self.kill(worker, CANCELLED)
 
     def kill(self, worker: Worker, reason: str) -> None:
