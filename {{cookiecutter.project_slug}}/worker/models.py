@@ -6,7 +6,8 @@ from django_q.models import Task
 
 from worker import enqueue  # noqa: F401 (before any other app's models, which may import django-q2's async_task)
 
-#: seconds up to which runs and waits are told apart; what is longer than the last comes after them
+#: seconds up to which runs and waits are told apart; what is longer than the last comes after them. Rows of Tally have
+#: a number for each, so another list needs a migration of those.
 BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0)
 
 
