@@ -305,7 +305,8 @@ def test_requests_that_come_together_share_one_look(monkeypatch: pytest.MonkeyPa
 
     def counted(question: Question, limit: float) -> bool:
         waiting.release()
-        return wait(question, limit)
+        found: bool = wait(question, limit)
+        return found
 
     def look() -> Overview:
         go_on.wait(60)
