@@ -13,9 +13,9 @@ from worker.delivery import Depth
 from worker.enqueue import new_id
 from worker.failures import Failed
 from worker.processes import clusters, queue_of
-from worker.questions import Question
 from worker.queue import depths, signs
 from worker.queue.state import ClusterState, Running
+from worker.single_flight import Question
 
 
 def empty() -> None:

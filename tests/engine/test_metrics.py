@@ -22,9 +22,9 @@ from queue_state import empty, failed, give_signs, run, set_depth, sign
 from worker import announcements
 from worker.models import BUCKETS, Cluster, Tally
 from worker.processes import clusters
-from worker.questions import Turns
 from worker.queue import depths, metrics, signs
 from worker.queue.metrics import Queues
+from worker.single_flight import SingleFlight
 from worker.web.middleware import is_probe
 
 TOKEN = "a token of some length"  # noqa: S105 (nobody's)
@@ -45,7 +45,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
 @pytest.fixture
 def frozen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
     """Say when the test is over, until which something may wait, and ask nobody whom others wait for."""
-    monkeypatch.setattr(depths, "asked", Turns(depths.ask))
+    monkeypatch.setattr(depths, "asked", SingleFlight(depths.ask))
     over = Event()
     yield over
     over.set()
@@ -197,7 +197,7 @@ def test_a_frozen_broker_hides_nothing_that_the_database_knows(
     Cluster.objects.create(id=uuid4(), **known)
     monkeypatch.setattr(signs, "look", LOOK)
     monkeypatch.setattr(signs, "_asked", (-signs.ASK_EVERY, None))
-    monkeypatch.setattr(signs, "_publish", Turns(lambda: frozen.wait(60)))
+    monkeypatch.setattr(signs, "_publish", SingleFlight(lambda: frozen.wait(60)))
     monkeypatch.setattr(depths, "get_broker", lambda cluster: frozen.wait(60))
     values = told(client)
     assert values["django_q_clusters", "default"] == 1, "one that could not be asked has written lately"

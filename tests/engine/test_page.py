@@ -24,10 +24,10 @@ from django.urls import include, path
 from django.utils import timezone, translation
 from pytest_django import Settings
 from queue_state import wait_for_questions
-from worker.questions import Question
 from worker.queue import actions, page
 from worker.queue.page import ACTIONS
 from worker.queue.state import Again, ClusterState, Group, Overview, QueueState, Running, Scheduled, Waiting
+from worker.single_flight import Question
 from worker.templatetags.queue import ago, number, span
 
 pytestmark = pytest.mark.django_db

@@ -8,9 +8,9 @@ from unittest.mock import Mock
 import pytest
 from django.db import OperationalError, ProgrammingError, connection, transaction
 from django.http import HttpRequest
-from worker import questions
+from worker import single_flight
 from worker.health import why_away
-from worker.questions import Readiness, Turns
+from worker.single_flight import Readiness, SingleFlight
 from worker.web.middleware import OutageMiddleware
 
 
@@ -18,7 +18,7 @@ from worker.web.middleware import OutageMiddleware
 def ask(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """Stand in for the only server."""
     ask = Mock(return_value=None)
-    monkeypatch.setattr(questions, "SERVERS", {"broker": ask})
+    monkeypatch.setattr(single_flight, "SERVERS", {"broker": ask})
     return ask
 
 
@@ -32,8 +32,8 @@ def test_an_answer_is_shared_and_then_asked_for_anew(ask: Mock, monkeypatch: pyt
 
 
 def test_all_wait_for_one_question_and_not_for_long(ask: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(questions, "LIMIT", 0.3)
-    monkeypatch.setattr(questions, "SHARED", 0)
+    monkeypatch.setattr(single_flight, "LIMIT", 0.3)
+    monkeypatch.setattr(single_flight, "SHARED", 0)
     frozen = Event()
     ask.side_effect = frozen.wait
     ready, begun = Readiness(), time.monotonic()
@@ -49,7 +49,7 @@ def test_all_wait_for_one_question_and_not_for_long(ask: Mock, monkeypatch: pyte
 
 
 def test_a_server_that_is_slow_is_heard_again_once_it_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(questions, "SOON", 0.02)
+    monkeypatch.setattr(single_flight, "SOON", 0.02)
     ask = Mock(side_effect=[OSError("away"), "well", "well"])
 
     def ask_slowly() -> object:
@@ -57,11 +57,11 @@ def test_a_server_that_is_slow_is_heard_again_once_it_was_away(monkeypatch: pyte
         time.sleep(0.05)
         return answer
 
-    turns = Turns(ask_slowly)
-    assert turns.wait(3.0) is None
-    assert turns.wait(3.0) is None, "nobody waits long for a server that is away"
-    turns.current().join()
-    assert turns.wait(3.0) == "well"
+    flight = SingleFlight(ask_slowly)
+    assert flight.wait(3.0) is None
+    assert flight.wait(3.0) is None, "nobody waits long for a server that is away"
+    flight.current().join()
+    assert flight.wait(3.0) == "well"
 
 
 @pytest.mark.django_db

@@ -15,7 +15,7 @@ from django_q.conf import Conf
 from django_q.models import Schedule
 
 from worker.delivery import brief
-from worker.questions import LIMIT, Turns
+from worker.single_flight import LIMIT, SingleFlight
 
 SCHEDULES, ORDERS, SIGNS = "schedules", "orders", "signs"  #: what is announced: changes of these, or who wants them
 CHANNEL = f"{Conf.PREFIX}:schedules"[:63]  #: PostgreSQL takes no longer one
@@ -57,7 +57,7 @@ def announce(using: str, what: str = SCHEDULES) -> bool:
 def publish(server: Any, what: str) -> bool:
     """Tell them by the broker's server, and say whether it answers; if it is away they find out by themselves."""
     try:
-        Turns(partial(server.publish, CHANNEL, what)).tell(LIMIT)
+        SingleFlight(partial(server.publish, CHANNEL, what)).tell(LIMIT)
     except Exception as error:  # of its client
         logger.warning("The change of %s could not be announced: %s", what, brief(error))
         return False

@@ -28,11 +28,11 @@ from worker.health import SERVERS, in_words, sentence_for, why_away
 from worker.models import Failure, Pause
 from worker.packages import table, text_of
 from worker.processes import cluster_of, clusters, did_you_mean, nearest, queue_of, queues
-from worker.questions import LIMIT, Turns
 from worker.queue.cancel import RefusedError as RefusedError
 from worker.queue.cancel import cancelled, key_of, waiting_or_running
 from worker.queue.overview import failed_groups
 from worker.resubmit import resubmit
+from worker.single_flight import LIMIT, SingleFlight
 from worker.trigger import note, trigger
 
 BATCH = 500  #: ids of failures that are read at a time
@@ -58,7 +58,7 @@ def action(*needs: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
         def do(*args: Any, **kwargs: Any) -> str:
             for name in needs:
                 try:
-                    Turns(SERVERS[name]).tell(LIMIT)
+                    SingleFlight(SERVERS[name]).tell(LIMIT)
                 except Exception as error:  # each driver and client has exceptions of its own
                     raise RefusedError(f"{in_words({name: error})} Nothing was done.") from error
             try:

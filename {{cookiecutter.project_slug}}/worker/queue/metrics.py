@@ -20,10 +20,10 @@ from worker.health import sentence_for, why_away
 from worker.models import BUCKETS, Tally
 from worker.packages import table
 from worker.processes import clusters, queue_of
-from worker.questions import LIMIT, SHARED, Turns
 from worker.queue.depths import is_the_database, told_within
 from worker.queue.overview import overview
 from worker.queue.state import QueueState
+from worker.single_flight import LIMIT, SHARED, SingleFlight
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 BOUNDS = [*map(str, BUCKETS), "+Inf"]
@@ -46,11 +46,11 @@ class Metrics:
     """What this process tells, for as many as ask."""
 
     def __init__(self) -> None:
-        self.turns = Turns(look, SHARED)
+        self.flight = SingleFlight(look, SHARED)
 
     def read(self) -> Found:
         """Return what was found, once it is, or can be waited for no longer."""
-        question = self.turns.current()
+        question = self.flight.current()
         return question.answer if question.wait(LIMIT - SHORT) else Found(written(WithoutDatabase()))
 
 

@@ -15,10 +15,10 @@ from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods, require_safe
 
-from worker.questions import PATIENCE, Turns
 from worker.queue import actions
 from worker.queue.overview import overview
 from worker.queue.state import Overview
+from worker.single_flight import PATIENCE, SingleFlight
 
 WITHIN = 10.0  #: seconds for which many tasks are queued again while somebody waits for the page
 KEY = re.compile(r"\d{1,18}\Z")  #: of a schedule
@@ -70,7 +70,7 @@ ACTIONS = {
 }
 
 
-shared = Turns(lambda: overview())  #: what all requests of this process see
+shared = SingleFlight(lambda: overview())  #: what all requests of this process see
 
 
 def in_time(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
@@ -79,7 +79,7 @@ def in_time(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpReques
     @wraps(view)
     def answered(request: HttpRequest) -> HttpResponse:
         limit = PATIENCE + (WITHIN if request.method == "POST" else 0)
-        found: HttpResponse = Turns(partial(copy_context().run, view, request)).tell(limit)
+        found: HttpResponse = SingleFlight(partial(copy_context().run, view, request)).tell(limit)
         return found
 
     return answered

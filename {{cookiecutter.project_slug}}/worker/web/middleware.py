@@ -12,7 +12,7 @@ from django.utils.log import log_response
 from worker import logs
 from worker.conf import setting
 from worker.health import why_away
-from worker.questions import Readiness
+from worker.single_flight import Readiness
 
 PROBES = {"/livez", "/readyz"}
 PLAIN = "text/plain; charset=utf-8"

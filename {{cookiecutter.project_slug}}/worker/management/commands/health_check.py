@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from worker import health
 from worker.processes import did_you_mean, processes, queues
-from worker.questions import PATIENCE, Turns
+from worker.single_flight import PATIENCE, SingleFlight
 
 
 class Command(BaseCommand):
@@ -51,7 +51,7 @@ class Command(BaseCommand):
         from worker.queue import overview  # which needs the database, as the probes of processes do not
 
         try:
-            states = Turns(overview.overview).tell(PATIENCE).queues
+            states = SingleFlight(overview.overview).tell(PATIENCE).queues
         except Exception as error:
             if problem := health.sentence_for(error):
                 return problem

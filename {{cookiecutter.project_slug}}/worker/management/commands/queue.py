@@ -19,11 +19,11 @@ from worker.checks import require_database
 from worker.delivery import brief
 from worker.health import sentence_for
 from worker.processes import about, did_you_mean
-from worker.questions import PATIENCE, Turns
 from worker.queue import actions
 from worker.queue.actions import UNKNOWN, RefusedError, cluster_named
 from worker.queue.overview import overview
 from worker.queue.text import plain, text
+from worker.single_flight import PATIENCE, SingleFlight
 
 NAMED = {
     "pause": "the name of a queue",
@@ -59,7 +59,7 @@ class Command(BaseCommand):
         require_database("worker.E020")
         if problem := misuse(action, name, **options):
             raise CommandError(problem, returncode=2)
-        self.looks = Turns(overview)  # one at a time, also where a lock holds it up
+        self.looks = SingleFlight(overview)  # one at a time, also where a lock holds it up
         try:
             if action:
                 self.stdout.write(plain(self.act(action, name, **options)))
@@ -129,7 +129,7 @@ class Command(BaseCommand):
             confirm(questions[action])
         if action in {"purge", "retry"}:  # which take as long as there is much
             return does[action]()
-        return str(Turns(does[action]).tell(2 * PATIENCE))
+        return str(SingleFlight(does[action]).tell(2 * PATIENCE))
 
 
 def misuse(action: str, name: str, **options: Any) -> str:

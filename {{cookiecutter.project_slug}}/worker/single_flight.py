@@ -47,10 +47,10 @@ class Question(Thread):
         return self.answered
 
 
-class Turns:
+class SingleFlight:
     """Asks a server one question at a time: who comes meanwhile waits for the same answer, as long as that one may.
 
-    Who comes within some seconds of the question gets its answer, too.
+    Who comes within `shared` seconds of the question gets its answer, too. Go's package of this name does the same.
     """
 
     def __init__(self, ask: Callable[[], Any], shared: float = 0.0) -> None:
@@ -62,10 +62,11 @@ class Turns:
         """Return the question whose answer is to be waited for."""
         with self.lock:
             last = self.question
-            if last is None or not (last.is_alive() or time.monotonic() < last.begun + self.shared):
-                self.is_away = last is not None and not last.answered
-                self.question = last = Question(self.ask)
-            return last
+            if last and (last.is_alive() or time.monotonic() < last.begun + self.shared):
+                return last
+            self.is_away = last is not None and not last.answered
+            self.question = Question(self.ask)
+            return self.question
 
     def wait(self, limit: float) -> Any:
         """Return the answer; None if there is none within the limit, which is short while the server is away."""
@@ -90,7 +91,7 @@ class Readiness:
     """What this process knows of the servers."""
 
     def __init__(self) -> None:
-        self.servers = {name: Turns(ask, SHARED) for name, ask in SERVERS.items()}
+        self.servers = {name: SingleFlight(ask, SHARED) for name, ask in SERVERS.items()}
 
     def silent(self) -> list[str]:
         """Return the servers that do not answer."""
