@@ -233,6 +233,25 @@ def test_a_worker_that_may_open_too_few_files_ends_with_a_sentence_also_without_
     assert (done.returncode, done.stderr) == (1, f"{sentence}, or lower Q_WORKERS.\n")
 
 
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("health_check worker >&-", 1, " is not running on this host\n"),
+        ("prodserver --list 2>&-", 0, "\nworker\n"),
+        ("prodserver worker >/dev/full", 1, "CommandError: worker cannot go on (OSError: [Errno 28] "),
+    ],
+)
+def test_an_output_that_is_closed_or_full_is_answered_with_no_traceback(
+    command: str, code: int, said: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    env = variables({**environment, "TMPDIR": str(tmp_path)})
+    shell = ["sh", "-c", f'exec "$0" manage.py {command}', sys.executable]
+    done = subprocess.run(shell, cwd=PROJECT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_worker_may_open_more_files_if_it_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = Mock()
     monkeypatch.setattr("resource.getrlimit", lambda _: (60, resource.RLIM_INFINITY))
