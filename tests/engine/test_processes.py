@@ -213,12 +213,20 @@ def test_an_option_that_qcluster_does_not_know_is_refused(argument: str) -> None
         call_command("qcluster", argument)
 
 
-@pytest.mark.parametrize("command", ["prodserver worker", "worker worker", "qcluster"])
-def test_a_worker_ends_with_0_after_sigterm_to_its_whole_group(
-    command: str, environment: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        ("prodserver worker", signal.SIGTERM),
+        ("worker worker", signal.SIGTERM),
+        ("qcluster", signal.SIGTERM),
+        ("prodserver worker", signal.SIGHUP),
+    ],
+)
+def test_a_worker_ends_with_0_after_a_signal_to_its_whole_group(
+    command: str, number: signal.Signals, environment: dict[str, str], tmp_path: Path
 ) -> None:
     with running("worker", {**environment, "TMPDIR": str(tmp_path)}, tmp_path, *command.split()) as process:
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, number)
         assert process.wait(30) == 0
     assert "has stopped" in (tmp_path / "worker.log").read_text()
 

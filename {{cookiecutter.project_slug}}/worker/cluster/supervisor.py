@@ -100,8 +100,9 @@ class Supervisor:
         os.set_blocking(writer, False)
         os.set_blocking(self.woken, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, self.take_stop)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # which nohup wants
+                signal.signal(number, self.take_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler it would wake nobody
 
     def take_stop(self, number: int, frame: FrameType | None) -> None:
