@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +18,7 @@ from unittest.mock import Mock
 import pytest
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import Error, connections, transaction
+from django.db import Error, OperationalError, connections, transaction
 from django.utils import timezone
 from django_q.brokers.orm import ORM
 from django_q.conf import Conf
@@ -331,6 +332,19 @@ class Router:
     def allow_migrate(self, db, app_label, **hints):
         return (db == "queue") if app_label == "django_q" else ({1} if db == "queue" else None)
 """
+
+
+def test_what_could_not_be_renewed_since_the_disk_is_full_is_still_held(
+    brokers: Brokers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (broker,) = brokers()
+    broker.enqueue("a task")
+    taken = receipts(take(broker, 1))
+    with monkeypatch.context() as full:  # PostgreSQL says so of the statement, which is all of its transaction
+        full.setattr(database(), "commit", Mock(side_effect=OperationalError("database or disk is full")))
+        with suppress(OperationalError):
+            broker.renew(taken)
+    assert broker.renew(taken) == set()
 
 
 @pytest.mark.parametrize("others", [False, None], ids=["a router that refuses others", "a router that knows no others"])

@@ -138,15 +138,20 @@ class Broker(Adapter, Contents):
 
     def renew(self, receipts: Iterable[str]) -> set[str]:
         receipts = set(receipts)
-        with self.alone() as rows:
-            held, lease = self.held(receipts), timedelta(seconds=Conf.RETRY)
-            if self.postgresql:
-                renewed = {str(key): lock for key, lock in self.run_on(held, RENEW, lease)}
-            else:
-                keys, lock = in_file(held), leased()
-                rows.filter(pk__in=keys).update(lock=lock)
-                renewed = dict.fromkeys(map(str, keys), lock)
-            self.locks.update(renewed)
+        held: dict[str, Any] = {}
+        try:
+            with self.alone() as rows:
+                held, lease = self.held(receipts), timedelta(seconds=Conf.RETRY)
+                if self.postgresql:
+                    renewed = {str(key): lock for key, lock in self.run_on(held, RENEW, lease)}
+                else:
+                    keys, lock = in_file(held), leased()
+                    rows.filter(pk__in=keys).update(lock=lock)
+                    renewed = dict.fromkeys(map(str, keys), lock)
+                self.locks.update(renewed)
+        except Exception:  # of the commit, perhaps: the disk is full
+            self.locks.update(held)
+            raise
         self.forget({receipt: lock for receipt, lock in held.items() if receipt not in renewed})
         return receipts - renewed.keys()
 
