@@ -16,4 +16,5 @@ for question in variants.iterdir():
 shutil.rmtree(variants)
 runpy.run_path("worker/manifest.py")["write"]()
 folder = os.path.relpath(Path.cwd(), os.path.realpath(os.environ.get("PWD", "..")))
-print(f"Next:\n\n    cd {shlex.quote(folder)}\n    git init -b main\n    make run")
+also = "".join(f"\n\nIt needs {it['name']}: see README.md" for it in answers["_brokers"][answers["broker"]]["services"])
+print(f"Next:\n\n    cd {shlex.quote(folder)}\n    git init -b main\n    make run{also}")

@@ -81,6 +81,10 @@ ELSEWHERE = {
     "patch -p2 < ../broker.patch": ("tests/test_guides.py", '"patch -p2 < ../broker.patch"'),
     "uv lock && uv sync": ("tests/test_guides.py", "environments.python("),
     "uv add sentry-sdk": ("tests/test_reports.py", "run `uv add sentry-sdk`"),
+    "python manage.py queue retry --all --yes --function core.tasks.count_words": (
+        "tests/test_incidents.py",
+        'commands_of("Many tasks have failed")',
+    ),
     "make lock": ("tests/test_docs.py", "def test_every_command_is_one_that_its_program_knows"),
     "from django.test import TestCase": ("tests/test_project_tests.py", 'startswith("from django.test")'),
     "from datetime import timedelta": (
@@ -512,6 +516,9 @@ def test_the_template_is_used_as_the_readme_says(tmp_path: Path) -> None:
     run(["sh", "-e", "-c", following.replace("make run", "make --dry-run run")], tmp_path, environment)
     assert run(["git", "symbolic-ref", "HEAD"], tmp_path / "my_project", environment) == "refs/heads/main\n"
     assert "`git init -b main`" in page
+    told = [sys.executable, "-m", "cookiecutter", "-o", tmp_path, TEMPLATE, "--no-input", "broker=redis"]
+    printed = run([*told, "project_slug=other"], tmp_path, environment)
+    assert printed.endswith("    make run\n\nIt needs redis: see README.md\n")
 
 
 def readme_code(project: Path, word: str) -> str:

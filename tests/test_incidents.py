@@ -359,18 +359,23 @@ def test_a_page_says_503(place: Place) -> None:
     place.follow(part("A page says 503"))
 
 
-def test_all_tasks_have_failed_since_the_deploy(place: Place) -> None:
-    (command,) = commands_of("All tasks have failed since the deploy")
+def test_many_tasks_have_failed(place: Place) -> None:
+    (command,) = commands_of("Many tasks have failed")
     (place.workplace.path / "spoilt").touch()
     with place.working() as worker:
         place.queue("spoilt", "failed-1", "failed-2")
         failed = "Failure.objects.filter(func='core.tasks.spoilt').count()"
         worker.wait_until(lambda: place.ask(failed) == "2", "their failures")
+        assert re.search(
+            r"^Failed for good: \d+\n(.*\n)*2  core\.tasks\.spoilt .*\n    ValueError: of this deploy$",
+            place.say("python manage.py queue"),
+            re.MULTILINE,
+        )
         (place.workplace.path / "spoilt").unlink()
-        place.say(command.replace("core.tasks.count_words", "core.tasks.spoilt"))
+        assert "Queued 2 tasks again." in place.say(command.replace("core.tasks.count_words", "core.tasks.spoilt"))
         place.wait(worker, "failed-1", "failed-2")
         worker.wait_until(lambda: place.ask(failed) == "0", "their success")
-    assert "core.tasks.spoilt" not in place.say(command), "there are none any more"
+    assert "No task of core.tasks.count_words has failed for good." in place.say(command, expect=1)
 
 
 def test_a_backup_is_restored_as_the_page_says(
