@@ -181,6 +181,7 @@ TOLD = {
     "kill": {"-9", "-TERM"},
     "kubernetes/deploy": {""},
     "patch": {"-p2"},
+    "pip": {"install uv"},
     "pipx": {"run cookiecutter"},
     "python3": {"-c"},
     "railway": {"config apply", "config plan", "domain", "init", "logs", "redeploy", "ssh"},

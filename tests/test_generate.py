@@ -279,6 +279,23 @@ def test_the_readme_says_what_the_settings_say(combination: Combination, project
     assert [(name, file) for name, file in places if name not in (project / file).read_text()] == []
 
 
+@each_combination
+def test_what_a_project_takes_of_worker_is_promised(project: Path) -> None:
+    promised = re.findall(r"`(worker\.[\w.]+)`", (project / "worker/README.md").read_text())
+    taken = set()
+    for name, path in files(project):
+        if path.suffix == ".py" and not name.startswith("worker/"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                match node:
+                    case ast.ImportFrom(module=str(module), names=names):
+                        taken |= {f"{module}.{it.name}" for it in names}
+                    case ast.Constant(value=str(text)) if re.fullmatch(r"[\w.]+", text):
+                        taken.add(text)
+    taken = {it for it in taken if it.startswith("worker.")}
+    assert len(taken) > 15
+    assert {it for it in taken if not any(f"{it}.".startswith(f"{name}.") for name in promised)} == set()
+
+
 def test_no_condition_stands_in_the_project_tree() -> None:
     rendered_by_django = ".html"
     for name, path in files(TREE):
