@@ -517,7 +517,7 @@ def test_the_template_is_used_as_the_readme_says(tmp_path: Path) -> None:
     run(["sh", "-e", "-c", following.replace("make run", "make --dry-run run")], tmp_path, environment)
     assert run(["git", "symbolic-ref", "HEAD"], tmp_path / "my_project", environment) == "refs/heads/main\n"
     assert "`git init -b main`" in page
-    told = [sys.executable, "-m", "cookiecutter", "-o", tmp_path, TEMPLATE, "--no-input", "broker=redis"]
+    told: Command = [sys.executable, "-m", "cookiecutter", "-o", tmp_path, TEMPLATE, "--no-input", "broker=redis"]
     printed = run([*told, "project_slug=other"], tmp_path, environment)
     assert printed.endswith("    make run\n\nIt needs redis: see README.md\n")
 
