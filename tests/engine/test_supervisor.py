@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Iterator
 from typing import NoReturn
@@ -11,6 +12,7 @@ import pytest
 from django.core.management import CommandError
 from worker.cluster.channels import pair
 from worker.cluster.forks import fork, let_no_line_raise
+from worker.cluster.process import let_forks_leave
 from worker.cluster.scoreboard import LEASES, SCHEDULES, THREADS
 from worker.cluster.supervisor import Supervisor
 
@@ -63,3 +65,19 @@ def test_a_filter_that_raises_ends_nobody_and_is_named_once(capfd: pytest.Captur
     _, status = os.waitpid(fork(log), 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert capfd.readouterr().err == "A line cannot be logged: KeyError: 'request'; look at LOGGING in the settings.\n"
+
+
+def test_a_process_that_a_task_forks_bears_its_end_before_it_has_begun() -> None:
+    def worker() -> NoReturn:
+        os.register_at_fork(after_in_child=lambda: time.sleep(0.5))  # on a busy machine
+        channel, _ = pair()
+        let_forks_leave(channel)
+        if not (child := os.fork()):
+            time.sleep(5)
+            os._exit(0)
+        os.kill(child, signal.SIGTERM)
+        raise SystemExit(
+            os.WTERMSIG(os.waitpid(child, 0)[1]) != signal.SIGTERM or bool(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        )
+
+    assert os.waitpid(fork(worker), 0)[1] == 0

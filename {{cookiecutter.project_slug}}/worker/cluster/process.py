@@ -17,8 +17,11 @@ from worker.cluster.functions import located
 from worker.cluster.scoreboard import Scoreboard
 
 
+ENDING = {signal.SIGTERM, signal.SIGINT}  #: by which programs end others
+
+
 def run(slot: int, channel: Channel, scoreboard: Scoreboard) -> None:
-    os.register_at_fork(after_in_child=partial(_leave_cluster, channel))
+    let_forks_leave(channel)
     current_process().name = f"Worker-{slot + 1}"
     # Of django-q2 1.11.1: its worker goes through the import system for each task, here once for each function; what a
     # receiver of these two signals raises would end it, or fail a task that has succeeded; and of an exception it
@@ -38,9 +41,21 @@ def run(slot: int, channel: Channel, scoreboard: Scoreboard) -> None:
         traces.flush()
 
 
-def _leave_cluster(channel: Channel) -> None:
-    """Let a process that a task has forked be one of the system's own: multiprocessing ends its own by SIGTERM."""
-    with suppress(OSError):
-        channel.close()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
+def let_forks_leave(channel: Channel) -> None:
+    """Let a process that a task forks be one of the system's own: multiprocessing ends its own by SIGTERM, and at once.
+
+    So one that comes before the child has taken the system's own handlers has to wait.
+    """
+
+    def after_in_child() -> None:
+        with suppress(OSError):
+            channel.close()
+        for number in ENDING:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+    os.register_at_fork(
+        before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, ENDING),
+        after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, ENDING),
+        after_in_child=after_in_child,
+    )
