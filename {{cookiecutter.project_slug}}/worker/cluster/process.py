@@ -16,7 +16,6 @@ from worker.cluster.channels import Channel
 from worker.cluster.functions import located
 from worker.cluster.scoreboard import Scoreboard
 
-
 ENDING = {signal.SIGTERM, signal.SIGINT}  #: by which programs end others
 
 
