@@ -144,6 +144,11 @@ def test_a_row_is_written_when_what_is_shown_changes_and_not_again(
     worker.reset()  # as the supervisor does once a worker has died
     thread.look(set())
     assert Cluster.objects.get().state["running"] == []
+    thread.agent.hand_out.slots[0] = Mock(pid=1, out=[])  # it has begun
+    thread.look(set())
+    assert Cluster.objects.get().state["workers"] == 1
+    with django_assert_num_queries(0):
+        thread.look(set())
     thread.registration.withdraw()
     thread.registration.write()
     assert not Cluster.objects.exists()

@@ -1,7 +1,7 @@
 """What a cluster says of itself: a row that all see, on whatever host, and what django-q2's own commands show.
 
-The row is written when the cluster starts, when somebody asks, when what is shown as running changes, and otherwise
-each Q_QUIET seconds.
+The row is written when the cluster starts, when somebody asks, when the number of workers or what is shown as running
+changes, and otherwise each Q_QUIET seconds.
 """
 
 import os
@@ -36,7 +36,7 @@ class Registration:
     def __init__(self, agent: "Agent", listener: Listener) -> None:
         self.agent, self.listener = agent, listener
         self.since, self.identity = timezone.now(), uuid4()
-        self.shown: set[tuple[str, float]] = set()  #: the attempts that the row has
+        self.shown: tuple[int, set[tuple[str, float]]] = 0, set()  #: the workers and the attempts that the row has
         self.lock, self.withdrawn = Lock(), False
         self.started = False  #: whether the row was written
 
@@ -51,8 +51,11 @@ class Registration:
         return [each for each in self.agent.scoreboard.attempts() if now - each.since > SHOWN_AFTER]
 
     def has_changed(self) -> bool:
-        """Say whether the row shows other attempts than those that go on."""
-        return self.shown != {(each.task, each.since) for each in self.running()}
+        """Say whether the row shows other workers or attempts than are there."""
+        return self.shown != self.to_show(self.running())
+
+    def to_show(self, running: list[RunningAttempt]) -> tuple[int, set[tuple[str, float]]]:
+        return len(self.agent.hand_out.slots), {(each.task, each.since) for each in running}
 
     def write(self) -> None:
         """Write the row; raises what the database raises."""
@@ -67,7 +70,7 @@ class Registration:
                 self.rows.filter(Q(lost__isnull=False) | Q(pid=who["pid"]), name=who["name"], host=who["host"]).delete()
             if not (self.started and self.rows.filter(pk=self.identity).update(**facts)):
                 self.rows.create(pk=self.identity, since=self.since, **who, **facts)
-            self.started, self.shown = True, {(each.task, each.since) for each in running}
+            self.started, self.shown = True, self.to_show(running)
 
     def state(self, running: list[RunningAttempt]) -> dict[str, Any]:
         """Return what the row says, beside whose it is."""
