@@ -12,7 +12,8 @@ def main() -> None:
     if sys.argv[1:2] in (["prodserver"], ["qcluster"]):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: os._exit(0))  # until it takes them; as PID 1 it would ignore them
-        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (or the first file or socket would be fd 1)
+    for name in ("stdout", "stderr"):  # one that is closed, whose number the first file or socket would get
+        setattr(sys, name, getattr(sys, name) or open(os.devnull, "w"))  # noqa: SIM115
     try:
         from django.core.exceptions import ImproperlyConfigured
         from django.core.management import execute_from_command_line

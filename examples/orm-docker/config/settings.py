@@ -101,7 +101,7 @@ SECURE_CSP = POLICY
 # them for each process: 8 that are read or wait (FILES in worker/web/http.py), and what Django makes of the 4 that
 # are answered (threads, below). 12 * 10 MB * WEB_CONCURRENCY 2 = 240 MB fit the 256 MB of /tmp where it has a limit.
 MAX_UPLOAD_SIZE = number("MAX_UPLOAD_MB", 10) * 1_000_000
-DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_UPLOAD_SIZE  # of forms and JSON: Django would answer 400 without a word to less
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_UPLOAD_SIZE  # of forms and JSON: Django refuses 2.5 MB by a mere 400
 
 # Application
 
@@ -340,8 +340,8 @@ Q_GRACE = number("Q_GRACE", 25)
 Q_TIMEOUT = number("Q_TIMEOUT", Q_GRACE)
 # MB of memory with which a worker is replaced once its task is done, in case tasks leak some; 0 for no limit.
 Q_MAX_MEMORY = number("Q_MAX_MEMORY", 0, least=0)
-# Seconds for which an idle worker leaves the database alone: so late may a schedule begin that was changed where nobody
-# could be told, and three times as late the start page show that a worker has died.
+# Seconds for which an idle worker leaves the database alone. A schedule that was changed there, and of which no worker was
+# told, may begin so late; the start page may take three times as long to show that a worker has died.
 Q_QUIET = number("Q_QUIET", 30)
 # Days for which results are kept: of tasks that have succeeded, and of those that have failed for good.
 Q_KEEP_RESULTS = number("Q_KEEP_RESULTS", 7, most=36_500)

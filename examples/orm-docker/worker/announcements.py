@@ -15,6 +15,7 @@ from django_q.conf import Conf
 from django_q.models import Schedule
 
 from worker.delivery import brief
+from worker.single_flight import LIMIT, SingleFlight
 
 SCHEDULES, ORDERS, SIGNS = "schedules", "orders", "signs"  #: what is announced: changes of these, or who wants them
 CHANNEL = f"{Conf.PREFIX}:schedules"[:63]  #: PostgreSQL takes no longer one
@@ -38,22 +39,25 @@ def ask(what: str) -> bool:
     return True
 
 
-def announce(using: str, what: str = SCHEDULES) -> None:
-    """Tell all agents of a change in this database, once it can be seen."""
+def announce(using: str, what: str = SCHEDULES) -> bool:
+    """Tell all agents of a change in this database, once it can be seen; say whether it could be, as far as known."""
     alias = router.db_for_write(Schedule)  # where they listen
     if server := client():
+        if not connections[using].in_atomic_block:
+            return publish(server, what)
         transaction.on_commit(partial(publish, server, what), using=using)
     elif connections[alias].vendor == "postgresql":
         if alias == using:
             notify(alias, what)
         else:
             transaction.on_commit(partial(notify, alias, what), using=using)
+    return True
 
 
 def publish(server: Any, what: str) -> bool:
     """Tell them by the broker's server, and say whether it answers; if it is away they find out by themselves."""
     try:
-        server.publish(CHANNEL, what)
+        SingleFlight(partial(server.publish, CHANNEL, what)).tell(LIMIT)
     except Exception as error:  # of its client
         logger.warning("The change of %s could not be announced: %s", what, brief(error))
         return False
@@ -61,7 +65,6 @@ def publish(server: Any, what: str) -> bool:
 
 
 def notify(alias: str, what: str) -> None:
-    """Tell them by PostgreSQL."""
     with connections[alias].cursor() as cursor:
         cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, what])
 

@@ -24,17 +24,11 @@ warnings.filterwarnings("ignore", message="Retry and timeout are misconfigured")
 
 
 class WorkerConfig(AppConfig):
-    """Configuration of the app."""
-
     name = "worker"
 
     def ready(self) -> None:
-        """Register checks and validators, let tasks signed with a former key be read, and begin with Sentry.
-
-        Raises:
-            ImproperlyConfigured: If django-q2 is no app of the project: no command could read the migrations.
-        """
-        if not apps.is_installed("django_q"):
+        """Register checks and validators, let tasks signed with a former key be read, and begin with Sentry."""
+        if not apps.is_installed("django_q"):  # no command could read the migrations
             raise ImproperlyConfigured("'django_q' is missing in INSTALLED_APPS: write it before 'worker'.")
         from django.core import signing
         from django.utils.encoding import force_str

@@ -5,9 +5,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from sys import maxsize
 from typing import Any, NamedTuple, Protocol
 
 from django.core.signing import b62_decode
+from django_q.conf import Conf
 from django_q.signing import SignedPackage
 
 Task = dict[str, Any]  #: django-q2's package of a task: id, name, func, args, kwargs, started, …
@@ -121,6 +123,25 @@ class Leasing(Protocol):
         """Remove tasks that are done."""
 
 
+class Adapter:
+    """What django-q2 asks of a broker, in the words of Leasing: the same for all."""
+
+    def dequeue(self: Leasing) -> list[tuple[str, str | bytes]]:
+        return [(delivery.receipt, delivery.payload) for delivery in self.claim(Conf.BULK, maxsize)]
+
+    def acknowledge(self: Leasing, task_id: str) -> None:
+        self.acknowledge_all([task_id])
+
+    fail = acknowledge
+
+    def queue_size(self: Leasing) -> int:
+        return self.depth().waiting
+
+    def lock_size(self: Leasing) -> int:
+        depth = self.depth()
+        return depth.due + depth.taken
+
+
 def brief(error: BaseException) -> str:
     """Return an error in one line, without what stands before the @ of a URL.
 
@@ -140,11 +161,7 @@ def signed_at(payload: str) -> float | None:
 
 
 def run_payload(payload: str | bytes) -> Any:
-    """Run the task of a payload that could not be opened when it came: what the admin's "resubmit" queues again.
-
-    Raises:
-        Exception: What opening or running it raises.
-    """
+    """Run the task of a payload that could not be opened when it came: what the admin's "resubmit" queues again."""
     task = SignedPackage.loads(payload.decode() if isinstance(payload, bytes) else payload)
     function: Any = task["func"] if callable(task["func"]) else pydoc.locate(task["func"])
     if function is None:

@@ -42,12 +42,10 @@ class Noting:
     """Takes the broker's place in async_task(): queues by it, perhaps for later, and keeps the receipt."""
 
     def __init__(self, broker: Any, after: datetime | None = None) -> None:
-        """Queue by this broker, to be taken from then on."""
         self.broker, self.list_key, self.after = broker, broker.list_key, after
         self.receipt: Any = ""  #: of what was queued last
 
     def enqueue(self, payload: str, after: datetime | None = None) -> Any:
-        """Add a task."""
         self.receipt = self.broker.enqueue(payload, after or self.after)
         return self.receipt
 
@@ -58,7 +56,8 @@ def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str
     It takes the place of django_q.tasks.async_task, whose version 1.11.1 drops options that it does not know.
 
     Raises:
-        Exception: What refuse() and check() raise, before the broker is asked for, and what the broker's client raises.
+        TypeError, ValueError: If it could not run as it is meant, before the broker is asked.
+        Exception: What the broker's client raises.
     """
     refuse(func, kwargs)
     options = dict(kwargs.pop("q_options", None) or {})
@@ -106,7 +105,6 @@ class Collector:
     """Takes the broker's place in async_task(), and keeps what would be queued."""
 
     def __init__(self, list_key: str) -> None:
-        """Begin empty."""
         self.list_key = list_key
         self.payloads: list[str] = []
         self.after: datetime | None = None
@@ -129,7 +127,8 @@ def enqueue_many(func: str | Callable[..., Any], calls: Iterable[tuple[Any, ...]
     `transaction.on_commit(partial(enqueue_many, func, calls))`.
 
     Raises:
-        Exception: What the broker's client raises; see the broker.
+        TypeError, ValueError: If they could not run as they are meant, before the broker is asked.
+        Exception: What the broker's client raises.
     """
     refuse(func, options)
     if isinstance(func, base.Task):
@@ -182,12 +181,7 @@ def refuse(func: Any, keywords: Mapping[str, Any]) -> None:
 
 
 def schedule(func: Any, *args: Any, **kwargs: Any) -> Any:
-    """Add a schedule, as django_q.tasks.schedule() does, which keeps no more of a task than its path.
-
-    Raises:
-        ValueError: If the task differs from the one that is there.
-        Exception: What django-q2's own raises.
-    """
+    """Add a schedule, as django_q.tasks.schedule() does, which keeps no more of a task than its path."""
     declared = found_at(func) if isinstance(func, base.Task) else None
     if isinstance(declared, base.Task):
         there, wanted = options_of(declared), options_of(func)
@@ -206,11 +200,7 @@ def schedule(func: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def refuse_words(function: Any, words: set[str], options: set[str]) -> None:
-    """Refuse keywords that are not the function's, if it can be told; they could have been these options.
-
-    Raises:
-        TypeError: If there is one.
-    """
+    """Refuse keywords that are not the function's, if it can be told; they could have been these options."""
     if not words:
         return
     try:
@@ -246,11 +236,7 @@ def add_policy(task: dict[str, Any], **signal: Any) -> None:
 
 
 def run_at_once(payload: str) -> str:
-    """Run a task here, for the option `sync`, and return its id.
-
-    Raises:
-        Exception: What the task raises.
-    """
+    """Run a task here, for the option `sync`, and return its id."""
     from worker.cluster import functions  # which needs models
 
     return functions.run_at_once(payload, original_sync)

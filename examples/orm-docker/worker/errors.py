@@ -30,11 +30,7 @@ logger = logging.getLogger("django-q")
 
 
 def begin() -> None:
-    """Begin with Sentry, if there is a SENTRY_DSN.
-
-    Raises:
-        ImproperlyConfigured: If its package is missing, or the address is none.
-    """
+    """Begin with Sentry, if there is a SENTRY_DSN."""
     if not (dsn := setting("SENTRY_DSN").strip()):
         return
     try:

@@ -160,6 +160,8 @@ def cluster(name: str) -> str:
         beats = heartbeat.beats(name)
     except OSError as error:
         return f"cluster {name} has nowhere to leave a sign of life ({error})"
+    if not beats and (users := " or ".join(heartbeat.other_users())):
+        return f"cannot see whether cluster {name} is running on this host: run this as {users}, whose worker it may be"
     if not beats:
         return f"cluster {name} is not running on this host"
     problems = []

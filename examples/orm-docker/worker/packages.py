@@ -63,12 +63,7 @@ def _signer() -> TimestampSigner:
 
 
 def opened(payload: str) -> Task:
-    """Return the task of a payload.
-
-    Raises:
-        BadSignature: If no key of this project has signed it.
-        Exception: Whatever unpickling raises; a ValueError if it is no task.
-    """
+    """Return the task of a payload; raises a BadSignature, or whatever unpickling does."""
     task = _signer().unsign_object(payload, serializer=PickleSerializer)
     if not isinstance(task, dict) or not task.keys() >= NEEDED:
         raise ValueError("it is no package of django-q2")
@@ -80,11 +75,7 @@ def opened(payload: str) -> Task:
 
 @cache
 def found(path: str) -> Any:
-    """Return what a task names as its function.
-
-    Raises:
-        LookupError: If there is none.
-    """
+    """Return what a task names as its function."""
     if not path or (function := pydoc.locate(path)) is None:
         raise LookupError(path)
     return function

@@ -12,12 +12,15 @@ from worker.models import Failure
 
 
 def resubmit(task: Any) -> str:
-    """Queue a task again, and delete its result if it has failed; return why that is not done, or "".
+    """Queue a task again, and delete its result if it has failed; return why that is not done, or ""."""
+    try:
+        return queue_again(task)
+    except (TypeError, ValueError) as error:  # of async_task(), which refuses it, or of what cannot be read
+        return f"The task {task.name} cannot be queued: {error}"
 
-    Raises:
-        TypeError: If the task is refused, as by async_task().
-        ValueError: Likewise, or if its arguments or options cannot be read.
-    """
+
+def queue_again(task: Any) -> str:
+    """Do so, or raise why that cannot be done."""
     if not isinstance(task.args or (), list | tuple) or not isinstance(task.kwargs or {}, dict):
         raise ValueError("its arguments cannot be read.")  # the field has returned the text of what it cannot unpickle
     using = packages.table().db
@@ -37,11 +40,7 @@ def resubmit(task: Any) -> str:
 
 
 def options_of(task: Any, failure: Failure | None) -> dict[str, Any]:
-    """Return what a task was queued with; of one that has never failed, its row tells.
-
-    Raises:
-        ValueError: If it cannot be read.
-    """
+    """Return what a task was queued with; of one that has never failed, its row tells."""
     if failure is None or failure.options is None:
         return {"group": task.group, **({"hook": task.hook} if task.hook != packages.PART else {})}
     try:

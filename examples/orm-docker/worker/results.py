@@ -45,7 +45,6 @@ class Result(base.TaskResult):  # type: ignore[type-arg]
 
     @classmethod
     def of(cls, task: Any, backend: str, key: str, status: Any, **known: Any) -> "Result":
-        """Return the result of a task of which this is known."""
         nothing: dict[str, Any] = dict.fromkeys(("enqueued_at", "started_at", "last_attempted_at", "finished_at"))
         lists: dict[str, Any] = {"args": [], "kwargs": {}, "errors": [], "worker_ids": []}
         more = {name: known.pop(name) for name in cls.MORE if name in known}
@@ -58,11 +57,9 @@ class Result(base.TaskResult):  # type: ignore[type-arg]
         return self
 
     def refresh(self) -> None:
-        """Look again."""
         self._take(self.task.get_backend().get_result(self.id))
 
     async def arefresh(self) -> None:
-        """Look again."""
         self._take(await self.task.get_backend().aget_result(self.id))
 
     def _take(self, newer: Any) -> None:
@@ -110,11 +107,7 @@ def enqueued_at(key: str) -> datetime | None:
 
 
 def unknown(*args: Any, **kwargs: Any) -> None:
-    """Stand for a function that is not known, since the broker does not tell which one it is.
-
-    Raises:
-        LookupError: Always.
-    """
+    """Stand for a function that is not known, since the broker does not tell which one it is."""
     raise LookupError("The function of this task is not known here.")
 
 
@@ -138,11 +131,7 @@ def unchecked(kind: Any, **values: Any) -> Any:
 
 
 def task_of(path: str, backend: str, cluster: str | None, **options: Any) -> Any:
-    """Return the task of a path, as it was queued with these options; or what stands for one that is gone.
-
-    Raises:
-        TaskResultDoesNotExist: If the path leads to something else.
-    """
+    """Return the task of a path, as it was queued with these options; or what stands for one that is gone."""
     try:
         found = import_string(path)
     except ImportError:
@@ -155,11 +144,7 @@ def task_of(path: str, backend: str, cluster: str | None, **options: Any) -> Any
 
 
 def strict_json_of(what: str, value: Any) -> Any:
-    """Return a value as JSON knows it.
-
-    Raises:
-        TypeError: If it does not; it says what that is.
-    """
+    """Return a value as JSON knows it; a TypeError says what it does not know."""
     try:
         value = base.normalize_json(value)  # type: ignore[attr-defined]
         json.dumps(value, ensure_ascii=False).encode()  # without it, no page shows it
@@ -185,11 +170,7 @@ def json_of(value: Any) -> Any:
 
 
 def find(backend: str, result_id: str) -> Result:
-    """Return what is known of a task.
-
-    Raises:
-        TaskResultDoesNotExist: If nothing is; a ResultNoLongerKept if there was one.
-    """
+    """Return what is known of a task."""
     given = ID.fullmatch(result_id) if isinstance(result_id, str) and len(result_id) <= LONGEST else None
     if given is None:
         raise TaskResultDoesNotExist("This is no id of a result.")

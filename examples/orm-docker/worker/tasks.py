@@ -57,11 +57,7 @@ class DeclarationError(policy.PolicyError, InvalidTask):  # type: ignore[misc, u
 
 @contextmanager
 def named(function: Any) -> Iterator[None]:
-    """Name the function in what is wrong with its task.
-
-    Raises:
-        DeclarationError: If something is.
-    """
+    """Name the function in what is wrong with its task."""
     try:
         yield
     except DeclarationError:
@@ -87,7 +83,6 @@ class Task(base.Task[P, R]):
             base.Task.__post_init__(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function, here and now."""
         result: R = self.call(*args, **kwargs)
         return result
 
@@ -116,11 +111,9 @@ class Task(base.Task[P, R]):
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
     def get_result(self, result_id: str) -> Any:
-        """Return a result of this task."""
         return self._own(self.get_backend().get_result(result_id))
 
     async def aget_result(self, result_id: str) -> Any:
-        """Return a result of this task."""
         return self._own(await self.get_backend().aget_result(result_id))
 
     def _own(self, result: Any) -> Any:
@@ -133,7 +126,6 @@ class Task(base.Task[P, R]):
 
 
 def restored(path: str, values: dict[str, Any]) -> Any:
-    """Return a task that was pickled."""
     return replace(import_string(path), **values)
 
 
@@ -195,11 +187,6 @@ class Backend(BaseTaskBackend):
         ]
 
     def validate_task(self, task: Any) -> None:
-        """Refuse a task that cannot be run.
-
-        Raises:
-            InvalidTask: If it is one.
-        """
         if inspect.isgeneratorfunction(task.func) or inspect.isasyncgenfunction(task.func):
             raise InvalidTask(f"{task.name}() is a generator function, whose result is no JSON: return a list.")
         known = {*(self.queues or queues())} & {*queues()}

@@ -29,16 +29,13 @@ LOST = 3600  #: seconds, beside those of its attempts, after which a task that n
 logger = logging.getLogger("django-q")
 
 
-def trigger(schedule: Schedule, intended: datetime, broker: Leasing, tells: Callable[[], None]) -> str:
-    """Queue a schedule's task; return why it cannot be, or "".
-
-    Raises:
-        Exception: If a server is away.
-    """
-    tells()
+def trigger(schedule: Schedule, intended: datetime, broker: Leasing, enter_user_code: Callable[[], None]) -> str:
+    """Queue a schedule's task; return why it cannot be, or ""; raises if a server is away."""
+    enter_user_code()
     try:
         args, kwargs = arguments(schedule)
-        options = kwargs.pop("q_options", {})
+        if refused := allowed.refusal_of_options(options := kwargs.pop("q_options", None) or {}):
+            return refused
         options.pop("time_zone", None)
         overlap = options.pop("overlap", True)
         if schedule.intended_date_kwarg:

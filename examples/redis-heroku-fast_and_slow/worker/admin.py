@@ -28,11 +28,7 @@ def resubmit_task(model_admin: Any, request: HttpRequest, tasks: Any) -> None:
     django-q2's own, 1.11.1, is there for who may only look, ends at the first one that is refused, and forgets options.
     """
     for task in tasks:
-        try:
-            problem = resubmit(task)
-        except (TypeError, ValueError) as error:
-            problem = f"Could not queue {task.name}: {error}"
-        if problem:
+        if problem := resubmit(task):
             model_admin.message_user(request, problem, messages.ERROR)
 
 
@@ -46,7 +42,6 @@ class Errors(admin.ModelAdmin):  # type: ignore[type-arg]
         return super().get_queryset(request).using(packages.table().db)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        """Add it at the end."""
         return [*super().get_readonly_fields(request, obj), "errors_of_attempts"]
 
     @admin.display(description=_("Errors"))
@@ -60,13 +55,11 @@ class Errors(admin.ModelAdmin):  # type: ignore[type-arg]
         return format_html_join("", "<details><summary>{}</summary><pre>{}</pre></details>", rows) or "-"
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        """Delete results, and what is kept of their failures."""
         ids = list(queryset.values_list("pk", flat=True))
         super().delete_queryset(request, queryset)
         failures.delete(ids, packages.table().db)
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        """Delete a result, and what is kept of its failure."""
         failures.delete([obj.pk], packages.table().db)
         super().delete_model(request, obj)
 
@@ -79,7 +72,6 @@ class FailureAdmin(Errors, upstream.FailAdmin):  # type: ignore[misc]
     """Tasks that have failed for good."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Leave out those that will be tried again."""
         return super().get_queryset(request).filter(~failures.is_waiting())
 
 
@@ -104,17 +96,14 @@ class WaitingAdmin(Errors, upstream.FailAdmin):  # type: ignore[misc]
 
     @admin.display(description=_("Reason"))
     def reason(self, task: Any) -> str:
-        """Return why the last attempt has failed."""
         return str(task.failure_reason)
 
     @admin.display(description=_("Attempt"))
     def attempt(self, task: Any) -> str:
-        """Return which one has failed."""
         return failures.ordinal(task.failure_attempts, task.failure_max_attempts)
 
     @admin.display(description=_("Next at"))
     def next_at(self, task: Any) -> str:
-        """Return when the next one is."""
         return failures.clock(task.failure_next_try.timestamp())
 
 
@@ -128,7 +117,6 @@ def has_page() -> bool:
 
 @checks.register(checks.Tags.urls)
 def check_page(**_: Any) -> Iterator[checks.CheckMessage]:
-    """Check that there is that page."""
     if not has_page():
         problem = f"{settings.ROOT_URLCONF} does not lead to the page of the queue, which the admin then lacks."
         hint = 'Write path("admin/queue/", include("worker.queue.urls")), above the line of "admin/".'
@@ -140,25 +128,17 @@ class QueueAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Leads from the admin's lists to the page of the queue."""
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Show it to whom the page is shown."""
         return has_page() and page.may_see(request)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
-        """Show the heading above it likewise."""
         return has_page() and page.may_see(request)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Offer no list to change."""
         return False
 
     has_add_permission = has_delete_permission = has_change_permission
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Lead there.
-
-        Raises:
-            Http404: If the project's addresses lack the page.
-        """
         if not has_page():
             raise Http404
         return redirect("queue")

@@ -94,12 +94,7 @@ def validator(ask: Callable[[Any], str]) -> Callable[[Any], None]:
 
 
 def clean(schedule: Schedule) -> None:
-    """Validate what no field can tell by itself.
-
-    Raises:
-        ValidationError: If it is to run every so many minutes, and it is not said how many, or if its keyword arguments
-            are not those of its function.
-    """
+    """Validate what no field can tell by itself."""
     if schedule.schedule_type == Schedule.MINUTES and not schedule.minutes:
         raise ValidationError("A schedule of type Minutes needs their number, 1 or more.")
     if problem_of_kwargs(schedule.kwargs):
@@ -133,7 +128,6 @@ Schedule.clean = clean  # django-q2 1.11.1 has none of its own
 
 @register()
 def check_modules(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check Q_SCHEDULE_MODULES."""
     named = modules()
     if isinstance(named, list | tuple) and all(isinstance(name, str) and name for name in named):
         return []

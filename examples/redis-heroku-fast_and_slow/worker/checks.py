@@ -275,11 +275,7 @@ def check_release(**_: Any) -> Iterator[CheckMessage]:
 
 
 def require_database(*refused: str) -> None:
-    """Go on only with a database that is meant.
-
-    Raises:
-        CommandError: If check_database() finds one of these.
-    """
+    """Go on only with a database that is meant."""
     for problem in check_database():
         if problem.id in refused:
             raise CommandError(f"{problem.msg} {problem.hint}")

@@ -39,7 +39,6 @@ CLUSTER: dict[str, Any] = {
 
 
 def setting(name: str) -> Any:
-    """Return a setting, or its default."""
     return getattr(settings, name, DEFAULTS[name])
 
 

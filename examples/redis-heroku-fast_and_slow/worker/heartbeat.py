@@ -66,12 +66,7 @@ class Heartbeat:
 
 
 def beats(cluster: str) -> list[Beat]:
-    """Return the signs of life of the cluster's main processes on this host.
-
-    Raises:
-        OSError: If there is none, since there is no room for one, or if their folder is not this user's own.
-        ValueError: If one was not written by this module.
-    """
+    """Return the signs of life of the cluster's main processes on this host; an OSError says why there can be none."""
     found = []
     for file in sorted(_folder().glob(f"{_prefix(cluster)}*")):
         if not file.name.endswith(".new"):
@@ -80,6 +75,17 @@ def beats(cluster: str) -> list[Beat]:
                 found.append(Beat(**json.loads(file.read_text()), age=age))
     if all(beat.age > FRESH for beat in found) and (problem := _obstacle()):
         raise OSError(problem)
+    return found
+
+
+def other_users() -> list[str]:
+    """Return the others who have run a worker of this project on this host: only they can look into their folders."""
+    found = []
+    for folder in _temporary().glob(_folder_name("*")):
+        with suppress(OSError):
+            user = folder.lstat().st_uid
+            if user != _user() and folder.name == _folder_name(user):
+                found.append(_owner(folder))
     return found
 
 
@@ -108,18 +114,26 @@ def _prefix(cluster: str) -> str:
 
 
 def _folder() -> Path:
-    """Return this user's folder for this project's files, which may not be there yet.
-
-    Raises:
-        OSError: If what has the name is not a folder of this user alone.
-    """
+    """Return this user's folder for this project's files, which may not be there yet."""
     user = _user()
-    folder = _temporary() / f"{quote(Conf.PREFIX, safe='')}-worker-{user}"
+    folder = _temporary() / _folder_name(user)
     with suppress(FileNotFoundError):
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or found.st_mode & 0o022:
             raise PermissionError(f"{folder} is not a folder that belongs to this user alone")
     return folder
+
+
+def _folder_name(user: int | str) -> str:
+    return f"{quote(Conf.PREFIX, safe='')}-worker-{user}"
+
+
+def _owner(folder: Path) -> str:
+    """Return the name of the user; in a container it may be a number alone."""
+    try:
+        return folder.owner()
+    except KeyError:
+        return folder.name.rpartition("-")[2]
 
 
 def _temporary() -> Path:

@@ -48,7 +48,6 @@ class Keys(logging.Filter):
     """Gives each line what is known, unless the line says otherwise itself."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add what the record lacks."""
         for key, value in known().items():
             record.__dict__.setdefault(key, value)
         return True
@@ -58,7 +57,6 @@ class Text(logging.Formatter):
     """Short lines for people, with colours on a terminal."""
 
     def __init__(self) -> None:
-        """Look where they go."""
         super().__init__("%(levelname)s %(name)s: %(message)s")
         wanted = sys.stdout.isatty() or os.environ.get("FORCE_COLOR")
         self.is_coloured = bool(wanted) and not os.environ.get("NO_COLOR")
@@ -81,7 +79,6 @@ class Json(JsonFormatter):
     """An object a line, for machines."""
 
     def __init__(self) -> None:
-        """Name its keys."""
         fields = "%(levelname)s %(name)s %(process)d %(message)s"
         super().__init__(fields, timestamp=True, rename_fields={"exc_info": "traceback"})
 

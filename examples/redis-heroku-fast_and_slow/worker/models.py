@@ -6,7 +6,8 @@ from django_q.models import Task
 
 from worker import enqueue  # noqa: F401 (before any other app's models, which may import django-q2's async_task)
 
-#: seconds up to which runs and waits are told apart; what is longer than the last comes after them
+#: seconds up to which runs and waits are told apart; what is longer than the last comes after them. Rows of Tally have
+#: a number for each, so another list needs a migration of those.
 BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0)
 
 
@@ -21,7 +22,6 @@ class Lapse(models.Model):
     times = models.IntegerField()
 
     def __str__(self) -> str:
-        """Return what it says."""
         return f"task {self.task}: {self.times}"
 
 
@@ -35,7 +35,6 @@ class ScheduleState(models.Model):
     queued = models.DateTimeField(null=True)  # when that was
 
     def __str__(self) -> str:
-        """Return what it says."""
         return f"schedule {self.schedule}: {self.name or self.receipt}"
 
 
@@ -57,7 +56,6 @@ class Failure(models.Model):
     options = models.TextField(null=True)  # noqa: DJ001 (pickled: what "resubmit" needs once there is no next_try)
 
     def __str__(self) -> str:
-        """Return what it says."""
         return f"{self.task}: {self.reason}"
 
 
@@ -74,7 +72,6 @@ class Cluster(models.Model):
     state = models.JSONField()  # what worker.queue.state.ClusterState has beside these
 
     def __str__(self) -> str:
-        """Return what it says."""
         return f"cluster {self.name} on {self.host}:{self.pid}"
 
 
@@ -86,7 +83,6 @@ class Pause(models.Model):
     by = models.CharField(max_length=254)
 
     def __str__(self) -> str:
-        """Return what it says."""
         return f"{self.by} has paused {self.cluster}"
 
 
@@ -98,7 +94,6 @@ class Cancellation(models.Model):
     by = models.CharField(max_length=254)
 
     def __str__(self) -> str:
-        """Return what it says."""
         return f"{self.by} has cancelled {self.task}"
 
 
@@ -116,12 +111,9 @@ class Tally(models.Model):
     waited_buckets = models.JSONField()
 
     class Meta:
-        """One row for each."""
-
         constraints = [models.UniqueConstraint(fields=["cluster", "func", "outcome"], name="worker_one_tally")]
 
     def __str__(self) -> str:
-        """Return what it says."""
         return f"{self.cluster}: {self.count} of {self.func} {self.outcome}"
 
 
@@ -135,12 +127,9 @@ class Minute(models.Model):
     failed = models.IntegerField()  # for good
 
     class Meta:
-        """One row for each."""
-
         constraints = [models.UniqueConstraint(fields=["cluster", "minute"], name="worker_one_minute")]
 
     def __str__(self) -> str:
-        """Return what it says."""
         return f"{self.cluster}, {self.minute}: {self.done} done, {self.failed} failed"
 
 
@@ -148,8 +137,6 @@ class WaitingTask(Task):  # type: ignore[misc]
     """A task that has failed and will be tried again, for the admin."""
 
     class Meta:
-        """Names."""
-
         proxy = True
         verbose_name = _("Task to be tried again")
         verbose_name_plural = _("Tasks to be tried again")
@@ -159,9 +146,7 @@ class Queue(Task):  # type: ignore[misc]
     """What stands for the page of the queue in the admin's lists."""
 
     class Meta:
-        """Names; who may see it is said by the permissions of tasks."""
-
         proxy = True
-        default_permissions = ()
+        default_permissions = ()  # who may see it is said by those of tasks
         verbose_name = _("Queue")
         verbose_name_plural = _("Queue")

@@ -68,11 +68,6 @@ class Exponential:
     discard_on: tuple[type[BaseException] | str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        """Refuse what can be no backoff.
-
-        Raises:
-            PolicyError: If it is none.
-        """
         try:
             self.check()
         except (TypeError, ValueError) as error:
@@ -81,12 +76,7 @@ class Exponential:
             raise PolicyError(f"{place}: {error}") from None
 
     def check(self) -> None:
-        """Refuse what can be no backoff.
-
-        Raises:
-            TypeError: If something is of a wrong type.
-            ValueError: If a number is out of range.
-        """
+        """Refuse what can be no backoff."""
         ranges = {"first": (0, LONGEST), "most": (0, LONGEST), "factor": (1, 1000), "jitter": (0, 1)}
         for name, (least, most) in ranges.items():
             number(f"exponential(): {name}", getattr(self, name), least, most)
@@ -99,7 +89,6 @@ class Exponential:
             object.__setattr__(self, name, listed)
 
     def __call__(self, exception: BaseException, result: Any) -> float | None:
-        """Return the seconds to wait, None for no further attempt."""
         if is_one_of(exception, self.discard_on) or (self.retry_on and not is_one_of(exception, self.retry_on)):
             return None
         try:
@@ -120,11 +109,6 @@ def names_exception(given: object) -> bool:
 
 
 def is_one_of(exception: BaseException, classes: Iterable[type[BaseException] | str]) -> bool:
-    """Say whether an exception is one of these classes.
-
-    Raises:
-        LookupError: If a dotted path leads to no exception class.
-    """
     for listed in classes:
         found = pydoc.locate(listed) if isinstance(listed, str) else listed
         if not isinstance(found, type) or not issubclass(found, BaseException):
@@ -135,12 +119,7 @@ def is_one_of(exception: BaseException, classes: Iterable[type[BaseException] | 
 
 
 def seconds(backoff: Backoff, exception: BaseException, result: Result) -> float | None:
-    """Ask a backoff how long to wait, None for no further attempt.
-
-    Raises:
-        ValueError: If its answer is none.
-        BaseException: What it raises.
-    """
+    """Ask a backoff how long to wait, None for no further attempt."""
     answer: Any = backoff(exception, result)
     if answer is None:
         return None
@@ -176,7 +155,6 @@ def number(name: str, value: Any, least: float, most: float = LONGEST) -> None:
 
 
 def check_max_attempts(name: str, value: Any) -> None:
-    """Refuse what is no number of attempts."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} {shown(value)} is no whole number, such as 3.")
     if value < 0:
@@ -184,14 +162,12 @@ def check_max_attempts(name: str, value: Any) -> None:
 
 
 def check_timeout(name: str, value: Any) -> None:
-    """Refuse what is no time limit."""
     number(name, value, 0)
     if value == 0:
         raise ValueError(f"{name} 0 leaves no time; write a number of seconds, or None for the cluster's own.")
 
 
 def check_run_after(name: str, value: Any) -> None:
-    """Refuse what is no moment."""
     if not isinstance(value, datetime):
         raise TypeError(f"{name} {shown(value)} is no datetime, such as timezone.now() + timedelta(minutes=5).")
     if timezone.is_naive(value):
@@ -201,7 +177,6 @@ def check_run_after(name: str, value: Any) -> None:
 
 
 def check_backoff(name: str, value: Any) -> None:
-    """Refuse what cannot be asked."""
     if not callable(value) or isinstance(value, type):
         raise TypeError(f"{name} {shown(value)} cannot be called; write one such as exponential(first=5).")
     if inspect.iscoroutinefunction(value):

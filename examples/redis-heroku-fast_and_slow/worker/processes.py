@@ -29,7 +29,6 @@ class Process:
 
     @property
     def command(self) -> str:
-        """The command that starts it."""
         return f"python manage.py prodserver {self.name}"
 
 
@@ -42,7 +41,6 @@ def processes() -> Iterator[Process]:
 
 
 def workers() -> list[Process]:
-    """Return the worker processes."""
     return [process for process in processes() if process.is_worker]
 
 

@@ -18,11 +18,7 @@ MONTHS = {Schedule.MONTHLY: 1, Schedule.BIMONTHLY: 2, Schedule.QUARTERLY: 3, Sch
 
 
 def arguments(schedule: Schedule) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of a schedule's task.
-
-    Raises:
-        ValueError: If they are written wrongly.
-    """
+    """Return the arguments of a schedule's task; a ValueError says which are written wrongly."""
     kwargs: Any = {}
     try:
         args = ast.literal_eval(schedule.args) if schedule.args else ()
@@ -54,9 +50,6 @@ def following(schedule: Schedule, now: datetime) -> datetime:
 
     In an hour that clocks show twice, a cron expression that names hours (2 or 1,2 or 1-4) comes once, at the first
     one. With `*` or `*/2` for hours it comes in both: it means each hour, or each second one, that clocks show.
-
-    Raises:
-        Exception: If its cron expression is none.
     """
     zone = time_zone_of(schedule)
     due: datetime = schedule.next_run
@@ -97,11 +90,7 @@ def following(schedule: Schedule, now: datetime) -> datetime:
 
 
 def time_zone_of(schedule: Schedule) -> ZoneInfo:
-    """Return the time zone of a schedule: by default the one of the setting `time_zone`.
-
-    Raises:
-        ValueError: If there is none of its name.
-    """
+    """Return the time zone of a schedule: by default the one of the setting `time_zone`."""
     name = Conf.TIME_ZONE or settings.TIME_ZONE  # django-q2 has none without USE_TZ, where none is asked for
     with suppress(AttributeError, ValueError):  # what cannot be read is named where its task is queued
         name = arguments(schedule)[1].get("q_options", {}).get("time_zone") or name

@@ -119,11 +119,6 @@ def schedule(
 
 
 def path_of(function: Any) -> str:
-    """Return the dotted path of a function.
-
-    Raises:
-        ScheduleError: If it is none at the top of a module.
-    """
     if not inspect.isfunction(function):
         raise ScheduleError(f"A schedule cannot run {function!r}: write @schedule(…) above a function or a @task.")
     path = f"{function.__module__}.{function.__qualname__}"
@@ -134,21 +129,12 @@ def path_of(function: Any) -> str:
 
 
 def refuse_duplicate(name: str, path: str, function: Any) -> None:
-    """Refuse a name that another schedule has, but not a module that is read again.
-
-    Raises:
-        ValueError: If there is one.
-    """
+    """Refuse a name that another schedule has, but not a module that is read again."""
     if (other := declared.get(name)) and (other.fields["func"] != path or other.function is function):
         raise ValueError(f"{other.fields['func']} has one of the name {name!r}: give one of them another name=")
 
 
 def zone_of(name: Any) -> ZoneInfo | None:
-    """Return a time zone.
-
-    Raises:
-        ValueError: If there is none of this name.
-    """
     if name is None:
         return None
     if not settings.USE_TZ:
@@ -160,11 +146,7 @@ def zone_of(name: Any) -> ZoneInfo | None:
 
 
 def timing(cron: Any, every: Any, daily_at: Any, zone: ZoneInfo | None) -> dict[str, Any]:
-    """Return the fields of a row that say when it is due.
-
-    Raises:
-        ValueError: If none of them says so, or more than one, or one is wrong.
-    """
+    """Return the fields of a row that say when it is due."""
     if [cron, every, daily_at].count(None) != 2:
         raise ValueError("write one of cron=, every= and daily_at=")
     if every is not None:
@@ -190,11 +172,6 @@ def timing(cron: Any, every: Any, daily_at: Any, zone: ZoneInfo | None) -> dict[
 
 
 def arguments_of(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return what a function is to be called with.
-
-    Raises:
-        ValueError: If it is no list and no dict.
-    """
     if not isinstance(args, Iterable) or isinstance(args, str | bytes | Mapping):
         raise ValueError(f"args is {shown(args)}: write a list or a tuple, as in args=['one', 2]")
     if not isinstance(kwargs, Mapping | None):
@@ -205,11 +182,7 @@ def arguments_of(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any
 def called_with(
     function: Any, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
 ) -> dict[str, str]:
-    """Return the fields of a row that say what the function is called with.
-
-    Raises:
-        ValueError: If a row cannot keep it, or the function does not take it.
-    """
+    """Return the fields of a row that say what the function is called with."""
     for value in (*args, *kwargs.values()):
         try:
             if ast.literal_eval(repr(value)) != value:
@@ -227,11 +200,7 @@ def called_with(
 
 
 def find() -> list[Declared]:
-    """Import the module `tasks` of each app of the project, and return what is declared there, or in what they import.
-
-    Raises:
-        CommandError: If a schedule is wrong.
-    """
+    """Import the module `tasks` of each app of the project; return what is declared there, or in what they import."""
     for app in apps.get_app_configs():
         if is_own(app) and module_has_submodule(app.module, "tasks"):
             try:

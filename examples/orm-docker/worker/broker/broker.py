@@ -37,15 +37,13 @@ from worker.broker.locks import (
     now,
     whole,
 )
-from worker.broker.place import check_place
 from worker.broker.statements import CLAIM, ENQUEUE, FREE_IN_FILE, HELD, RELEASE, REMOVE, RENEW
-from worker.broker.words import Words
-from worker.delivery import Delivery
+from worker.delivery import Adapter, Delivery
 
 logger = logging.getLogger("django-q")
 
 
-class Broker(Words, Contents):
+class Broker(Adapter, Contents):
     """django-q2's, with leases.
 
     Upstream, 1.11.1, takes tasks in no order and by the clock of each client, and lets whoever loses a race ask again
@@ -56,10 +54,8 @@ class Broker(Words, Contents):
     away: tuple[type[Exception], ...] = ()  # the database's, as for any other page
     passing: tuple[type[Exception], ...] = ()
     transactional = True
-    check_settings = staticmethod(check_place)
 
     def __init__(self, list_key: str | None = None) -> None:
-        """Serve the queue of this cluster."""
         super().__init__(list_key)
         self.cluster = self.list_key
         self.channel = f"{Conf.PREFIX}:{self.list_key}"[:63]
@@ -82,7 +78,6 @@ class Broker(Words, Contents):
             yield rows
 
     def enqueue(self, task: str, after: datetime | None = None) -> int:
-        """Add a task, to be taken after a time."""
         lock = delayed(after) if after else FREE
         if self.postgresql:
             return int(self.run(ENQUEUE, self.list_key, task, lock, self.channel)[0][0])
@@ -90,7 +85,6 @@ class Broker(Words, Contents):
             return int(rows.create(key=self.list_key, payload=task, lock=lock).pk)
 
     def enqueue_all(self, payloads: list[str], after: datetime | None = None) -> None:
-        """Add tasks, all or none."""
         lock = delayed(after) if after else FREE
         with self.rows() as rows:
             rows.bulk_create([OrmQ(key=self.list_key, payload=payload, lock=lock) for payload in payloads])
@@ -98,7 +92,6 @@ class Broker(Words, Contents):
             self.run("SELECT pg_notify(%s, '')", self.channel)
 
     def claim(self, limit: int, size: int) -> list[Delivery]:
-        """Take tasks: those that are due, then the oldest that wait."""
         if self.postgresql:
             lease, which = timedelta(seconds=Conf.RETRY), {"key": self.list_key, "used": USED, "free": FREE}
             *taken, last = self.run(CLAIM, **which, limit=limit, size=size, lease=lease)
@@ -144,22 +137,25 @@ class Broker(Words, Contents):
                     del self.locks[receipt]
 
     def renew(self, receipts: Iterable[str]) -> set[str]:
-        """Renew leases, and return the receipts of those that are not this process's any more."""
         receipts = set(receipts)
-        with self.alone() as rows:
-            held, lease = self.held(receipts), timedelta(seconds=Conf.RETRY)
-            if self.postgresql:
-                renewed = {str(key): lock for key, lock in self.run_on(held, RENEW, lease)}
-            else:
-                keys, lock = in_file(held), leased()
-                rows.filter(pk__in=keys).update(lock=lock)
-                renewed = dict.fromkeys(map(str, keys), lock)
-            self.locks.update(renewed)
+        held: dict[str, Any] = {}
+        try:
+            with self.alone() as rows:
+                held, lease = self.held(receipts), timedelta(seconds=Conf.RETRY)
+                if self.postgresql:
+                    renewed = {str(key): lock for key, lock in self.run_on(held, RENEW, lease)}
+                else:
+                    keys, lock = in_file(held), leased()
+                    rows.filter(pk__in=keys).update(lock=lock)
+                    renewed = dict.fromkeys(map(str, keys), lock)
+                self.locks.update(renewed)
+        except Exception:  # of the commit, perhaps: the disk is full
+            self.locks.update(held)
+            raise
         self.forget({receipt: lock for receipt, lock in held.items() if receipt not in renewed})
         return receipts - renewed.keys()
 
     def release(self, delays: Mapping[str, float]) -> None:
-        """Give tasks back, each to be taken after so many seconds."""
         with self.parting(delays) as held:
             if self.postgresql:
                 seconds = [timedelta(seconds=max(delays[receipt], 0.0)) for receipt in held]

@@ -9,7 +9,9 @@ from itertools import accumulate
 from sys import maxsize
 from typing import Any
 
-from django.db import Error, connections, transaction
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error, connections, router, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Length
 from django_q.brokers.orm import ORM
@@ -19,6 +21,7 @@ from django_q.models import OrmQ
 from worker.broker.locks import USED, all_rows, lapses, now
 from worker.broker.statements import DEPTH, FORGET_LAPSES, IN_FILE, ON_SERVER, TAKE_OUT, TAKE_OUT_OF_FILE
 from worker.delivery import Depth, signed_at
+from worker.processes import did_you_mean
 
 LOOK_EVERY = 1.0  #: seconds after which it is looked again whether this thread's connection can still be used
 AT_ONCE = 1000  #: tasks that payloads() reads at a time
@@ -29,9 +32,22 @@ looked = threading.local()
 class Contents(ORM):  # type: ignore[misc]
     """The queue, for those who look at it and take something out."""
 
+    @staticmethod
+    def check_settings() -> None:
+        """Look whether `orm` names a database that is there, and hands out each task once; it is not asked."""
+        if Conf.ORM not in settings.DATABASES:
+            problem = f"which DATABASES does not have. {did_you_mean(str(Conf.ORM), settings.DATABASES)}"
+        elif (vendor := connections[Conf.ORM].vendor) not in {"postgresql", "sqlite"}:
+            where = f"a database of {vendor}, where two workers would run a task twice"
+            problem = f"{where}: name one of PostgreSQL or SQLite."
+        elif not router.allow_migrate_model(Conf.ORM, OrmQ):
+            problem = "and a router keeps the queue's table out of it: name the one that its allow_migrate() answers."
+        else:
+            return
+        raise ImproperlyConfigured(f"Q_CLUSTER['orm'] is {Conf.ORM!r}, {problem}")
+
     @property
     def database(self) -> Any:
-        """Django's connection to the database that holds the queue."""
         return connections[Conf.ORM]
 
     @property
@@ -62,23 +78,19 @@ class Contents(ORM):  # type: ignore[misc]
             raise
 
     def run(self, statement: str, *parameters: Any, **named: Any) -> list[tuple[Any, ...]]:
-        """Run a statement, and return its rows."""
         with self.rows(), self.database.cursor() as cursor:
             cursor.execute(statement, named or parameters)
             return list(cursor.fetchall()) if cursor.description else []
 
     @staticmethod
     def receipt_of(receipt: str) -> str:
-        """Return what enqueue() has returned for a task that was claimed."""
         return receipt
 
     def peek(self, receipt: str) -> str | None:
-        """Return the payload of a task that is in the queue, whoever holds it."""
         with self.rows() as rows:
             return rows.filter(pk=receipt).values_list("payload", flat=True).first() if receipt.isdecimal() else None
 
     def payloads(self, most: int) -> Iterator[tuple[str, str]]:
-        """Yield tasks, whoever holds them, in the order in which they were queued."""
         last = 0
         while most > 0:
             with self.rows() as rows:
@@ -107,11 +119,9 @@ class Contents(ORM):  # type: ignore[misc]
         return Depth(waiting, due, taken, min(moments, default=None))
 
     def remove(self, receipt: str) -> bool:
-        """Take out a task that nobody holds."""
         return bool(receipt.isdecimal() and self.take_out("AND id = %(id)s", id=int(receipt)))
 
     def purge(self) -> int:
-        """Take out all that nobody holds."""
         return self.take_out()
 
     def take_out(self, condition: str = "", **which: Any) -> int:
@@ -129,14 +139,12 @@ class Contents(ORM):  # type: ignore[misc]
     # django-q2's words
 
     def delete(self, task_id: str, **which: Any) -> None:
-        """Remove a task, whoever holds it."""
         with self.rows() as rows:
             removed = rows.filter(**which or {"pk": task_id})
             lapses().filter(task__in=removed.values("pk")).delete()
             removed.delete()
 
     def purge_queue(self) -> None:
-        """Remove all tasks."""
         self.delete("", key=self.list_key)
 
     delete_queue = purge_queue

@@ -1,8 +1,7 @@
 """What the locks of tasks say, and what is counted of those that were leases.
 
-A lock is the time from which a task may be taken. Its last digits tell what it was set for: a task that was given back
-for a while is due at a whole millisecond, a lease runs out a microsecond after one, and what was queued for later, and
-never taken, is due two microseconds after one. (A plain django-q2 sets any digits, for its leases.)
+A lock is the time from which a task may be taken. Its last digits, the microseconds after a whole millisecond, tell
+what it was set for: see below. A plain django-q2 sets any digits, for its leases.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from django_q.models import OrmQ
 
 from worker.models import Lapse
 
+PUT_OFF, LEASED, DELAYED = 0, 1, 2  #: digits of what was given back for a while, is held, or was queued for later
 FREE = datetime(1970, 1, 1, tzinfo=UTC if settings.USE_TZ else None)  #: the lock of what was never taken
 RETURNED = FREE - timedelta(days=1)  #: the lock of what was given back without a delay: it comes first
 USED = FREE + timedelta(days=366)  #: earlier are only locks of what waits, whatever the time zone
@@ -33,22 +33,21 @@ def whole(moment: datetime) -> datetime:
 
 def delayed(moment: datetime) -> datetime:
     """Return the lock of what is queued for later."""
-    return whole(moment) + timedelta(microseconds=2)
+    return whole(moment) + timedelta(microseconds=DELAYED)
 
 
 def is_delayed(lock: datetime) -> bool:
-    """Say whether a task was queued for later, and never taken."""
-    return lock > USED and lock.microsecond % 1000 == 2
+    return lock > USED and lock.microsecond % 1000 == DELAYED
 
 
 def lapsed(lock: datetime) -> bool:
     """Say whether a lock that is over was a lease."""
-    return lock > USED and lock.microsecond % 1000 not in {0, 2}
+    return lock > USED and lock.microsecond % 1000 not in {PUT_OFF, DELAYED}
 
 
 def leased() -> datetime:
     """Return when a lease runs out that begins now, where the database is a file."""
-    return whole(now() + timedelta(seconds=Conf.RETRY)) + timedelta(microseconds=1)
+    return whole(now() + timedelta(seconds=Conf.RETRY)) + timedelta(microseconds=LEASED)
 
 
 def lapses() -> QuerySet[Lapse]:

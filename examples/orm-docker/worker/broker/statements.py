@@ -1,5 +1,7 @@
 """What PostgreSQL is asked, each in one statement: the queue is django-q2's table, and all times are the server's."""
 
+from worker.broker.locks import DELAYED, LEASED, PUT_OFF
+
 # With one commit, where a notification of its own would take another.
 ENQUEUE = """
 WITH task AS (INSERT INTO django_q_ormq (key, payload, lock) VALUES (%s, %s, %s) RETURNING id)
@@ -10,7 +12,7 @@ SELECT id, pg_notify(%s, '') FROM task
 # round trip. The limit of both is a number: of another one PostgreSQL assumes that it is large, and sorts all.
 # Each row tells how often the task's lease ran out, whether it was handed out before, and whether it comes first. If
 # there is nothing, the one row that comes tells in how many seconds there may be something.
-CLAIM = """
+CLAIM = f"""
 WITH due AS (SELECT id, lock, octet_length(payload) AS size FROM django_q_ormq
              WHERE key = %(key)s AND lock > %(used)s AND lock <= statement_timestamp()
              ORDER BY lock, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED),
@@ -21,21 +23,21 @@ WITH due AS (SELECT id, lock, octet_length(payload) AS size FROM django_q_ormq
                FROM (TABLE due UNION ALL TABLE waiting) AS free
                WINDOW queue AS (ORDER BY lock <= %(used)s, lock, id)),
      taken AS (UPDATE django_q_ormq AS task
-               SET lock = date_trunc('milliseconds', statement_timestamp() + %(lease)s) + '1 us'
+               SET lock = date_trunc('milliseconds', statement_timestamp() + %(lease)s) + '{LEASED} us'
                FROM reach WHERE task.id = reach.id AND place <= %(limit)s AND (reach.size <= %(size)s OR place = 1)
                RETURNING task.id, task.payload, task.lock, reach.lock AS former,
                          extract(microseconds FROM reach.lock)::int %% 1000 AS digits, place),
      counted AS (INSERT INTO worker_lapse (task, times) SELECT id, 1 FROM taken
-                 WHERE former > %(used)s AND digits NOT IN (0, 2)
+                 WHERE former > %(used)s AND digits NOT IN ({PUT_OFF}, {DELAYED})
                  ON CONFLICT (task) DO UPDATE SET times = worker_lapse.times + 1 RETURNING task, times)
 SELECT id, payload, lock::text, coalesce(counted.times, known.times, 0),
-       former <> %(free)s AND digits <> 2, former <> %(free)s, NULL, place
+       former <> %(free)s AND digits <> {DELAYED}, former <> %(free)s, NULL, place
 FROM taken LEFT JOIN counted ON counted.task = id LEFT JOIN worker_lapse AS known ON known.task = id
 UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL, (
     SELECT extract(epoch FROM min(lock) - statement_timestamp())::float FROM django_q_ormq
     WHERE key = %(key)s AND lock > statement_timestamp()
 ), NULL WHERE NOT EXISTS (SELECT FROM taken) ORDER BY place
-"""
+"""  # noqa: S608 (numbers of this app's)
 # The same, where the database is a file.
 FREE_IN_FILE = """
 SELECT * FROM (SELECT id, payload, lock FROM django_q_ormq
@@ -48,13 +50,14 @@ SELECT * FROM (SELECT id, payload, lock FROM django_q_ormq
 # What this process holds by now, as far as it knows: the next ones begin with it.
 HELD = "WITH held AS (SELECT * FROM unnest(%s::bigint[], %s::timestamptz[]) AS held (id, lock)),"
 # It waits for nobody: another thread may be removing in a transaction what is locked, and be waiting for this one.
-RENEW = """
+RENEW = f"""
      mine AS (SELECT task.id FROM django_q_ormq AS task JOIN held USING (id, lock) FOR UPDATE OF task SKIP LOCKED),
-     renewed AS (UPDATE django_q_ormq AS task SET lock = date_trunc('milliseconds', statement_timestamp() + %s) + '1 us'
+     renewed AS (UPDATE django_q_ormq AS task SET lock = date_trunc('milliseconds', statement_timestamp() + %s)
+                 + '{LEASED} us'
                  FROM mine WHERE task.id = mine.id RETURNING task.id, task.lock)
 SELECT id, coalesce(renewed.lock, task.lock)::text FROM held JOIN django_q_ormq AS task USING (id, lock)
 LEFT JOIN renewed USING (id) WHERE renewed.lock IS NOT NULL OR task.lock > statement_timestamp()
-"""
+"""  # noqa: S608 (likewise)
 # Other clusters are told, since this one may be busy when they are due, or gone.
 RELEASE = """
      due AS (SELECT * FROM unnest(%s::bigint[], %s::interval[]) AS due (id, delay)),
@@ -73,13 +76,13 @@ DELETE FROM worker_lapse USING gone WHERE task = gone.id
 # How the statements below say the same where the database is a server, and where it is a file.
 ON_SERVER = {
     "now": "statement_timestamp()",
-    "leased": "extract(microseconds FROM lock)::int %% 1000 NOT IN (0, 2)",
+    "leased": f"extract(microseconds FROM lock)::int %% 1000 NOT IN ({PUT_OFF}, {DELAYED})",
     "epoch": "extract(epoch FROM lock)::float",
     "end": "right(payload, 100)",
 }
 IN_FILE = {
     "now": "%(now)s",
-    "leased": "substr(lock, 24) NOT IN ('', '000', '002')",
+    "leased": f"substr(lock, 24) NOT IN ('', '{PUT_OFF:03}', '{DELAYED:03}')",
     "epoch": "(julianday(lock) - 2440587.5) * 86400",
     "end": "substr(payload, -100)",
 }

@@ -40,12 +40,10 @@ LOCKED_FOR = 5  #: seconds for which a list of cached results is locked at most,
 logger = logging.getLogger("django-q")
 
 
-def after(task: Task, tells: Callable[[], None], texts: tuple[Any, ...], attempts: int, next_try: float | None) -> None:
-    """Do all of it for an attempt, and note when hooks come.
-
-    Raises:
-        Exception: If it is to be done again, for a server is away.
-    """
+def after(
+    task: Task, enter_user_code: Callable[[], None], texts: tuple[Any, ...], attempts: int, next_try: float | None
+) -> None:
+    """Do all of it for an attempt, and note when hooks come; raises if a server is away, and it is to be done again."""
     row = Row(*texts)
     task |= {
         "success": row.success,
@@ -61,7 +59,7 @@ def after(task: Task, tells: Callable[[], None], texts: tuple[Any, ...], attempt
             logger.error("The result of %s cannot be cached: %s", row.name, brief(error), exc_info=True)
     if task.get("chain") and next_try is None and not is_cancelled(row):
         queue_next(task, row)
-    tells()
+    enter_user_code()
     limit = task.get("timeout", Conf.TIMEOUT)
     with TimeoutHandler(math.ceil(limit) if isinstance(limit, int | float) and limit > 0 else -1):
         tell(task, row, attempts)

@@ -7,9 +7,11 @@ waits for what it may have taken along.
 import json
 import logging
 import os
+import resource
 import sys
 import time
 import traceback
+from asyncio import _get_running_loop
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
 from typing import Any, TypeVar
@@ -23,18 +25,19 @@ from django_q.conf import Conf
 from worker import errors, logs, packages, traces
 from worker.cluster import after, due
 from worker.cluster.attempts import Attempt, earlier, limit_of
-from worker.cluster.board import IDLE, NO_LIMIT, TAKEN, TELLS, Board
 from worker.cluster.channels import Channel
 from worker.cluster.functions import Call, prepare
-from worker.cluster.lines import keys_of
 from worker.cluster.messages import FAIL, LEAVE, RUN, SCHEDULE, WAIT, Result
 from worker.cluster.orders import cancelled_by
 from worker.cluster.rows import is_in_transaction
+from worker.cluster.scoreboard import IDLE, NO_LIMIT, Scoreboard, WorkerState
+from worker.cluster.task_log import keys_of
 from worker.delivery import Task, brief
 from worker.failures import CANCELLED_BY, moment
 from worker.health import may_pass
 
 Answer = TypeVar("Answer")
+FEW = 16  #: files that must be left to open for the next task: for connections, modules, a log
 MARGIN = 3.0  #: seconds beyond its limit after which a task's worker is killed: it may notice by itself
 
 logger = logging.getLogger("django-q")
@@ -48,17 +51,18 @@ def without_limit() -> None:
 
 
 class Child:
-    """The worker in one seat; to django-q2's worker() it is the queue of tasks, that of results, and the timer."""
+    """The worker in one slot; to django-q2's worker() it is the queue of tasks, that of results, and the timer."""
 
-    value = -1  #: of the timer, whom nobody asks: the board has the limit
+    value = -1  #: of the timer, whom nobody asks: the scoreboard has the limit
 
-    def __init__(self, seat: int, channel: Channel, board: Board) -> None:
-        """Take messages from a channel."""
-        self.seat, self.channel, self.board, self.listeners = seat, channel, board, after.listeners()
+    def __init__(self, slot: int, channel: Channel, scoreboard: Scoreboard) -> None:
+        self.channel, self.scoreboard, self.listeners = channel, scoreboard, after.listeners()
+        self.state: WorkerState = scoreboard.workers[slot]
         self.task: Task | None = None  #: what runs
         self.attempt = Attempt()
         self.message: tuple[Any, ...] = ()
         self.leaving = False
+        self.has_run = False  #: whether a task has run here, which may have spoilt this process
         self.around = ExitStack()  #: what is entered for a task, and left when the next one comes
         self.span: Any = None  #: the task's, of OpenTelemetry
 
@@ -78,7 +82,6 @@ class Child:
                 return
 
     def get_lock(self) -> nullcontext[None]:
-        """Return no lock."""
         return nullcontext()
 
     # The queue of tasks
@@ -88,11 +91,10 @@ class Child:
         while True:
             with suppress(AttributeError, OSError, ValueError):  # a task may have closed it, or taken it away
                 sys.stdout.flush()  # what tasks print, which would come when this process ends
-            self.board.begin(self.seat, IDLE)
+            self.state.begin(IDLE)
             self.task = None
-            if self.message and any(map(is_in_transaction, connections.all(initialized_only=True))):
-                # What later tasks write, and queue, would be part of it, and vanish.
-                logger.warning("%s has left a transaction open: it is rolled back", self.board.name(self.seat))
+            if self.message and (left := self.left_behind()):
+                logger.warning("%s has left %s: a fresh worker goes on", self.state.name, left)
                 self.leaving = True
                 return "STOP"
             with after.whatever_it_raises("What is around a task"):
@@ -102,13 +104,28 @@ class Child:
             if message is None or message[0] == LEAVE:
                 self.leaving = True
                 return "STOP"
-            self.board.count(self.seat, TAKEN)
+            self.state.taken += 1
             self.message = message
             if task := self.take(*message):
-                self.board.count(self.seat, TELLS)
+                self.has_run = True
+                self.state.in_user_code = True
                 return task
             if self.leaving:
                 return "STOP"
+
+    def left_behind(self) -> str:
+        """Return what there is of the last task that would spoil those after it, "" if nothing."""
+        if any(map(is_in_transaction, connections.all(initialized_only=True))):
+            return "a transaction open"  # what they write, and queue, would be part of it, and vanish
+        if _get_running_loop():
+            return "an event loop running"  # for which Django would refuse them the database
+        try:
+            os.close(last := os.dup(self.channel.fileno()))
+        except OSError as error:
+            return f"no room for files ({brief(error)})"
+        if last + FEW > resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 0:
+            return f"{last} files open"
+        return "no memory" if isinstance(self.attempt.error, MemoryError) else ""
 
     def take(
         self, does: str, ticket: int, payload: str, count: int, again: bool, queued_as: str, extra: tuple[Any, ...]
@@ -118,7 +135,7 @@ class Child:
         if does in {RUN, FAIL}:
             return self.open(payload, count, again, queued_as, extra)
         problem = ""
-        self.board.call(self.seat, " ".join(map(str, (does, *extra[:1]))) if not payload else "")
+        self.state.call(" ".join(map(str, (does, *extra[:1]))) if not payload else "")
         try:
             close_old_connections()
             match does:
@@ -126,31 +143,32 @@ class Child:
                     task = packages.opened(payload)
                     logs.here = keys_of(task, extra[1])
                     self.around.enter_context(traces.carried(task))
-                    self.board.call(self.seat, packages.label("name", task["name"]))
+                    self.state.call(packages.label("name", task["name"]))
                     with suppress(ValueError):  # which has failed it
                         self.begin(limit_of(task))
-                    after.after(task, self.tells, *extra)
+                    after.after(task, self.enter_user_code, *extra)
                 case "gather":
                     after.gather(*extra)
                 case "schedule":
-                    due.queue(self.tells, *extra)
+                    due.queue(self.enter_user_code, *extra)
         except BaseException as error:  # whatever receivers and classes of a user raise
             if may_pass(error):
                 problem = f"What a worker was told to do ({does}) has to wait: {brief(error)}"
+                self.leaving = self.has_run  # it may be this process alone that a server does not answer any more
             else:
                 logger.error("What a worker was told to do (%s) has failed: %s", does, brief(error), exc_info=True)
         self.channel.send((does, ticket, None, problem))
         return None
 
-    def tells(self) -> None:
+    def enter_user_code(self) -> None:
         """Note that a user's hooks and receivers come; get() notes the same of tasks."""
         if self.message[0] == SCHEDULE:  # which may have waited for servers as long as they needed
             self.begin(Conf.TIMEOUT or -1)
-        self.board.count(self.seat, TELLS)
+        self.state.in_user_code = True
 
     def begin(self, limit: float) -> None:
         """Note when this must have ended."""
-        self.board.begin(self.seat, time.monotonic() + limit + MARGIN if limit > 0 else NO_LIMIT)
+        self.state.begin(time.monotonic() + limit + MARGIN if limit > 0 else NO_LIMIT)
 
     def open(self, payload: str, count: int, again: bool, queued_as: str, extra: tuple[Any, ...]) -> Task | None:
         """Open a package; return its task if it is to be run, and answer otherwise."""
@@ -161,7 +179,7 @@ class Child:
             if task.get("group") is not None:
                 task["group"] = packages.label("group", task["group"])
             self.task, self.attempt.options = task, packages.options_of(task)
-            self.board.call(self.seat, task["name"])
+            self.state.call(task["name"])
             logs.here = keys_of(task)
             if again or task.get("once"):
                 self.attempt.earlier = self.asked(earlier, task)
@@ -186,14 +204,16 @@ class Child:
             else:
                 task["timeout"] = limit_of(task)
                 self.begin(task["timeout"])
-                self.board.attempt(self.seat, task["id"], logs.here["task"], before.attempts + 1)
+                self.state.start(task["id"], logs.here["task"], before.attempts + 1)
                 self.span = self.around.enter_context(traces.span(task, logs.here))
                 self.attempt.began = time.monotonic()
                 return task
         except BaseException as error:  # whatever unpickling raises
-            if self.task:
+            if self.leaving:
+                logger.warning("A worker cannot ask for a task (%s): a fresh one is to do it", brief(error))
+            elif self.task:
                 self.fail(self.task, error)
-            elif self.board.taken(self.seat) > 1 and not isinstance(error, BadSignature):
+            elif self.state.taken > 1 and not isinstance(error, BadSignature):
                 logger.warning("A task cannot be read (%s): a fresh worker is to try it", brief(error))
                 self.leaving = True  # an earlier task may have spoilt this process
             else:
@@ -205,7 +225,7 @@ class Child:
 
     def cancelled_by(self, key: str) -> str | None:
         """Return who has cancelled a task, None if nobody has."""
-        return self.asked(cancelled_by, key) if self.board.may_be_cancelled(key) else None
+        return self.asked(cancelled_by, key) if self.scoreboard.may_be_cancelled(key) else None
 
     def asked(self, ask: Callable[[Any], Answer], what: Any) -> Answer:
         """Return what the database has to tell of a task, once it answers."""
@@ -216,7 +236,10 @@ class Child:
                 return ask(what)
             except DatabaseError as error:
                 connections.close_all()
-                logger.error("%s waits for the database (%s)", self.board.name(self.seat), brief(error))
+                if self.has_run:  # a task may have cut off this process alone
+                    self.leaving = True
+                    raise
+                logger.error("%s waits for the database (%s)", self.state.name, brief(error))
                 time.sleep(1)
 
     # The queue of results
@@ -239,7 +262,7 @@ class Child:
         follows = is_cached or bool(task.get("chain") or (task.get("hook") and not part)) or self.listeners
         failed: Any = None
         reason, next_try, at = "", None, time.time_ns()
-        self.board.end(self.seat)
+        self.state.since = 0.0
         if not row.success and not before.is_over:
             failed = tuple(failure := self.attempt.failed(task, packages.unpickled(row.result)))
             reason, next_try = f"{failure.reason}\n{self.attempt.traceback}".strip(), failure.next_try

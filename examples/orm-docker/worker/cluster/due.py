@@ -28,13 +28,11 @@ LATER = timedelta(hours=1)  #: until a schedule is tried again whose next time c
 logger = logging.getLogger("django-q")
 
 
-def queue(tells: Callable[[], None], key: int, problem: str, again: bool = True) -> None:
+def queue(enter_user_code: Callable[[], None], key: int, problem: str, again: bool = True) -> None:
     """Queue the task of a schedule, and note when a user's receivers come.
 
-    A worker may have had a problem with it, and died: then only if it is to be tried again.
-
-    Raises:
-        Exception: If it is to be done again, for a server is away.
+    A worker may have had a problem with it, and died: then only if it is to be tried again. It raises if a server is
+    away, and it is to be done again.
     """
     broker: Leasing = get_broker()
     broker.ping()
@@ -52,12 +50,12 @@ def queue(tells: Callable[[], None], key: int, problem: str, again: bool = True)
         before = times(schedule)
         problem = move_on(schedule) or problem
         if together and not problem:
-            problem = trigger(schedule, before["next_run"], broker, tells)
+            problem = trigger(schedule, before["next_run"], broker, enter_user_code)
         rows.update(**times(schedule), task=schedule.task)  # no receiver of save() can keep it from moving on
         note(schedule)
     if not together and not problem:
         try:
-            problem = trigger(schedule, before["next_run"], broker, tells)
+            problem = trigger(schedule, before["next_run"], broker, enter_user_code)
         except Exception:
             rows.filter(next_run=schedule.next_run).update(**before)
             raise

@@ -20,10 +20,7 @@ logger = logging.getLogger("django-q")
 
 
 class Listener:
-    """Hears of changes; nothing is asked meanwhile."""
-
     def __init__(self) -> None:
-        """Begin without a connection."""
         self.alias = router.db_for_write(Schedule)
         self.subscription: Any = None  #: to what the broker's server announces
         self.listening: Any = None  #: the connection to PostgreSQL that listens
@@ -53,7 +50,6 @@ class Listener:
         return self.hears
 
     def heard(self) -> set[str]:
-        """Return of what PostgreSQL has notified."""
         return {each.payload for each in self.listening.notifies(timeout=0)}
 
     def wait(self, seconds: float) -> set[str]:

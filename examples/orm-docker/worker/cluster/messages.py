@@ -88,36 +88,20 @@ class Result(NamedTuple):
         return RESULT, ticket, *self
 
 
-@dataclass(slots=True)
 class Outcome:
-    """What has become of an attempt."""
+    """What has become of an attempt: the result of what was held."""
 
-    held: Held
-    row: Row
-    reason: str  #: why it has failed
-    save: bool
-    next_try: float | None
-    follows: bool  #: whether there is something to do AFTER
-    part: tuple[Any, ...] | None
-    failure: Failed | None
-    counts: bool  #: whether it has not ended before
-    waited: float | None  #: seconds from when it might have begun; None if it did not begin, or nobody knows
-    ran: float | None  #: seconds
-    keys: dict[str, Any]  #: of the line about it
-    attempts: int = 1
+    def __init__(self, held: Held, result: Result) -> None:
+        row, self.reason, self.save, self.next_try, self.follows, self.part, failure, times, self.keys = result
+        self.held, self.row, self.failure = held, Row(*row), Failed(*failure) if failure else None
+        self.counts = times is not None  #: whether it has not ended before
+        self.waited, self.ran = times or (None, None)
+        self.attempts = 1
 
     @property
     def is_cancelled(self) -> bool:
         """Whether the task has ended since somebody has cancelled it."""
         return bool(self.failure and self.failure.exception == CANCELLED)
-
-    @classmethod
-    def of(cls, held: Held, result: Result) -> "Outcome":
-        """Return what a worker has answered of what is held."""
-        row, reason, save, next_try, follows, part, failure, times, keys = result
-        waited, ran = times or (None, None)
-        failed, counts = Failed(*failure) if failure else None, times is not None
-        return cls(held, Row(*row), reason, save, next_try, follows, part, failed, counts, waited, ran, keys)
 
 
 def receipts(tasks: list[Held]) -> list[str]:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 
-from worker.cluster.board import RESULTS
-from worker.cluster.lines import tell
 from worker.cluster.messages import AFTER, GATHER, RESULT, WAIT, Held, Outcome, Result, delays, receipts, size_of
 from worker.cluster.rows import LOCKED_FOR
 from worker.cluster.saving import ANSWER, BRIEFLY, Saving
+from worker.cluster.scoreboard import RESULTS
 from worker.cluster.tallies import Tallies
+from worker.cluster.task_log import tell
 from worker.delivery import brief
 
 if TYPE_CHECKING:
@@ -36,10 +36,7 @@ logger = logging.getLogger("django-q")
 
 
 class Results(Saving):
-    """Saves for an agent, and settles what it holds."""
-
     def __init__(self, agent: "Agent") -> None:
-        """Begin with nothing to save."""
         super().__init__(agent)
         self.broker = agent.broker
         self.is_busy = False
@@ -49,7 +46,6 @@ class Results(Saving):
         self.saved = 0  #: results, since it answers again
 
     def run(self) -> None:
-        """Work for as long as the agent does."""
         while True:
             if due := self.due():
                 self.settle(due, BRIEFLY)
@@ -65,7 +61,7 @@ class Results(Saving):
 
     def gather(self) -> list[tuple[Any, ...]]:
         """Wait a moment for a reply, and return it with those that have come meanwhile, a batch of them at most."""
-        self.agent.board.expect(RESULTS, PRUNE_EVERY + ANSWER)
+        self.agent.scoreboard.expect(RESULTS, PRUNE_EVERY + ANSWER)
         try:
             batch = [self.agent.replies.get(timeout=PRUNE_EVERY)]
         except queue.Empty:
@@ -93,7 +89,7 @@ class Results(Saving):
 
     def write_tallies(self) -> None:
         """Write what was counted, once: there is another time."""
-        self.agent.board.expect(RESULTS, ANSWER)
+        self.agent.scoreboard.expect(RESULTS, ANSWER)
         try:
             self.tallies.write()
         except Exception as error:  # each driver has exceptions of its own
@@ -116,7 +112,7 @@ class Results(Saving):
             if not (held := self.agent.held.get(ticket)):
                 continue
             if does == RESULT:
-                outcomes[ticket] = Outcome.of(held, Result(*reply))
+                outcomes[ticket] = Outcome(held, Result(*reply))
             elif does == WAIT:
                 held.next_try = reply[1]
                 ended.append(held)

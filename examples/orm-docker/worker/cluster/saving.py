@@ -3,9 +3,8 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from copy import copy
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.db import close_old_connections, connections
@@ -14,12 +13,13 @@ from django_q.conf import Conf
 from picklefield.fields import PickledObject
 
 from worker import failures
-from worker.cluster.board import RESULTS
 from worker.cluster.messages import Outcome
 from worker.cluster.orders import delete_carried_out
-from worker.cluster.rows import among, insert, may_be_taken_later, patiently, prune
+from worker.cluster.rows import among, insert, may_be_taken_later, patiently
+from worker.cluster.scoreboard import RESULTS
 from worker.delivery import brief
 from worker.packages import set_aside, table
+from worker.retention import prune_to_save_limit
 
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent
@@ -33,10 +33,7 @@ logger = logging.getLogger("django-q")
 
 
 class Saving:
-    """Saves for an agent."""
-
     def __init__(self, agent: "Agent") -> None:
-        """Begin with nothing to save."""
         self.agent = agent
         self.alias = table().db
         self.pruned = time.monotonic()
@@ -57,7 +54,7 @@ class Saving:
         """
         pause, refused, since = 1.0, 0, 0.0
         while True:
-            self.agent.board.expect(RESULTS, ANSWER)
+            self.agent.scoreboard.expect(RESULTS, ANSWER)
             try:
                 close_old_connections()
                 done = action()
@@ -65,7 +62,7 @@ class Saving:
                     self.silence += time.monotonic() - since
                 return done
             except Exception as error:  # each driver and client has exceptions of its own
-                self.agent.board.expect(RESULTS, ANSWER)
+                self.agent.scoreboard.expect(RESULTS, ANSWER)
                 try:
                     connections[self.alias].close()
                     ask()
@@ -79,7 +76,7 @@ class Saving:
                     time.sleep(0.2)
                     continue
             refused = 0
-            self.agent.board.expect(RESULTS, pause + ANSWER)
+            self.agent.scoreboard.expect(RESULTS, pause + ANSWER)
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -111,7 +108,8 @@ class Saving:
         reason = f"The result of {row.name} cannot be saved: {brief(error)}"
         stub = set_aside(outcome.held.payload, reason)._replace(id=row.id, stopped=row.stopped)
         for candidate in (stub, stub._replace(args=None, kwargs=None)):
-            other = replace(outcome, row=candidate, next_try=None, failure=None)
+            other = copy(outcome)
+            other.row, other.next_try, other.failure = candidate, None, None
             try:
                 self.persevere("save results", self.ask_database, lambda other=other: self.write([other], BRIEFLY))  # type: ignore[misc]
             except Exception as refusal:
@@ -156,11 +154,10 @@ class Saving:
             outcome.attempts = before[outcome.row.id][1] + 1 if outcome.row.id in before else 1
 
     def prune(self) -> None:
-        """Delete the oldest successes above `save_limit`."""
         self.pruned, self.has_saved = time.monotonic(), False
         if Conf.SAVE_LIMIT <= 0:
             return
         try:
-            self.persevere("prune results", self.ask_database, partial(prune, self.alias))
+            self.persevere("prune results", self.ask_database, prune_to_save_limit)
         except Exception:
             logger.exception("The database refuses to prune results")

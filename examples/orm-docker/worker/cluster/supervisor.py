@@ -27,10 +27,10 @@ from django_q.conf import Conf
 
 from worker import health
 from worker.cluster import agent, process
-from worker.cluster.board import IDLE, LATE_AFTER, LIMIT, SCHEDULES, SINCE, TAKEN, TELLS, THREADS, Board
 from worker.cluster.channels import Channel, pair
-from worker.cluster.forks import fork, how_ended, say
+from worker.cluster.forks import fork, how_ended, let_no_line_raise, say
 from worker.cluster.hand_out import CANCELLED, CUT_OFF, MOVED_ON, OUT_OF_TIME
+from worker.cluster.scoreboard import IDLE, LATE_AFTER, SCHEDULES, THREADS, Scoreboard, WorkerState
 from worker.conf import setting
 from worker.heartbeat import Heartbeat
 
@@ -44,22 +44,18 @@ NOT_TAKEN = "The worker did not take its task, and was killed"
 
 @dataclass
 class Worker:
-    """A worker process."""
-
     pid: int
-    seat: int
+    slot: int
+    state: WorkerState
     started: float
     waits_since: float = 0.0  #: since when it is idle though a message waits for it, 0 if it is not
     reason: str = ""  #: why it was killed, if this process did
 
 
 class Supervisor:
-    """The main process of a cluster."""
-
     def __init__(self) -> None:
-        """Prepare what all processes share."""
-        self.seats: int = Conf.WORKERS
-        self.board = Board(self.seats)
+        self.slots: int = Conf.WORKERS
+        self.scoreboard = Scoreboard(self.slots)
         self.heartbeat = Heartbeat(Conf.CLUSTER_NAME)
         self.name = Conf.CLUSTER_NAME
         self.agent = 0  #: its pid, 0 once it has ended
@@ -75,6 +71,7 @@ class Supervisor:
 
     def run(self) -> NoReturn:
         """Run the cluster until it is told to stop, or cannot go on; end this process with 0 or 1."""
+        let_no_line_raise()
         logging.raiseExceptions = False  # a log that nobody reads any more would answer each line with a traceback
         try:
             self.take_signals()
@@ -103,8 +100,9 @@ class Supervisor:
         os.set_blocking(writer, False)
         os.set_blocking(self.woken, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, self.take_stop)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # which nohup wants
+                signal.signal(number, self.take_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler it would wake nobody
 
     def take_stop(self, number: int, frame: FrameType | None) -> None:
@@ -141,32 +139,32 @@ class Supervisor:
         return False
 
     def start(self) -> None:
-        """Start the agent and the workers."""
         say(logging.INFO, "Q Cluster %s starting.", self.name)
         gc.collect()
         with suppress(AttributeError):  # which glibc has: what imports have left free goes back to the system
             ctypes.CDLL(None).malloc_trim(0)
         gc.freeze()  # what is here by now is shared by all processes: a look for garbage would copy its pages
         self.control, theirs = pair()
-        self.agent = fork(partial(agent.run, theirs, self.board), self.control)
+        self.agent = fork(partial(agent.run, theirs, self.scoreboard), self.control)
         theirs.close()
-        self.fill_seats()
+        self.fill_slots()
         say(logging.INFO, "Q Cluster %s [%s] running.", self.name, self.name)
 
-    def fill_seats(self) -> None:
-        """Start a worker for each seat without one; those that end at once are replaced once a second."""
-        for seat in set(range(self.seats)) - {worker.seat for worker in self.workers.values()}:
-            self.board.clear(seat, LIMIT, TAKEN, TELLS, SINCE)
+    def fill_slots(self) -> None:
+        """Start a worker for each slot without one; those that end at once are replaced once a second."""
+        for slot in set(range(self.slots)) - {worker.slot for worker in self.workers.values()}:
+            state: WorkerState = self.scoreboard.workers[slot]
+            state.reset()
             others = [channel for _, channels in self.notices for channel in channels]
             try:
                 ours, theirs = pair()
-                pid = fork(partial(process.run, seat, theirs, self.board), self.control, ours, *others)
+                pid = fork(partial(process.run, slot, theirs, self.scoreboard), self.control, ours, *others)
             except OSError as error:
                 say(logging.ERROR, "No worker can be started (%s); next try in %.0f s", error, LOOK_EVERY)
                 return
-            self.workers[pid] = Worker(pid, seat, time.monotonic())
+            self.workers[pid] = Worker(pid, slot, state, time.monotonic())
             # The agent gets the worker's end as well: it can take back what the worker has not taken.
-            self.notices.append((("seat", seat, pid), [ours, theirs]))
+            self.notices.append((("slot", slot, pid), [ours, theirs]))
             self.hand_notices()
 
     def hand_notices(self) -> None:
@@ -186,12 +184,12 @@ class Supervisor:
 
     def look(self) -> bool:
         """Look at all processes, and do what follows; say whether to go on."""
-        self.board.supervise()
+        self.scoreboard.supervise()
         now = time.monotonic()
         if now - self.looked > 5 * LOOK_EVERY:  # all were frozen, not only the others
             self.resumed = now
         self.looked = now
-        young = {worker.seat for worker in self.workers.values() if now - worker.started < 1.0}
+        young = {worker.slot for worker in self.workers.values() if now - worker.started < 1.0}
         gone = self.reap()
         if not self.agent:
             return self.ended()
@@ -199,7 +197,7 @@ class Supervisor:
             self.stop(0)
         if self.hurried:
             self.deadline = min(self.deadline, now)
-        late = dict(self.board.late(self.resumed))
+        late = dict(self.scoreboard.late(self.resumed))
         self.kill_late_workers(now)
         if self.deadline:
             if now > self.deadline + HAND_BACK:
@@ -208,9 +206,9 @@ class Supervisor:
             say(logging.CRITICAL, "Q Cluster %s cannot go on: nothing %s any more.", self.name, stuck[0])
             self.stop(1)
         elif not young & gone:
-            self.fill_seats()
+            self.fill_slots()
         self.hand_notices()
-        if any(now - each.started > LATE_AFTER or self.board.taken(each.seat) for each in self.workers.values()):
+        if any(now - each.started > LATE_AFTER or each.state.taken for each in self.workers.values()):
             self.unfit.clear()
         if len(self.unfit) >= UNFIT:
             late["starts workers"] = now - self.unfit[0] + LATE_AFTER
@@ -223,7 +221,7 @@ class Supervisor:
         return True
 
     def reap(self) -> set[int]:
-        """Take note of processes that have ended, also of those that tasks have left; return seats of unfit ones."""
+        """Take note of processes that have ended, also of those that tasks have left; return slots of unfit ones."""
         gone: set[int] = set()
         while True:
             try:
@@ -239,37 +237,35 @@ class Supervisor:
                     self.code = 1
                     say(logging.CRITICAL, "Q Cluster %s cannot go on: its agent has ended (%s).", self.name, code)
             elif worker := self.workers.pop(pid, None):
-                if worker.reason == CANCELLED and not self.board.is_ended(worker.seat):
+                if worker.reason == CANCELLED and not worker.state.is_ended:
                     worker.reason = MOVED_ON
                 how = how_ended(code)
+                keys = worker.state.keys
                 if code or worker.reason:
-                    keys = self.board.keys(worker.seat)
-                    say(logging.WARNING, "Worker-%s at %s %s. %s", worker.seat + 1, pid, how, worker.reason, extra=keys)
-                if code or not self.board.taken(worker.seat):
-                    gone.add(worker.seat)
-                if not self.deadline and not self.board.taken(worker.seat):
+                    say(logging.WARNING, "Worker-%s at %s %s. %s", worker.slot + 1, pid, how, worker.reason, extra=keys)
+                if code or not worker.state.taken:
+                    gone.add(worker.slot)
+                if not self.deadline and not worker.state.taken:
                     self.unfit.append(time.monotonic())
                 reason = worker.reason or f"The worker {how} while it ran this task"
-                # With what the board says of it, before another worker writes there.
-                name, tells = self.board.name(worker.seat), self.board.tells(worker.seat)
-                self.notices.append((("gone", worker.seat, reason, name, tells, self.board.keys(worker.seat)), []))
+                # With what the scoreboard says of it, before another worker writes there.
+                state = worker.state
+                self.notices.append((("gone", worker.slot, reason, state.name, state.in_user_code, keys), []))
 
     def kill_late_workers(self, now: float) -> None:
         """Kill workers whose task is out of time, that do not take theirs, or that a stop has left no more time."""
         for worker in self.workers.values():
-            limit = self.board.limit(worker.seat)
-            worker.waits_since = max(worker.waits_since or now, self.resumed) if self.board.waits(worker.seat) else 0.0
-            if IDLE < limit < now:
+            worker.waits_since = max(worker.waits_since or now, self.resumed) if worker.state.waits else 0.0
+            if IDLE < worker.state.limit < now:
                 self.kill(worker, OUT_OF_TIME)
             elif worker.waits_since and now - worker.waits_since > STUCK_AFTER:
                 self.kill(worker, NOT_TAKEN)
-            elif self.deadline and now > self.deadline:
+            elif self.deadline and now >= self.deadline:
                 self.kill(worker, CUT_OFF)
-            elif self.board.is_ended(worker.seat):
+            elif worker.state.is_ended:
                 self.kill(worker, CANCELLED)
 
     def kill(self, worker: Worker, reason: str) -> None:
-        """Kill a worker, and remember why."""
         worker.reason = worker.reason or reason
         os.kill(worker.pid, signal.SIGKILL)
 

@@ -18,7 +18,6 @@ class Debugger(pdb.Pdb):
     """Talks with a terminal that others use as well: one at a time."""
 
     def __init__(self, terminal: str) -> None:
-        """Open the terminal."""
         super().__init__(stdin=open(terminal), stdout=open(terminal, "w"), nosigint=True)  # noqa: SIM115 (while it talks)
 
     def interaction(self, *args: Any, **options: Any) -> None:

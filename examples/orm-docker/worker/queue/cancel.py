@@ -35,9 +35,6 @@ def key_of(task: str, known: Callable[[str], Iterable[str]]) -> tuple[str, str |
     """Return django-q2's id of a task, and what the broker knows it by, if its id says so.
 
     Of an id that is not whole, those are known that begin with it.
-
-    Raises:
-        RefusedError: If it is no id, or the beginning of none, or of several.
     """
     if len(task) <= LONGEST and (given := ID.fullmatch(task)):
         return given[1], given[2]
@@ -65,11 +62,7 @@ def waiting_or_running(beginning: str) -> Iterator[str]:
 
 
 def cancelled(key: str, receipt: str | None, by: str, patience: float) -> str:
-    """Cancel a task, and return what has become of it.
-
-    Raises:
-        RefusedError: If there is none of this id, or if it has ended.
-    """
+    """Cancel a task, and return what has become of it."""
     row = packages.table().filter(pk=key).values("name", "success", "cluster", again=failures.is_waiting()).first()
     if row and row["success"]:
         raise RefusedError(f"{row['name']} has succeeded: there is nothing left to cancel.")

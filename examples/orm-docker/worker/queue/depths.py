@@ -8,7 +8,7 @@ from django_q.conf import Conf
 
 from worker.delivery import Depth, Leasing, brief
 from worker.processes import clusters
-from worker.questions import Turns
+from worker.single_flight import SingleFlight
 
 MOST = 100_000  #: tasks at which counting ends
 
@@ -32,7 +32,6 @@ def ask() -> dict[str, Told]:
 
 
 def ask_of(cluster: str) -> Told:
-    """Ask of one."""
     try:
         broker: Leasing = get_broker(cluster)
         return Told(broker.depth(MOST), can_peek=broker.can_peek)
@@ -57,4 +56,4 @@ def told_within(seconds: float) -> dict[str, Told]:
     return dict.fromkeys(clusters(), Told(None, "The broker does not answer."))
 
 
-asked = Turns(ask)
+asked = SingleFlight(ask)

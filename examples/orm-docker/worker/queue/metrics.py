@@ -3,11 +3,11 @@
 Nothing is counted in this process: whichever one answers, it tells of all processes and hosts.
 """
 
+import logging
 from collections.abc import Iterator
 from itertools import accumulate
 from secrets import compare_digest
-from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -20,14 +20,16 @@ from worker.health import sentence_for, why_away
 from worker.models import BUCKETS, Tally
 from worker.packages import table
 from worker.processes import clusters, queue_of
-from worker.questions import LIMIT, Question
 from worker.queue.depths import is_the_database, told_within
 from worker.queue.overview import overview
 from worker.queue.state import QueueState
+from worker.single_flight import LIMIT, SHARED, SingleFlight
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 BOUNDS = [*map(str, BUCKETS), "+Inf"]
 SHORT = 0.3  #: seconds of the limit that are left for what is told while the database does not answer
+
+logger = logging.getLogger(__name__)
 
 
 def may_ask(authorization: str) -> bool:
@@ -35,44 +37,32 @@ def may_ask(authorization: str) -> bool:
     return compare_digest(authorization.encode(), f"Bearer {setting('METRICS_TOKEN')}".encode())
 
 
+class Found(NamedTuple):
+    text: bytes
+    problem: str = ""  #: why there is none
+
+
 class Metrics:
-    """What this process tells, for as many as ask: the servers are asked one question at a time."""
+    """What this process tells, for as many as ask."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
-        self.lock = Lock()
-        self.look: Look | None = None
+        self.flight = SingleFlight(look, SHARED)
 
-    def read(self) -> "Look":
+    def read(self) -> Found:
         """Return what was found, once it is, or can be waited for no longer."""
-        with self.lock:
-            if self.look is None or self.look.is_old():
-                self.look = Look()
-            look = self.look
-        look.wait(LIMIT - SHORT)
-        if not (look.text or look.problem):
-            look.text = written(WithoutDatabase())
-        return look
+        question = self.flight.current()
+        return question.answer if question.wait(LIMIT - SHORT) else Found(written(WithoutDatabase()))
 
 
-class Look(Question):
-    """Asks for all of it."""
-
-    text = b""  #: none if the database does not answer
-    problem = ""  #: why there is none otherwise
-
-    def __init__(self) -> None:
-        """Ask."""
-        super().__init__(self.render)
-
-    def render(self) -> None:
-        """Write it down."""
-        try:
-            self.text = written(Queues())
-        except Exception as error:
-            if not why_away(error):
-                self.problem = sentence_for(error) or f"The metrics cannot be told ({brief(error)})."
-                raise
+def look() -> Found:
+    """Ask for all of it; raises what says that the database is away."""
+    try:
+        return Found(written(Queues()))
+    except Exception as error:
+        if why_away(error):
+            raise
+        logger.debug("The metrics cannot be told", exc_info=True)
+        return Found(b"", sentence_for(error) or f"The metrics cannot be told ({brief(error)}).")
 
 
 def written(collector: Collector) -> bytes:
@@ -84,7 +74,6 @@ def written(collector: Collector) -> bytes:
 
 
 def database_up(value: int) -> GaugeMetricFamily:
-    """Return whether the database answers."""
     return GaugeMetricFamily("django_q_database_up", "Whether the database answers", value=value)
 
 
@@ -102,10 +91,7 @@ class WithoutDatabase(Collector):
 
 
 class Queues(Collector):
-    """Has the values."""
-
     def collect(self) -> Iterator[Any]:
-        """Yield all families of metrics."""
         found = overview(patience=LIMIT / 2)
         yield database_up(1)
         yield from families(found.queues)
@@ -151,7 +137,6 @@ def families(queues: list[QueueState]) -> Iterator[GaugeMetricFamily]:
 
 
 def alive(queue: QueueState) -> list[Any]:
-    """Return the clusters of a queue that are alive."""
     return [cluster for cluster in queue.clusters if cluster.alive]
 
 

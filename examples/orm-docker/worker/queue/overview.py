@@ -46,9 +46,6 @@ def overview(patience: float = 3.0) -> Overview:
     """Return what there is to know now; of what the broker would have to tell, nothing while it is away.
 
     Clusters that are alive have so many seconds to say so, and the broker what is left of them and half a second.
-
-    Raises:
-        Error: If the database does not answer, or is not migrated.
     """
     end = time.monotonic() + patience + 0.5
     found = signs.look(patience)
@@ -70,7 +67,6 @@ def overview(patience: float = 3.0) -> Overview:
 
 
 def queues(found: list[ClusterState], told: dict[str, Told], now: datetime) -> list[QueueState]:
-    """Return the state of each queue."""
     alias = table().db
     since = now - LATELY
     lately = Minute.objects.using(alias).filter(minute__gte=since).values("cluster").order_by()

@@ -22,8 +22,8 @@ from worker.conf import setting
 from worker.failures import moment
 from worker.models import Cluster
 from worker.processes import queue_of
-from worker.questions import Turns
 from worker.queue.state import ClusterState, Running
+from worker.single_flight import SingleFlight
 
 ASK_EVERY = 2.0  #: seconds between two questions of this process
 AWAY = 10.0  #: seconds until the next one if the broker's server, which is to announce it, is away
@@ -33,11 +33,10 @@ FORGOTTEN = timedelta(hours=1)  #: after which a cluster that does not write is 
 
 #: when this process has asked last: by its clock, and by the database's
 _asked: tuple[float, datetime | None] = -ASK_EVERY, None
-_publish = Turns(lambda: announcements.ask(SIGNS))
+_publish = SingleFlight(lambda: announcements.ask(SIGNS))
 
 
 def registered() -> Any:
-    """Return the table."""
     return Cluster.objects.using(router.db_for_write(Task))
 
 
@@ -99,7 +98,6 @@ def has_written_lately(row: Any) -> bool:
 
 
 def state_of(row: Any, alive: bool) -> ClusterState:
-    """Return what a row says."""
     names = {each.name for each in fields(ClusterState)}
     state = {name: value for name, value in row.state.items() if name in names}
     state["running"] = running_of(row) if alive else []

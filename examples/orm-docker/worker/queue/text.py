@@ -38,7 +38,6 @@ def parts(found: Overview, width: int) -> Iterator[list[str]]:
 
 
 def row_of(queue: QueueState) -> tuple[str, ...]:
-    """Return the line of a queue."""
     unknown, more = queue.waiting is None, "+" * queue.more
     return (
         queue.name,

@@ -37,7 +37,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     """
 
     def init_process(self) -> None:
-        """Provide the threads, and files enough."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, DESCRIPTORS)), hard))
         self.probes, self.uploads, self.ends = (ThreadPoolExecutor(THREADS, it) for it in ("probe", "upload", "end"))
@@ -72,12 +71,10 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
     def read_body(self, conn: gthread.TConn) -> None:
-        """Read the body, and have the request answered."""
         conn.parser.read_body()
         super().enqueue_req(conn)
 
     def handle_request(self, req: Request, conn: gthread.TConn) -> bool:
-        """Run the application."""
         conn.sock.settimeout(ANSWER)
         try:
             keep: bool = super().handle_request(req, conn)

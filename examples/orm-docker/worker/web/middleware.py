@@ -6,13 +6,13 @@ from typing import Any
 from django.conf import settings
 from django.contrib.sessions import middleware as sessions
 from django.core.exceptions import BadRequest
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.utils.log import log_response
 
 from worker import logs
 from worker.conf import setting
 from worker.health import why_away
-from worker.questions import Readiness
+from worker.single_flight import Readiness
 
 PROBES = {"/livez", "/readyz"}
 PLAIN = "text/plain; charset=utf-8"
@@ -40,8 +40,11 @@ class Middleware:
     """Has the rest of the chain."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        """Keep it."""
         self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Hand the request on."""
+        return self.get_response(request)
 
 
 class ProbeMiddleware(Middleware):
@@ -52,7 +55,6 @@ class ProbeMiddleware(Middleware):
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        """Share answers among all who ask this process."""
         super().__init__(get_response)
         self.readiness = Readiness()
         self.metrics: Any = None
@@ -87,6 +89,8 @@ class ProbeMiddleware(Middleware):
 
         if not metrics.may_ask(request.headers.get("Authorization", "")):
             return answer(request, 404, "Not found.", "the token is missing or wrong")
+        if request.method not in {"GET", "HEAD"}:
+            return HttpResponseNotAllowed(["GET", "HEAD"], "Ask by GET.\n", content_type=PLAIN)
         self.metrics = self.metrics or metrics.Metrics()
         found = self.metrics.read()
         if not found.text:
@@ -152,10 +156,6 @@ class UploadLimitMiddleware(Middleware):
 class OutageMiddleware(Middleware):
     """Answers 503 for a view that fails since the broker or the database is away."""
 
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        """Hand the request on."""
-        return self.get_response(request)
-
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Answer, or leave to Django what is another's error."""
         return outage(request, exception)
@@ -165,21 +165,12 @@ class SessionMiddleware(sessions.SessionMiddleware):
     """Answers 503 if a session cannot be saved since the database is away: that comes when the view is through."""
 
     def process_request(self, request: HttpRequest) -> None:
-        """Look for the session; Django, 5.2 and 6.1, lets psycopg raise for a key that PostgreSQL cannot hold.
-
-        Raises:
-            BadRequest: If it is one.
-        """
+        """Look for the session; Django, 5.2 and 6.1, lets psycopg raise for a key that PostgreSQL cannot hold."""
         if "\0" in request.COOKIES.get(settings.SESSION_COOKIE_NAME, ""):
             raise BadRequest("There is a null character in the key of the session.")
         super().process_request(request)
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        """Save the session.
-
-        Raises:
-            Exception: If it cannot be saved for another reason.
-        """
         try:
             return super().process_response(request, response)
         except Exception as error:

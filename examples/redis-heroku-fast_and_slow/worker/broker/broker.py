@@ -20,8 +20,7 @@ from redis import TimeoutError as NoAnswer
 
 from worker.broker import scripts
 from worker.broker.contents import RETURNED, Contents
-from worker.broker.words import Words
-from worker.delivery import Delivery, brief
+from worker.delivery import Adapter, Delivery, brief
 
 LOOK_EVERY = 3.0  #: seconds between two looks for leases that have run out
 TIDY_EVERY = 60.0  #: seconds between two looks for what others have left behind
@@ -36,7 +35,7 @@ def milliseconds(delay: float) -> int:
     return math.ceil(delay * 1000) + 1 if delay > 0 else 0
 
 
-class Broker(Words, Contents):
+class Broker(Adapter, Contents):
     """django-q2's, with leases, and keys that hold the project's name: two projects may share a server."""
 
     can_peek = forgets_returned = True
@@ -49,7 +48,6 @@ class Broker(Words, Contents):
     seen: Sequence[bytes] = ()  #: the last entries of the stream and of `wake` that were there when it asked
 
     def __init__(self, list_key: str | None = None) -> None:
-        """Serve the queue of this cluster."""
         super().__init__(list_key)
         self.name = f"{socket.gethostname()}-{uuid4().hex[:8]}"
 
@@ -74,7 +72,6 @@ class Broker(Words, Contents):
             pool.release(connection)
 
     def enqueue(self, task: str, after: datetime | None = None) -> str:
-        """Add a task."""
         if after:
             return self.enqueue_later([task], after)
         receipt: bytes = self.once("XADD", self.list_key, "*", "payload", task)
@@ -137,19 +134,16 @@ class Broker(Words, Contents):
         """Return: claim() has waited, and hears of a task at once."""
 
     def renew(self, receipts: Iterable[str]) -> set[str]:
-        """Renew leases, and return the receipts of those that are not this process's any more."""
         receipts = list(receipts)
         lost = self.run(scripts.RENEW, self.consumer, *receipts) if receipts else []
         return {receipt.decode() for receipt in lost}
 
     def release(self, delays: Mapping[str, float]) -> None:
-        """Give tasks back, each to be taken after so many seconds."""
         if delays:
             late = [part for receipt, delay in delays.items() for part in (receipt, milliseconds(delay))]
             self.run(scripts.RELEASE, self.consumer, RETURNED, *late)
 
     def acknowledge_all(self, receipts: Iterable[str]) -> None:
-        """Remove tasks that are done."""
         if receipts := list(receipts):
             self.run(scripts.REMOVE, self.consumer, *receipts)
 

@@ -36,10 +36,8 @@ def connection_options(url: str) -> dict[str, object]:
 def usable(url: str) -> str:
     """Return the URL without what redis-py does not know (DigitalOcean adds `ssl`), or what changes its answers.
 
-    Celery's word for a certificate that is not verified, CERT_NONE, is written as redis-py's.
-
-    Raises:
-        ImproperlyConfigured: If it is not that of a single server, or cannot be read. No part of it is repeated.
+    Celery's word for a certificate that is not verified, CERT_NONE, is written as redis-py's. What is wrong is said
+    without any part of the URL.
     """
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ImproperlyConfigured(
@@ -66,11 +64,7 @@ def usable(url: str) -> str:
 
 @cache
 def client(url: str) -> Client:
-    """Connect; a process keeps its connections, and those of a fork are its own.
-
-    Raises:
-        ImproperlyConfigured: If the URL is wrong.
-    """
+    """Connect; a process keeps its connections, and those of a fork are its own."""
     wanted = usable(url)
     try:
         made = Client.from_url(wanted, **connection_options(url))

@@ -13,7 +13,7 @@ from django_q.conf import Conf
 from redis import Redis as Client
 from redis import RedisError, ResponseError
 
-from worker.broker import looks, scripts
+from worker.broker import content_scripts, scripts
 from worker.broker.client import client
 from worker.delivery import Depth
 
@@ -36,7 +36,6 @@ class Contents(Redis):  # type: ignore[misc]
     """
 
     def __init__(self, list_key: str | None = None) -> None:
-        """Serve the queue of this cluster."""
         name = self.cluster = list_key or Conf.CLUSTER_NAME
         super().__init__(name)
         self.list_key = ":".join(["django_q", *dict.fromkeys([Conf.PREFIX, name]), "stream"])
@@ -44,11 +43,7 @@ class Contents(Redis):  # type: ignore[misc]
 
     @staticmethod
     def get_connection(list_key: str | None = None) -> Client:
-        """Return the client for the server of the setting `redis`, which is not asked yet.
-
-        Raises:
-            ImproperlyConfigured: If the setting is no URL, or a wrong one.
-        """
+        """Return the client for the server of the setting `redis`, which is not asked yet."""
         if not isinstance(Conf.REDIS, str) or Conf.DJANGO_REDIS:
             raise ImproperlyConfigured(
                 "Q_CLUSTER['redis'] must be a URL, as in redis://user:password@host:6379/0; 'django_redis' is not read."
@@ -96,11 +91,9 @@ class Contents(Redis):  # type: ignore[misc]
 
     @staticmethod
     def receipt_of(receipt: str) -> str:
-        """Return what enqueue() has returned for a task that was claimed."""
         return receipt
 
     def peek(self, receipt: str) -> str | None:
-        """Return the payload of a task that is in the queue, whoever holds it."""
         if not RECEIPT.fullmatch(receipt):
             return None
         stream, identity = self.place(receipt)
@@ -108,7 +101,6 @@ class Contents(Redis):  # type: ignore[misc]
         return found[0][1][b"payload"].decode(errors="replace") if found else None
 
     def payloads(self, most: int) -> Iterator[tuple[str, str]]:
-        """Yield tasks, whoever holds them, in the order in which they were queued."""
         streams = [self.entries(mark, most) for mark in ("", "+")]
         for _, (receipt, payload) in zip(range(most), merge(*streams, key=moment), strict=False):
             yield receipt, payload
@@ -116,19 +108,18 @@ class Contents(Redis):  # type: ignore[misc]
     def entries(self, mark: str, most: int) -> Iterator[tuple[str, str]]:
         """Yield tasks of one of the streams."""
         begin = "-"
-        while found := self.run(looks.PAYLOADS, mark, begin, most, AT_ONCE_SIZE):
+        while found := self.run(content_scripts.PAYLOADS, mark, begin, most, AT_ONCE_SIZE):
             for receipt, payload in zip(found[::2], found[1::2], strict=True):
                 yield receipt.decode() + mark, payload.decode(errors="replace")
             begin = f"({found[-2].decode()}"
 
     def depth(self, most: int | None = None) -> Depth:
         """Return how much is in the queue: the server counts as it goes, and need not end at `most`."""
-        waiting, due, taken, oldest = self.run(looks.HELD + looks.DEPTH, RETURNED, self.lease)
+        waiting, due, taken, oldest = self.run(content_scripts.HELD + content_scripts.DEPTH, RETURNED, self.lease)
         return Depth(max(0, waiting), due, taken, oldest / 1000 if waiting > 0 and oldest >= 0 else None)
 
     def remove(self, receipt: str) -> bool:
-        """Take out a task that nobody holds."""
-        return bool(RECEIPT.fullmatch(receipt) and self.run(looks.TAKE_OUT, RETURNED, self.lease, receipt))
+        return bool(RECEIPT.fullmatch(receipt) and self.run(content_scripts.TAKE_OUT, RETURNED, self.lease, receipt))
 
     def purge(self) -> int:
         """Take out all that nobody holds, and was there when it began; other requests come in between."""
@@ -136,7 +127,9 @@ class Contents(Redis):  # type: ignore[misc]
         for mark in ("", "+"):
             begin, end = "-", "+"
             while begin:
-                number, begin, end = self.run(looks.HELD + looks.PURGE, RETURNED, self.lease, mark, begin, end)
+                number, begin, end = self.run(
+                    content_scripts.HELD + content_scripts.PURGE, RETURNED, self.lease, mark, begin, end
+                )
                 removed += number
         return removed
 
@@ -148,7 +141,6 @@ class Contents(Redis):  # type: ignore[misc]
             super().set_stat(key, value, timeout)
 
     def delete(self, task_id: str) -> None:
-        """Remove a task, whoever holds it."""
         stream, identity = self.place(task_id)
         self.connection.xdel(stream, identity)
         self.in_group(lambda: self.connection.xack(stream, GROUP, identity))
@@ -159,7 +151,6 @@ class Contents(Redis):  # type: ignore[misc]
         return self.keys[receipt.endswith("+")], receipt.rstrip("+")
 
     def delete_queue(self) -> int:
-        """Remove the queue, with the tasks that clusters hold."""
         return int(self.connection.delete(*self.keys))
 
     purge_queue = delete_queue

@@ -25,7 +25,6 @@ from django_q.brokers import get_broker
 from django_q.conf import Conf
 
 from worker import errors
-from worker.cluster.board import THREADS, Board
 from worker.cluster.channels import Channel
 from worker.cluster.hand_out import HandOut
 from worker.cluster.leases import Leases
@@ -33,6 +32,7 @@ from worker.cluster.messages import FAIL, RUN, Held, Result, size_of
 from worker.cluster.results import Results
 from worker.cluster.rows import LOCKED_FOR
 from worker.cluster.schedules import Schedules
+from worker.cluster.scoreboard import THREADS, Scoreboard
 from worker.delivery import Leasing, brief
 from worker.packages import set_aside
 
@@ -46,9 +46,8 @@ logger = logging.getLogger("django-q")
 class Agent:
     """What its threads share."""
 
-    def __init__(self, broker: Leasing, control: Channel, board: Board) -> None:
-        """Begin with nothing."""
-        self.board, self.broker = board, broker
+    def __init__(self, broker: Leasing, control: Channel, scoreboard: Scoreboard) -> None:
+        self.scoreboard, self.broker = scoreboard, broker
         self.lock = threading.RLock()
         self.held: dict[int, Held] = {}
         self.waiting: deque[Held] = deque()  #: tasks that no worker has begun, in their order
@@ -66,7 +65,7 @@ class Agent:
         self.wake_up, self.woken = socket.socketpair()
         for end in (self.wake_up, self.woken):
             end.setblocking(False)
-        self.hand_out = HandOut(self, control, board)
+        self.hand_out = HandOut(self, control, scoreboard)
         self.results, self.leases, self.schedules = Results(self), Leases(self), Schedules(self)
         self.orders = self.schedules.orders
 
@@ -101,7 +100,7 @@ class Agent:
             now = time.monotonic()
             since = now if now - looked > 5.0 else since  # it was this process that was frozen
             looked = now
-            for does, seconds in self.board.late(since):
+            for does, seconds in self.scoreboard.late(since):
                 for database in self.databases.get(does, ()) if seconds > CUT_AFTER else ():
                     with (
                         suppress(Exception),  # it is a file, or not connected, or just closed
@@ -115,7 +114,6 @@ class Agent:
         return self.draining or self.orders.paused
 
     def hold(self, does: str, **fields: Any) -> Held:
-        """Hold something new."""
         with self.lock:
             self.tickets += 1
             held = self.held[self.tickets] = Held(self.tickets, does, **fields)
@@ -188,13 +186,13 @@ def be_patient(connection: Any, **signal: Any) -> None:
             cursor.execute(setting, [connection.connection.info.backend_pid])
 
 
-def run(control: Channel, board: Board) -> None:
+def run(control: Channel, scoreboard: Scoreboard) -> None:
     """Run an agent, as a process of the cluster, once its broker can be asked: some ask their server at once."""
     connection_created.connect(be_patient)
     errors.leave()
     while True:
         for thread in range(len(THREADS)):
-            board.expect(thread, 60.0)
+            scoreboard.expect(thread, 60.0)
         try:
             broker: Leasing = get_broker()
         except ImproperlyConfigured:
@@ -203,5 +201,5 @@ def run(control: Channel, board: Board) -> None:
             logger.error("The broker does not answer (%s); next try in %.0f s", brief(error), AGAIN)
             time.sleep(AGAIN)
         else:
-            Agent(broker, control, board).run()
+            Agent(broker, control, scoreboard).run()
             return

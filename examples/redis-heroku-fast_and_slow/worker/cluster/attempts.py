@@ -73,11 +73,7 @@ def earlier(task: Task) -> Earlier:
 
 
 def limit_of(task: Task) -> int:
-    """Return the whole seconds that a task may take, -1 for no limit; upstream's worker dies of None, and fails 1.5.
-
-    Raises:
-        ValueError: If its limit is no number.
-    """
+    """Return the whole seconds that a task may take, -1 for no limit; upstream's worker dies of None, and fails 1.5."""
     limit = task.get("timeout")
     if limit is None:
         limit = Conf.TIMEOUT
@@ -165,7 +161,6 @@ class Attempt:
         )
 
     def described(self, error: BaseException, worker: str, stopped: datetime) -> dict[str, Any]:
-        """Return what is kept of why it has failed."""
         return {
             "exception_class_path": packages.text_of(f"{type(error).__module__}.{type(error).__qualname__}", 256),
             "traceback": self.traceback or packages.text_of(brief(error)),

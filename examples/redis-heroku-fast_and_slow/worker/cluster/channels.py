@@ -34,7 +34,6 @@ class Channel:
     """One end of a channel. Messages are tuples of numbers, strings, bytes, None, and dicts of them."""
 
     def __init__(self, sock: socket.socket) -> None:
-        """Use a socket of a pair."""
         self.sock = sock
 
     @classmethod
@@ -43,11 +42,9 @@ class Channel:
         return cls(socket.socket(socket.AF_UNIX, KIND, fileno=descriptor))
 
     def fileno(self) -> int:
-        """Return what can be waited for."""
         return self.sock.fileno()
 
     def close(self) -> None:
-        """Close this end."""
         self.sock.close()
 
     def send(self, message: tuple[Any, ...], descriptors: Sequence[int] = (), *, wait: bool = True) -> bool:
@@ -99,7 +96,6 @@ class Channel:
 
 
 def pair() -> tuple[Channel, Channel]:
-    """Return the two ends of a new channel."""
     one, other = socket.socketpair(socket.AF_UNIX, KIND)
     return Channel(one), Channel(other)
 
@@ -112,7 +108,6 @@ def _file() -> Any:
 
 
 def _content(descriptor: int) -> tuple[Any, ...]:
-    """Return the message in a file, and close it."""
     try:
         with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as content:
             message: tuple[Any, ...] = marshal.loads(content)  # noqa: S302 (as above)

@@ -9,11 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from django.core.management.base import CommandError
 
 from worker.cluster.channels import Channel
+from worker.delivery import brief
 
 PR_SET_PDEATHSIG = 1  #: from linux/prctl.h
 FILES = 64  #: that a process has open beside its channels, at most
@@ -22,6 +24,7 @@ MUTE = 10.0  #: seconds for which nothing is logged once nobody reads it
 
 logger = logging.getLogger("django-q")
 _mute_until = 0.0
+_told = False  #: that a line cannot be logged
 
 
 class Unread(BaseException):
@@ -43,11 +46,27 @@ def say(level: int, text: str, *args: Any, **options: Any) -> None:
         logger.log(level, text, *args, **options)
     except Unread:
         _mute_until = time.monotonic() + MUTE
-    except Exception:  # of a filter or formatter of the project's
-        return
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def let_no_line_raise() -> None:
+    """Let no filter or handler of the project's end a process that logs a line, and so the cluster; say so once."""
+    handle = logging.Logger.handle
+
+    def handled(self: logging.Logger, record: logging.LogRecord) -> None:
+        global _told
+        try:
+            handle(self, record)
+        except Exception as error:
+            if not _told:
+                _told = True
+                told = f"A line cannot be logged: {brief(error)}; look at LOGGING in the settings.\n"
+                with suppress(OSError):
+                    os.write(2, told.encode(errors="replace"))
+
+    logging.Logger.handle = handled  # type: ignore[method-assign]
 
 
 def fork(target: Callable[[], None], *closed: Channel) -> int:
@@ -89,11 +108,7 @@ def how_ended(code: int) -> str:
 
 
 def room_for_files(workers: int) -> None:
-    """Let this process, and those that it starts, open as many files as that takes: two for each worker.
-
-    Raises:
-        CommandError: If the system forbids it.
-    """
+    """Let this process, and those that it starts, open as many files as that takes: two for each worker."""
     most = 2 * workers + FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < most and hard != resource.RLIM_INFINITY:

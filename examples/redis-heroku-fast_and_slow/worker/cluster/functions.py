@@ -69,11 +69,7 @@ def prepare(task: Task, queued_as: str, earlier: Earlier) -> "Call | None":
 
 
 def run_at_once(payload: str, run: Callable[[str], str]) -> str:
-    """Let django-q2's _sync() run a task here, for the option `sync`, as a worker would; return its id.
-
-    Raises:
-        Exception: What the task raises.
-    """
+    """Let django-q2's _sync() run a task here, for the option `sync`, as a worker would; return its id."""
     if upstream.pydoc is pydoc:  # else this is a worker
         upstream.pydoc = SimpleNamespace(locate=lambda path: runnable(pydoc.locate(path)))
     package = packages.opened(payload)
@@ -117,12 +113,6 @@ class Call:
         )
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the function, and return its result.
-
-        Raises:
-            TypeError: If that is no JSON.
-            BaseException: What it raises.
-        """
         self.has_begun, now = True, timezone.now()
         self.result.note(last_attempted_at=now, started_at=self.result.started_at or now)
         self.result.worker_ids.append(worker_id(os.getpid()))

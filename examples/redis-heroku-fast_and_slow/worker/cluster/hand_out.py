@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from worker.cluster.board import ENDED, HAND_OUT, SENT, Board
 from worker.cluster.channels import Channel
 from worker.cluster.leases import MOST_BYTES
 from worker.cluster.messages import AFTER, FAIL, GATHER, LEAVE, RUN, SCHEDULE, Held, Result, worker_id
+from worker.cluster.scoreboard import HAND_OUT, Scoreboard
 from worker.delivery import brief
 from worker.failures import CANCELLED_BY
 
@@ -35,7 +35,7 @@ logger = logging.getLogger("django-q")
 
 
 @dataclass(slots=True)
-class Seat:
+class Slot:
     """A worker, as the agent sees it."""
 
     number: int
@@ -51,13 +51,10 @@ class Seat:
 
 
 class HandOut:
-    """Hands out for an agent."""
-
-    def __init__(self, agent: "Agent", control: Channel, board: Board) -> None:
-        """Begin without workers: the supervisor tells of them."""
-        self.agent, self.control, self.board, self.lock = agent, control, board, agent.lock
-        self.seats: dict[int, Seat] = {}
-        self.by_descriptor: dict[int, Seat] = {}
+    def __init__(self, agent: "Agent", control: Channel, scoreboard: Scoreboard) -> None:
+        self.agent, self.control, self.scoreboard, self.lock = agent, control, scoreboard, agent.lock
+        self.slots: dict[int, Slot] = {}
+        self.by_descriptor: dict[int, Slot] = {}
         self.unread: deque[Held] = deque()  #: tasks that did not begin: the first ones of workers that come
         self.stopping = 0.0  #: since when, 0 if it is not told to
         self.scheduled = False  #: what was handed out last was a schedule: if a task waits, it is the task's turn
@@ -68,19 +65,19 @@ class HandOut:
         """Work until told to stop, and all is settled; then let the workers leave."""
         while not (self.agent.draining and self.agent.returned and not self.agent.held):
             self.turn()
-        for seat in self.seats.values():
+        for slot in self.slots.values():
             with suppress(OSError):  # it has ended by itself
-                seat.channel.send((LEAVE,), wait=False)
+                slot.channel.send((LEAVE,), wait=False)
 
     def turn(self) -> None:
         """Wait for whoever has something to say, and do what follows."""
-        self.board.expect(HAND_OUT, 5.0)
-        if all(len(seat.out) > DEPTH // 2 for seat in self.seats.values()):
+        self.scoreboard.expect(HAND_OUT, 5.0)
+        if all(len(slot.out) > DEPTH // 2 for slot in self.slots.values()):
             time.sleep(PAUSE)
-        pressing = any(len(seat.out) > 1 for seat in self.seats.values())
+        pressing = any(len(slot.out) > 1 for slot in self.slots.values())
         for descriptor, _ in self.poll.poll(SLOW * 1000 if pressing else 500):
-            if seat := self.by_descriptor.get(descriptor):
-                self.hear(seat)
+            if slot := self.by_descriptor.get(descriptor):
+                self.hear(slot)
             elif descriptor == self.control.fileno():
                 self.take_notice()
         with self.lock:
@@ -88,7 +85,7 @@ class HandOut:
             while self.agent.later and self.agent.later[0][0] <= now:
                 if again := self.agent.held.get(heapq.heappop(self.agent.later)[1]):
                     self.agent.urgent.append(again)
-            while self.agent.draining and not self.seats and self.agent.urgent:  # nobody is left to do it
+            while self.agent.draining and not self.slots and self.agent.urgent:  # nobody is left to do it
                 self.agent.forget(self.agent.urgent.popleft())
             self.balance(now)
             self.feed()
@@ -96,54 +93,54 @@ class HandOut:
     # What the supervisor says
 
     def take_notice(self) -> None:
-        """Do what it says."""
         notice = self.control.receive(wait=False)
         if notice is None:
             os._exit(1)  # the supervisor is gone, and this process about to be
         with self.lock:
             match notice:
-                case ("seat", number, pid, ours, theirs):
-                    self.board.clear(number, SENT, ENDED)
-                    self.seats[number] = seat = Seat(number, pid, Channel.of(ours), Channel.of(theirs))
-                    self.by_descriptor[seat.channel.fileno()] = seat
-                    self.poll.register(seat.channel, select.POLLIN)
-                case ("gone", number, reason, name, tells, keys):
-                    self.seats[number].keys = keys
-                    self.remove(self.seats.pop(number), reason, name, tells)
+                case ("slot", number, pid, ours, theirs):
+                    state = self.scoreboard.workers[number]
+                    state.sent, state.ended = 0, 0.0
+                    self.slots[number] = slot = Slot(number, pid, Channel.of(ours), Channel.of(theirs))
+                    self.by_descriptor[slot.channel.fileno()] = slot
+                    self.poll.register(slot.channel, select.POLLIN)
+                case ("gone", number, reason, name, in_user_code, keys):
+                    self.slots[number].keys = keys
+                    self.remove(self.slots.pop(number), reason, name, in_user_code)
                 case ("stop",):
                     self.agent.draining, self.stopping = True, time.monotonic()
                     self.agent.wake()
 
-    def remove(self, seat: Seat, reason: str, name: str, tells: bool) -> None:
+    def remove(self, slot: Slot, reason: str, name: str, in_user_code: bool) -> None:
         """Find out what a worker that has ended had: what it was sent, less what it answered and did not take."""
-        seat.broken = True  # at least it cannot be killed any more
-        self.hear(seat)
-        self.take_back(seat)
-        self.poll.unregister(seat.channel)
-        del self.by_descriptor[seat.channel.fileno()]
-        seat.channel.close()
-        seat.theirs.close()
-        for ticket in seat.out:
-            self.died(self.agent.held[ticket], seat, reason, name, tells)
+        slot.broken = True  # at least it cannot be killed any more
+        self.hear(slot)
+        self.take_back(slot)
+        self.poll.unregister(slot.channel)
+        del self.by_descriptor[slot.channel.fileno()]
+        slot.channel.close()
+        slot.theirs.close()
+        for ticket in slot.out:
+            self.died(self.agent.held[ticket], slot, reason, name, in_user_code)
 
-    def died(self, held: Held, seat: Seat, reason: str, name: str, tells: bool) -> None:
+    def died(self, held: Held, slot: Slot, reason: str, name: str, in_user_code: bool) -> None:
         """Decide what becomes of what a worker had when it ended: it has a name, and may have come to a user's code."""
-        if held.does == AFTER and tells:
+        if held.does == AFTER and in_user_code:
             keys = {"task_id": held.extra[0][0], "task": held.extra[0][2]}
             logger.error("The hook of %s has failed: %s", name, reason, extra=keys)
             self.agent.answer((AFTER, held.ticket, None, ""))
         elif reason == CUT_OFF or (reason == MOVED_ON and held.does == RUN):
             if held.does == RUN:
                 after = f" {time.monotonic() - self.stopping:.0f} s after the stop" if reason == CUT_OFF else ""
-                logger.warning("%s was cut off%s; it is given back, and run again", name, after, extra=seat.keys)
+                logger.warning("%s was cut off%s; it is given back, and run again", name, after, extra=slot.keys)
             self.agent.forget(held)
-        elif held.does == RUN and tells:  # another worker opens it, and says of whom an attempt has failed
+        elif held.does == RUN and in_user_code:  # another worker opens it, and says of whom an attempt has failed
             is_cancelled = reason == CANCELLED
-            reason = f"{CANCELLED_BY}{self.agent.orders.ended[seat.number]}" if is_cancelled else reason
-            started = time.time() - (time.monotonic() - seat.since)
-            held.does, held.extra = FAIL, (reason, is_cancelled, worker_id(seat.pid), True, started)
+            reason = f"{CANCELLED_BY}{self.agent.orders.ended[slot.number]}" if is_cancelled else reason
+            started = time.time() - (time.monotonic() - slot.since)
+            held.does, held.extra = FAIL, (reason, is_cancelled, worker_id(slot.pid), True, started)
             self.agent.offer(held)
-        elif held.does == SCHEDULE and tells:  # perhaps of a receiver of pre_enqueue, perhaps of no fault of its own
+        elif held.does == SCHEDULE and in_user_code:  # of a receiver of pre_enqueue, or of no fault of its own
             held.deaths += 1
             held.extra = (held.extra[0], reason, held.deaths < TRIES)
             self.agent.offer(held)
@@ -171,61 +168,61 @@ class HandOut:
 
     # What workers say and are told
 
-    def hear(self, seat: Seat) -> None:
+    def hear(self, slot: Slot) -> None:
         """Take what a worker has answered, and send it more."""
-        while seat.out:
+        while slot.out:
             try:
-                if (reply := seat.channel.receive(wait=False)) is None:
+                if (reply := slot.channel.receive(wait=False)) is None:
                     return
-                known = reply[1] in seat.out
+                known = reply[1] in slot.out
             except (EOFError, IndexError, OSError, TypeError, ValueError) as error:  # a task has written there
                 logger.error("A worker has said what cannot be read (%s): it is killed", brief(error))
-                if not seat.broken:
+                if not slot.broken:
                     with suppress(ProcessLookupError):
-                        os.kill(seat.pid, signal.SIGKILL)
-                seat.broken = True
+                        os.kill(slot.pid, signal.SIGKILL)
+                slot.broken = True
                 continue
             with self.lock:
                 if not known:  # it has answered already: what a task has left there may interfere
                     continue
                 now = time.monotonic()
-                seat.quick = now - seat.since < QUICK
-                seat.since = now
-                seat.out.remove(reply[1])
+                slot.quick = now - slot.since < QUICK
+                slot.since = now
+                slot.out.remove(reply[1])
                 self.agent.answer(reply)
-                self.feed_one(seat)
+                self.feed_one(slot)
 
     def feed(self) -> None:
         """Send something to each worker that idles, if there is something."""
         with self.lock:
-            for seat in self.seats.values():
-                if not seat.out:
-                    self.feed_one(seat)
+            for slot in self.slots.values():
+                if not slot.out:
+                    self.feed_one(slot)
 
-    def feed_one(self, seat: Seat) -> None:
+    def feed_one(self, slot: Slot) -> None:
         """Send a worker as much as it is to have."""
-        while len(seat.out) < (DEPTH if seat.quick else 1) and (held := self.next(seat)):
+        while len(slot.out) < (DEPTH if slot.quick else 1) and (held := self.next(slot)):
             try:
-                if not seat.channel.send(held.message, wait=False):
+                if not slot.channel.send(held.message, wait=False):
                     self.put_back(held)
                     return
             except (MemoryError, OSError) as error:  # of a large message: there is no room, or no descriptor
                 logger.error("A worker could not be sent its task (%s); next try in a while", brief(error))
                 self.agent.try_again(held)
                 return
-            if not seat.out:
-                seat.since = time.monotonic()
-            seat.fresh = False
-            seat.out.append(held.ticket)
-            self.board.count(seat.number, SENT)
+            if not slot.out:
+                slot.since = time.monotonic()
+            slot.fresh = False
+            slot.out.append(held.ticket)
+            self.scoreboard.workers[slot.number].sent += 1
 
-    def next(self, seat: Seat) -> Held | None:
+    def next(self, slot: Slot) -> Held | None:
         """Take what a worker is to do next."""
-        if seat.fresh and self.unread and not self.agent.begins_nothing:
+        if slot.fresh and self.unread and not self.agent.begins_nothing:
             return self.unread.popleft()
         urgent = self.agent.urgent
         waits = bool(self.agent.waiting) and not self.agent.begins_nothing and self.agent.unsaved_bytes <= MOST_BYTES
-        skips = bool(urgent) and urgent[0].does == SCHEDULE and ((waits and self.scheduled) or not self.may_queue(seat))
+        skips = bool(urgent) and urgent[0].does == SCHEDULE and ((waits and self.scheduled) or not self.may_queue(slot))
         self.scheduled = False
         for held in urgent:
             if held.does != SCHEDULE or not skips:
@@ -239,39 +236,38 @@ class HandOut:
         self.agent.begun += 1
         return held
 
-    def may_queue(self, seat: Seat) -> bool:
+    def may_queue(self, slot: Slot) -> bool:
         """Say whether a worker may have a schedule: half of them are kept for tasks, if schedules are locked, say."""
         held = self.agent.held
-        others = [each for each in self.seats.values() if each is not seat]
+        others = [each for each in self.slots.values() if each is not slot]
         return 2 * sum(any(held[it].does == SCHEDULE for it in each.out) for each in others) < len(others) or not others
 
     def put_back(self, held: Held) -> None:
-        """Put something back to where it was."""
         if held.does != RUN:
             self.agent.urgent.appendleft(held)
             return
         self.agent.begun -= 1
         self.agent.line_up(held)
 
-    def take_back(self, seat: Seat) -> None:
+    def take_back(self, slot: Slot) -> None:
         """Take back what a worker was sent and has not taken."""
-        while (message := seat.theirs.receive(wait=False)) is not None:
-            seat.out.remove(message[1])
-            self.board.uncount(seat.number)
+        while (message := slot.theirs.receive(wait=False)) is not None:
+            slot.out.remove(message[1])
+            self.scoreboard.workers[slot.number].sent -= 1
             self.put_back(self.agent.held[message[1]])
 
     def balance(self, now: float) -> None:
         """Let nothing wait behind a long task."""
-        for seat in self.seats.values():
-            if len(seat.out) > 1 and now - seat.since > SLOW:
-                seat.quick = False
-                self.take_back(seat)
+        for slot in self.slots.values():
+            if len(slot.out) > 1 and now - slot.since > SLOW:
+                slot.quick = False
+                self.take_back(slot)
 
     def take_all_back(self) -> list[Held]:
         """Take out all tasks that no worker has begun."""
         with self.lock:
-            for seat in self.seats.values():
-                self.take_back(seat)
+            for slot in self.slots.values():
+                self.take_back(slot)
             found = [*self.unread, *self.agent.waiting, *self.agent.suspects()]
             self.unread.clear()
             self.agent.waiting.clear()

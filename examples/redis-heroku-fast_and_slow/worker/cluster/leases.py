@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from django.db import close_old_connections
 from django_q.conf import Conf
 
-from worker.cluster.board import LEASES
-from worker.cluster.messages import FAIL, RUN
+from worker.cluster.messages import FAIL, RUN, delays
+from worker.cluster.scoreboard import LEASES
 from worker.delivery import MAX_DELIVERIES, SUSPECT_AFTER, Delivery, brief
 
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ logger = logging.getLogger("django-q")
 
 
 class Leases:
-    """Claims for an agent."""
-
     def __init__(self, agent: "Agent") -> None:
-        """Begin with nothing claimed."""
         self.agent, self.broker = agent, agent.broker
         self.alone = 0  #: the ticket of a task beside which no other one is to begin
         self.renewed = time.monotonic()
@@ -52,10 +49,9 @@ class Leases:
         self.paced, self.begun_then = self.renewed, 0  #: since when that is counted anew, and what they had begun
 
     def run(self) -> None:
-        """Work for as long as the agent does."""
         self.agent.orders.await_first()
         while True:
-            self.agent.board.expect(LEASES, ANSWER)
+            self.agent.scoreboard.expect(LEASES, ANSWER)
             try:
                 self.turn()
             except Exception as error:  # each broker has exceptions of its own
@@ -103,7 +99,7 @@ class Leases:
         self.agent.hand_out.feed()
         if not deliveries:
             idle = min(IDLE, Conf.RETRY / 3)
-            self.agent.board.expect(LEASES, idle + ANSWER)
+            self.agent.scoreboard.expect(LEASES, idle + ANSWER)
             self.broker.idle(idle, [self.agent.woken])
             self.rest(0)
 
@@ -223,7 +219,7 @@ class Leases:
             returning = list(self.agent.returning)
         if not returning:
             return
-        self.broker.release({held.receipt: held.delay for held in returning})
+        self.broker.release(delays(returning))
         with self.agent.lock:
             for held in returning:
                 self.agent.returning.remove(held)

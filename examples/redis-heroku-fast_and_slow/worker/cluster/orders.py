@@ -24,7 +24,7 @@ logger = logging.getLogger("django-q")
 
 
 def cancelled_by(task: str) -> str | None:
-    """Return who has cancelled a task, None if nobody has. Workers ask, of what the board names."""
+    """Return who has cancelled a task, None if nobody has. Workers ask, of what the scoreboard names."""
     return Cancellation.objects.using(table().db).filter(pk=task).values_list("by", flat=True).first()
 
 
@@ -38,13 +38,12 @@ class Orders:
     """Those for an agent, whose thread that looks at schedules reads them."""
 
     def __init__(self, agent: "Agent", listener: Listener) -> None:
-        """Begin with none."""
         self.agent, self.listener = agent, listener
         self.looked, self.has_looked = 0.0, Event()
         self.in_vain = False  #: whether the last look that was waited for did not come: the database is away
         self.paused = False
         self.cancelled: dict[str, str] = {}  #: who has cancelled them, by the tasks' ids
-        self.ended: dict[int, str] = {}  #: and of those that run, by the worker's seat
+        self.ended: dict[int, str] = {}  #: and of those that run, by the worker's slot
 
     def await_first(self) -> None:
         """Wait for the first look, but not for ever."""
@@ -70,7 +69,7 @@ class Orders:
         fields = ("pauses", "pk", "by")
         rows = [*pauses.values_list(*fields).union(cancellations.values_list(*fields), all=True)]
         self.cancelled = {key: by for pauses, key, by in rows if not pauses}
-        self.agent.board.cancel(self.cancelled)
+        self.agent.scoreboard.cancel(self.cancelled)
         self.looked = time.monotonic()
         paused_by = next((by for pauses, _, by in rows if pauses), None)
         if self.paused is not (paused_by is not None):
@@ -84,7 +83,7 @@ class Orders:
     def carry_out(self) -> None:
         """Let the supervisor end the workers of tasks that are cancelled."""
         if self.cancelled:
-            for running in self.agent.board.attempts():
+            for running in self.agent.scoreboard.attempts():
                 if by := self.cancelled.get(running.task):
-                    self.ended[running.seat] = by
-                    self.agent.board.end_attempt(running)
+                    self.ended[running.slot] = by
+                    self.agent.scoreboard.workers[running.slot].ended = running.since

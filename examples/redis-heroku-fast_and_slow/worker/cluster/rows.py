@@ -7,14 +7,10 @@ from sqlite3 import SQLITE_BUSY, SQLITE_FULL, SQLITE_IOERR
 from typing import Any
 
 from django.db import connections, transaction
-from django.db.models import Window
 from django.db.models.expressions import RawSQL
-from django.db.models.functions import RowNumber
-from django_q.conf import Conf
 from django_q.models import Task as Model
 
-from worker import failures
-from worker.packages import FIELDS, PART, Row, table
+from worker.packages import FIELDS, Row
 
 LOCKED_FOR = 10.0  #: seconds for which somebody else's lock is waited for before that is said
 
@@ -60,20 +56,6 @@ def insert(rows: list[Row], using: str) -> None:
         ]
         values = [(*row._replace(**time), 1) for row, time in zip(rows, times, strict=True)]
         cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", values)  # noqa: S608 (names of Django's)
-
-
-def prune(using: str) -> None:
-    """Delete the oldest successes above `save_limit`."""
-    kept = table().filter(success=True).exclude(hook=PART).values_list("pk", flat=True)
-    if Conf.SAVE_LIMIT_PER:
-        place = Window(RowNumber(), partition_by=Conf.SAVE_LIMIT_PER, order_by="-stopped")
-        surplus = kept.alias(place=place).filter(place__gt=Conf.SAVE_LIMIT)
-    else:
-        surplus = kept.order_by("-stopped")[Conf.SAVE_LIMIT :]
-    while some := list(surplus[:1000]):
-        failures.delete(some, using)  # of those that have succeeded in the end
-        # As delete(), which would read the rows, and unpickle them, if somebody listens for deletions.
-        table().filter(pk__in=some)._raw_delete(using)  # noqa: SLF001
 
 
 def is_in_transaction(connection: Any) -> bool:

@@ -20,20 +20,20 @@ from django_q.models import Schedule
 
 from worker import announcements
 from worker.announcements import ORDERS, SIGNS
-from worker.cluster.board import SCHEDULES
-from worker.cluster.ceiling import Ceiling
 from worker.cluster.listener import AGAIN, Listener
 from worker.cluster.messages import SCHEDULE
 from worker.cluster.orders import Orders
 from worker.cluster.registration import Registration
+from worker.cluster.scoreboard import SCHEDULES
 from worker.conf import setting
 from worker.delivery import brief
+from worker.retention import Ceiling
 
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent
 
 ANSWER = 60.0  #: seconds in which database and cache answer, or their drivers say that they do not
-TICK = 1.0  #: seconds between two looks at what is running, which is on the board
+TICK = 1.0  #: seconds between two looks at what is running, which is on the scoreboard
 AT_ONCE = 100  #: schedules that are looked at together
 SOON, HURRY = 1.0, 0.1  #: seconds until the next look where something is due, and where more is than can be looked at
 BUSY = 60.0  #: seconds until results are looked at while there are more and more
@@ -65,11 +65,10 @@ class Schedules:
     """The agent's thread that looks for them, gives the cluster's signs of life, and reads orders."""
 
     def __init__(self, agent: "Agent") -> None:
-        """Begin with none known to be due."""
         self.agent = agent
         self.saved = 0  #: results, when they were looked at
-        self.changes, self.ceiling = Listener(), Ceiling()
-        self.registration, self.orders = Registration(agent, self.changes), Orders(agent, self.changes)
+        self.listener, self.ceiling = Listener(), Ceiling()
+        self.registration, self.orders = Registration(agent, self.listener), Orders(agent, self.listener)
         self.wait_until = 0.0  #: the next try of what has failed
         self.ticked = time.monotonic()  #: when it has last looked whether somebody wants a sign
 
@@ -78,7 +77,7 @@ class Schedules:
         quiet: float = setting("Q_QUIET")
         signs = time.monotonic()  # when the next ones are to be given
         while True:
-            self.agent.board.expect(SCHEDULES, quiet + ANSWER)
+            self.agent.scoreboard.expect(SCHEDULES, quiet + ANSWER)
             close_old_connections()
             left = self.attempt("Nothing is announced to cluster %s", self.listen)
             if time.monotonic() >= signs:
@@ -96,7 +95,7 @@ class Schedules:
 
     def listen(self) -> None:
         """Hear of orders; of those of which nothing was heard, too."""
-        if self.changes.listen():
+        if self.listener.listen():
             self.look({ORDERS})
 
     def attempt(self, problem: str, action: Callable[[], None]) -> float:
@@ -124,9 +123,9 @@ class Schedules:
         """Wait so many seconds, or until schedules change; see to orders and signs meanwhile."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            self.agent.board.expect(SCHEDULES, left + ANSWER)
+            self.agent.scoreboard.expect(SCHEDULES, left + ANSWER)
             self.ticked = time.monotonic()
-            news = self.changes.wait(min(TICK, left))
+            news = self.listener.wait(min(TICK, left))
             self.look(news)
             if announcements.SCHEDULES in news:
                 return

@@ -48,17 +48,13 @@ class Count:
     buckets: list[list[int]] = field(default_factory=lambda: [[0] * (len(BUCKETS) + 1) for _ in NAMES])
 
     def add(self, other: "Count") -> None:
-        """Add others."""
         self.count += other.count
         self.seconds = [sum(pair) for pair in zip(self.seconds, other.seconds, strict=True)]
         self.buckets = [[*map(sum, zip(*pair, strict=True))] for pair in zip(self.buckets, other.buckets, strict=True)]
 
 
 class Tallies:
-    """Those of a cluster, for the threads of its agent."""
-
     def __init__(self) -> None:
-        """Begin with none."""
         self.lock, self.writing = Lock(), Lock()
         self.counts: defaultdict[tuple[str, str], Count] = defaultdict(Count)  #: by function and outcome
         self.minutes: defaultdict[datetime, list[int]] = defaultdict(lambda: [0, 0])  #: done and failed

@@ -69,18 +69,13 @@ class Reloader:
     """Starts a process, and the next one as soon as a file has changed."""
 
     def __init__(self, name: str, listener: socket.socket | None) -> None:
-        """Begin without a process; that of web takes over the socket."""
         self.name, self.listener, self.parent, self.told = name, listener, os.getppid(), False
         self.current = 0  #: the pid of the process, 0 if it has ended
         self.code = 0  #: with which it has ended
         self.former: set[int] = set()  #: pids of those that it has replaced, while they end
 
     def run(self) -> None:
-        """Start and replace the process until told to stop; return in each that is started.
-
-        Raises:
-            SystemExit: When told to stop, or with the first process, if that ends before anything has changed.
-        """
+        """Start and replace the process until told to stop; return in each that is started."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.stop)
         is_first = True
@@ -107,7 +102,6 @@ class Reloader:
         sys.exit(0)
 
     def stop(self, number: int, frame: FrameType | None) -> None:
-        """Remember that this process was told to stop."""
         self.told = True
 
     def settled(self) -> Files:

@@ -1,4 +1,7 @@
-"""What can be done about a queue: each action logs who has done it, and returns a sentence for that person."""
+"""What can be done about a queue: each action logs who has done it, and returns a sentence for that person.
+
+If it is not possible, a RefusedError says why.
+"""
 
 import getpass
 import logging
@@ -18,9 +21,10 @@ from django_q.models import Schedule
 
 from worker import failures
 from worker.announcements import ORDERS, announce
+from worker.conf import setting
 from worker.delivery import Leasing
 from worker.failures import clock
-from worker.health import sentence_for
+from worker.health import SERVERS, in_words, sentence_for, why_away
 from worker.models import Failure, Pause
 from worker.packages import table, text_of
 from worker.processes import cluster_of, clusters, did_you_mean, nearest, queue_of, queues
@@ -28,9 +32,11 @@ from worker.queue.cancel import RefusedError as RefusedError
 from worker.queue.cancel import cancelled, key_of, waiting_or_running
 from worker.queue.overview import failed_groups
 from worker.resubmit import resubmit
+from worker.single_flight import LIMIT, SingleFlight
 from worker.trigger import note, trigger
 
 BATCH = 500  #: ids of failures that are read at a time
+UNKNOWN = " Whether this was done is not known."
 
 logger = logging.getLogger("worker.queue")
 
@@ -44,72 +50,71 @@ def somebody() -> str:
     return text_of(" ".join(f"{user}@{socket.gethostname()}".split()), 254)
 
 
-def action(does: Callable[..., str]) -> Callable[..., str]:
-    """Refuse in a sentence what fails since a server is away, or the database is not migrated."""
+def action(*needs: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
+    """Refuse in a sentence what needs a server that is away, or a migration, and say whether it may have been done."""
 
-    @wraps(does)
-    def do(*args: Any, **kwargs: Any) -> str:
-        try:
-            return does(*args, **kwargs)
-        except Exception as error:
-            if problem := sentence_for(error):
-                raise RefusedError(problem) from error
-            raise
+    def decorate(does: Callable[..., str]) -> Callable[..., str]:
+        @wraps(does)
+        def do(*args: Any, **kwargs: Any) -> str:
+            for name in needs:
+                try:
+                    SingleFlight(SERVERS[name]).tell(LIMIT)
+                except Exception as error:  # each driver and client has exceptions of its own
+                    raise RefusedError(f"{in_words({name: error})} Nothing was done.") from error
+            try:
+                return does(*args, **kwargs)
+            except Exception as error:
+                if problem := sentence_for(error):
+                    raise RefusedError(problem + UNKNOWN * bool(why_away(error))) from error
+                raise
 
-    return do
+        return do
+
+    return decorate
+
+
+def order(alias: str) -> str:
+    """Tell the clusters to look for orders; return a sentence if they may do so late."""
+    if announce(alias, ORDERS):
+        return ""
+    return f" The broker does not answer: workers may hear of it only {setting('Q_QUIET')} s later."
 
 
 def cluster_named(queue: str) -> str:
-    """Return the cluster of a queue, whose own name is taken, too.
-
-    Raises:
-        RefusedError: If there is none.
-    """
+    """Return the cluster of a queue, whose own name is taken, too."""
     if queue not in {*queues(), *clusters()}:
         raise RefusedError(f"There is no queue {queue!r}. {did_you_mean(queue, queues())}")
     return cluster_of(queue_of(queue))
 
 
-@action
+@action("database")
 def pause(queue: str, by: str) -> str:
-    """Let no cluster begin another task of a queue.
-
-    Raises:
-        RefusedError: If there is no such queue, or it is paused.
-    """
+    """Let no cluster begin another task of a queue."""
     cluster, alias = cluster_named(queue), table().db
     found, new = Pause.objects.using(alias).get_or_create(pk=cluster, defaults={"since": timezone.now(), "by": by})
     name = queue_of(cluster)
     if not new:
         raise RefusedError(f"The queue {name} is paused already, by {found.by} since {clock(found.since.timestamp())}.")
-    announce(alias, ORDERS)
+    late = order(alias)
     logger.info("%s has paused the queue %s", by, name)
-    return f"The queue {name} is paused: what runs goes on, and nothing else begins."
+    return f"The queue {name} is paused: what runs goes on, and nothing else begins.{late}"
 
 
-@action
+@action("database")
 def resume(queue: str, by: str) -> str:
-    """Let the clusters go on.
-
-    Raises:
-        RefusedError: If there is no such queue, or it is not paused.
-    """
+    """Let the clusters go on."""
     cluster, alias = cluster_named(queue), table().db
     name = queue_of(cluster)
     if not Pause.objects.using(alias).filter(pk=cluster).delete()[0]:
         raise RefusedError(f"The queue {name} is not paused.")
-    announce(alias, ORDERS)
+    late = order(alias)
     logger.info("%s has resumed the queue %s", by, name)
-    return f"The queue {name} goes on."
+    return f"The queue {name} goes on.{late}"
 
 
-@action
+@action("database", "broker")
 def purge(queue: str, by: str) -> str:
-    """Remove all tasks of a queue that no cluster holds.
-
-    Raises:
-        RefusedError: If there is no such queue, or the broker does not answer.
-    """
+    """Remove all tasks of a queue that no cluster holds."""
     cluster, alias = cluster_named(queue), table().db
     broker: Leasing = get_broker(cluster)
     number = broker.purge()
@@ -121,7 +126,7 @@ def purge(queue: str, by: str) -> str:
     return f"Removed {counted(number)} from the queue {name}."
 
 
-@action
+@action("database", "broker")
 def retry(
     by: str,
     *,
@@ -134,9 +139,6 @@ def retry(
 
     What somebody has cancelled is left out of all, and of those of a function.
     Many take their time: whoever cannot wait says for how many seconds, and asks again for the rest.
-
-    Raises:
-        RefusedError: If there is nothing of the kind, or the broker does not answer.
     """
     if task:
         return retry_one(task, by)
@@ -146,7 +148,7 @@ def retry(
         if left := time.monotonic() > until:
             break
         row = table().filter(pk=key).first()
-        if problem := again(row) if row else "":
+        if problem := resubmit(row) if row else "":
             refused, why = refused + 1, why or problem
         else:
             number += bool(row)
@@ -161,18 +163,13 @@ def retry(
 
 
 def retry_one(task: str, by: str) -> str:
-    """Queue one task again.
-
-    Raises:
-        RefusedError: If that is not possible.
-    """
     key, _ = key_of(task, failed_ones)
     row = table().filter(pk=key).first()
     if row is None:
         raise RefusedError(f"There is no result of a task {key}: it waits or runs, or its result is no longer kept.")
     if row.success:
         raise RefusedError(f"{row.name} has succeeded: it is not run again.")
-    if problem := again(row):
+    if problem := resubmit(row):
         raise RefusedError(problem)
     logger.info("%s has queued again %s (%s)", by, row.name, row.func)
     return f"Queued {row.name} again."
@@ -181,14 +178,6 @@ def retry_one(task: str, by: str) -> str:
 def failed_ones(beginning: str) -> Iterator[str]:
     """Yield the ids that begin so of tasks that have failed."""
     yield from table().filter(pk__startswith=beginning, success=False).values_list("pk", flat=True)
-
-
-def again(row: Any) -> str:
-    """Queue a task again; return why that is not done, or ""."""
-    try:
-        return resubmit(row)
-    except (TypeError, ValueError) as error:
-        return f"{row.name} cannot be queued: {error}"
 
 
 def failed_for_good(function: str, exception: str | None) -> Iterator[str]:
@@ -221,26 +210,18 @@ def near(function: str) -> str:
     return f" {hint}" if hint else ""
 
 
-@action
+@action("database", "broker")
 def cancel(task: str, by: str, patience: float = 5.0) -> str:
-    """Take a task out of its queue, or end the worker that runs it, by the id of the task or of its result.
-
-    Raises:
-        RefusedError: If there is none that waits or runs.
-    """
+    """Take a task out of its queue, or end the worker that runs it, by the id of the task or of its result."""
     key, receipt = key_of(task, waiting_or_running)
     sentence = cancelled(key, receipt, by, patience)
     logger.info("%s has cancelled the task %s", by, key)
     return sentence
 
 
-@action
+@action("database", "broker")
 def run_schedule(schedule: str | int, by: str) -> str:
-    """Queue the task of a schedule now, by its name or its id; when it is due next stays as it is.
-
-    Raises:
-        RefusedError: If there is none, or more than one, or if its task cannot be queued.
-    """
+    """Queue the task of a schedule now, by its name or its id; when it is due next stays as it is."""
     alias = router.db_for_write(Schedule)
     rows = Schedule.objects.using(alias)
     found = list(rows.filter(name=schedule)[:20]) if isinstance(schedule, str) else []
@@ -266,5 +247,4 @@ def run_schedule(schedule: str | int, by: str) -> str:
 
 
 def counted(number: int) -> str:
-    """Return a number of tasks."""
     return "1 task" if number == 1 else f"{number} tasks"

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Callable
-from concurrent.futures import Future
+from contextvars import copy_context
 from dataclasses import dataclass
-from threading import Lock
+from functools import partial, wraps
 from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -19,10 +18,10 @@ from django.views.decorators.http import require_http_methods, require_safe
 from worker.queue import actions
 from worker.queue.overview import overview
 from worker.queue.state import Overview
+from worker.single_flight import PATIENCE, SingleFlight
 
 WITHIN = 10.0  #: seconds for which many tasks are queued again while somebody waits for the page
 KEY = re.compile(r"\d{1,18}\Z")  #: of a schedule
-PATIENCE = 10.0  #: seconds for which a request waits for the overview that another one makes
 GROUP = ("function", "exception")  #: what the failed tasks of a group have in common
 
 
@@ -71,38 +70,19 @@ ACTIONS = {
 }
 
 
-class Shared:
-    """What all requests of this process see: one of them looks, and those that come meanwhile wait for it."""
-
-    def __init__(self) -> None:
-        """Begin with nobody who looks."""
-        self.lock = Lock()
-        self.look: Future[Overview] | None = None
-
-    def overview(self) -> Overview:
-        """Return what there is to see.
-
-        Raises:
-            OperationalError: If whoever looks has to wait for too long.
-        """
-        with self.lock:
-            look, mine = self.look, Future[Overview]()
-            self.look = look or mine
-        if look:
-            try:
-                return look.result(PATIENCE)
-            except TimeoutError:
-                raise OperationalError("another request waits for the database") from None
-        try:
-            mine.set_result(overview())
-        except BaseException as error:
-            mine.set_exception(error)
-        finally:
-            self.look = None
-        return mine.result()
+shared = SingleFlight(lambda: overview())  #: what all requests of this process see
 
 
-shared = Shared()
+def in_time(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Let a view, its session included, fail where it would wait without end: for a frozen database, or a lock."""
+
+    @wraps(view)
+    def answered(request: HttpRequest) -> HttpResponse:
+        limit = PATIENCE + (WITHIN if request.method == "POST" else 0)
+        found: HttpResponse = SingleFlight(partial(copy_context().run, view, request)).tell(limit)
+        return found
+
+    return answered
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -145,7 +125,7 @@ def seen(request: HttpRequest) -> dict[str, Any]:
     """Return what the page shows to somebody who may see it."""
     if not may_see(request):
         raise PermissionDenied
-    found = shared.overview()
+    found: Overview = shared.tell(PATIENCE)
     clusters = [cluster for each in found.queues for cluster in each.clusters]
     return {"queue": found, "clusters": clusters, "may_act": may_act(request)}
 

@@ -95,8 +95,6 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """A schedule."""
-
     id: int
     name: str
     func: str

@@ -6,6 +6,6 @@ from django.urls import path
 from worker.queue import page
 
 urlpatterns = [
-    path("", admin.site.admin_view(page.queue), name="queue"),
-    path("now/", admin.site.admin_view(page.now), name="queue_now"),
+    path("", page.in_time(admin.site.admin_view(page.queue)), name="queue"),
+    path("now/", page.in_time(admin.site.admin_view(page.now)), name="queue_now"),
 ]

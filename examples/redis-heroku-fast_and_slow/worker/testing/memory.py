@@ -19,7 +19,7 @@ from worker.delivery import Depth, signed_at
 from worker.packages import named
 from worker.policy import shown
 from worker.processes import nearest
-from worker.testing.here import run
+from worker.testing.in_process import run
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,10 @@ class Queue(Sequence[Queued]):
     """What was queued, in this order: a list to look at, and to run."""
 
     def __init__(self) -> None:
-        """Begin empty."""
         self._tasks: list[Queued] = []
         self.callbacks = len(connection.run_on_commit)  #: of on_commit() that are not of its block
 
     def __len__(self) -> int:
-        """Return how many tasks wait."""
         return len(self._tasks)
 
     @overload
@@ -93,11 +91,9 @@ class Queue(Sequence[Queued]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[Queued]: ...
     def __getitem__(self, index: int | slice) -> Queued | Sequence[Queued]:
-        """Return a task that waits."""
         return self._tasks[index]
 
     def __repr__(self) -> str:
-        """Return a line for each task."""
         return "\n".join(["", *(f"    {task}" for task in self._tasks)]) if self._tasks else "nothing"
 
     def assert_queued(self, function: object, *args: Any, **kwargs: Any) -> Queued:
@@ -138,7 +134,6 @@ class Queue(Sequence[Queued]):
             return run(self, raises=raises)
 
     def keep(self, payload: str, cluster: str, after: datetime | None) -> None:
-        """Keep a task."""
         self._tasks.append(Queued.of(payload, cluster, after))
 
     def drop(self, cluster: str) -> int:
@@ -162,7 +157,6 @@ class Broker:
     forgets_returned, transactional, can_peek = True, False, False
 
     def __init__(self, list_key: str) -> None:
-        """Serve a cluster."""
         self.cluster = self.list_key = list_key
         self.cache = caches[Conf.CACHE]
 
@@ -170,21 +164,17 @@ class Broker:
         """Find nothing wrong."""
 
     def ping(self) -> bool:
-        """Answer a probe."""
         return True
 
     def enqueue(self, payload: str, after: datetime | None = None) -> str:
-        """Keep a task."""
         self.queues[-1].keep(payload, self.list_key, after)
         return str(len(self.queues[-1]))
 
     def enqueue_all(self, payloads: list[str], after: datetime | None = None) -> None:
-        """Keep tasks."""
         for payload in payloads:
             self.enqueue(payload, after)
 
     def depth(self, most: int | None = None) -> Depth:
-        """Return how much of this cluster's waits, and how much is due later."""
         mine = [task for task in self.queues[-1] if task.cluster == self.list_key]
         later = [task for task in mine if task.run_after and task.run_after > timezone.now()]
         times = [time for task in mine if task not in later and (time := signed_at(task.payload)) is not None]
@@ -199,11 +189,9 @@ class Broker:
         return False
 
     def purge(self) -> int:
-        """Keep none of this cluster's."""
         return self.queues[-1].drop(self.list_key)
 
     def queue_size(self) -> int:
-        """Return how many tasks wait."""
         return len(self.queues[-1])
 
     def set_stat(self, key: str, value: str, timeout: int) -> None:
@@ -217,7 +205,6 @@ class Broker:
             self.queues[-1].end(int(receipt))
 
     def renew(self, receipts: Iterable[str]) -> set[str]:
-        """Lose none."""
         return set()
 
     def release(self, delays: Mapping[str, float]) -> None:

@@ -38,7 +38,6 @@ class Parser(RequestParser):  # type: ignore[misc]
     head_end = 0.0  #: when a head must be whole of which something has come
 
     def __init__(self, cfg: Config, conn: TConn) -> None:
-        """Read from a connection."""
         super().__init__(cfg, conn.sock, conn.client)
         self.unreader = Unreader(conn.sock)
 
@@ -93,12 +92,7 @@ class Parser(RequestParser):  # type: ignore[misc]
                 body.close()
 
     def fill(self, body: "Body") -> None:
-        """Take the body from the client, but of one that is too large so much only that the middleware sees it.
-
-        Raises:
-            FullError: If there is no room for it.
-            NoMoreData: If the client does not send it, or not in time.
-        """
+        """Take the body from the client, but of one that is too large so much only that the middleware sees it."""
         request, length, left = self.request, self.length(self.request), BODY
         if request._expected_100_continue:  # noqa: SLF001
             request._expected_100_continue = False  # noqa: SLF001
@@ -125,11 +119,6 @@ class Parser(RequestParser):  # type: ignore[misc]
         request.body = body
 
     def __next__(self) -> Request:
-        """Return the request that was read.
-
-        Raises:
-            Exception: What was wrong with it.
-        """
         if self.error:
             raise self.error
         return self.request
@@ -145,11 +134,6 @@ class Unreader(SocketUnreader):  # type: ignore[misc]
     end = 0.0
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        """Return what comes next.
-
-        Raises:
-            NoMoreData: If it is too late.
-        """
         self.sock.settimeout(max(self.end - time.monotonic(), 0.001))
         try:
             data: bytes = super().chunk(size_hint)
@@ -168,11 +152,7 @@ class Body(SpooledTemporaryFile[bytes]):
     has_file = False
 
     def rollover(self) -> None:
-        """Wait until there may be another file.
-
-        Raises:
-            TimeoutError: If there may be none for long.
-        """
+        """Wait until there may be another file."""
         if not FILES.acquire(timeout=FILE):
             raise TimeoutError("others take all files")
         self.has_file = True
@@ -192,7 +172,6 @@ class Socket(socket.socket):
     """Gives a client its time for each piece of an answer, where Python gives it for the whole."""
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """Send bytes."""
         left = memoryview(data)
         with taking():
             while left:
@@ -206,11 +185,7 @@ class Socket(socket.socket):
 
 @contextmanager
 def taking() -> Iterator[None]:
-    """Tell a client that takes nothing, which gunicorn does not log, from an application that waits in vain.
-
-    Raises:
-        BrokenPipeError: If the client is the one.
-    """
+    """Tell a client that takes nothing, which gunicorn does not log, from an application that waits in vain."""
     try:
         yield
     except TimeoutError as error:

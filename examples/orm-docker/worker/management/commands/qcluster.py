@@ -28,15 +28,9 @@ class Command(BaseCommand):
     help = "Run a cluster, as `prodserver worker` does."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Take the name of the cluster."""
         parser.add_argument("-n", "--name", default="", help="the cluster, if another than Q_CLUSTER_NAME says")
 
     def handle(self, *args: Any, name: str, **options: Any) -> None:
-        """Become the supervisor.
-
-        Raises:
-            CommandError: On a system without fork(), or with too few files, or if DATABASE_URL is missing.
-        """
         if not hasattr(os, "fork"):
             raise CommandError("The worker runs on Linux and macOS: on Windows, start it in WSL or a container.")
         require_database("worker.E020")

@@ -18,11 +18,7 @@ class Command(BaseCommand):
     requires_system_checks = []  # the deploy checks below hold all others
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run the steps in order; each raises if it fails, and nothing after it is run.
-
-        Raises:
-            CommandError: If the database is not one that outlives the release, or a schedule in code is wrong.
-        """
+        """Run the steps in order; each raises if it fails, and nothing after it is run."""
         require_database("worker.E020", "worker.E022")
         declared = schedules.find()  # before the checks, whose import of the same modules would end in a traceback
         call_command("check", deploy=True, fail_level="WARNING")

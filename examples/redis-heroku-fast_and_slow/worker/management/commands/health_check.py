@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from worker import health
 from worker.processes import did_you_mean, processes, queues
+from worker.single_flight import PATIENCE, SingleFlight
 
 
 class Command(BaseCommand):
@@ -21,18 +22,12 @@ class Command(BaseCommand):
     requires_system_checks = []  # a probe that runs twice a minute should not
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Take the name of the process, and limits for the queues."""
         parser.add_argument("process_name", help="a process of PRODUCTION_PROCESSES, such as web or worker, or queue")
         parser.add_argument("--queue", metavar="NAME", help="of queue: only this one")
         parser.add_argument("--max-age", metavar="SECONDS", help="of queue: for which the oldest task may wait")
         parser.add_argument("--max-waiting", metavar="NUMBER", help="of queue: tasks that may wait")
 
     def handle(self, *args: Any, process_name: str, **options: Any) -> None:
-        """Ask the web server over HTTP, look for the cluster's sign of life, or look at the queues.
-
-        Raises:
-            CommandError: With code 1 if something is not well, with code 2 if it is asked wrongly.
-        """
         found = {process.name: process for process in processes()}
         limits = {name: options[name] for name in ("queue", "max_age", "max_waiting") if options[name] is not None}
         if process_name == "queue" and "queue" not in found:
@@ -49,18 +44,14 @@ class Command(BaseCommand):
         self.stdout.write(f"{process_name}: ok")
 
     def look(self, queue: str | None = None, **limits: str) -> str:
-        """Return what is wrong with the queues, or with this one.
-
-        Raises:
-            CommandError: With code 2 if there is no such queue, or a limit is no number.
-        """
+        """Return what is wrong with the queues, or with this one."""
         if queue is not None and queue not in queues():
             raise CommandError(f"There is no queue {queue!r}. {did_you_mean(queue, queues())}", returncode=2)
         most = {name: number(f"--{name.replace('_', '-')}", text) for name, text in limits.items()}
         from worker.queue import overview  # which needs the database, as the probes of processes do not
 
         try:
-            states = overview.overview().queues
+            states = SingleFlight(overview.overview).tell(PATIENCE).queues
         except Exception as error:
             if problem := health.sentence_for(error):
                 return problem
@@ -71,11 +62,6 @@ class Command(BaseCommand):
 
 
 def number(option: str, text: str) -> float:
-    """Return a limit.
-
-    Raises:
-        CommandError: With code 2 if it is none.
-    """
     with suppress(ValueError):
         if 0 <= float(text) < math.inf:
             return float(text)

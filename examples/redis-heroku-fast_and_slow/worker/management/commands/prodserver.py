@@ -16,6 +16,7 @@ from django_prodserver.backends.base import BaseProcessBackend
 from django_prodserver.management.base import BaseProcessCommand
 
 from worker.checks import require_database
+from worker.delivery import brief
 from worker.health import missing_tables
 from worker.management.commands.qcluster import begin_as
 from worker.processes import about, processes
@@ -33,11 +34,6 @@ class Command(BaseProcessCommand):
         parser.add_argument("--list", action="store_true", help="name the processes, and start none")
 
     def start_process(self, process_name: str, *args: Any, **options: Any) -> None:
-        """Run the system checks, then the process.
-
-        Raises:
-            CommandError: If a check fails, the name is missing or unknown, or the backend lacks something.
-        """
         require_database("worker.E020")
         found = {process.name: process for process in processes()}
         if process_name not in found:
@@ -56,6 +52,8 @@ class Command(BaseProcessCommand):
             super().start_process(process_name, *args, **options)
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
+        except OSError as error:  # of its first line, where the disk is full that the log lies on
+            raise CommandError(f"{process_name} cannot go on ({brief(error)}).") from error
 
     def list_process_names(self) -> None:
         """Print the names, one a line, and where no script reads it the version."""

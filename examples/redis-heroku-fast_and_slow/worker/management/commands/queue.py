@@ -16,12 +16,14 @@ from django.core.management.base import BaseCommand, CommandError
 from django.core.serializers.json import DjangoJSONEncoder
 
 from worker.checks import require_database
+from worker.delivery import brief
 from worker.health import sentence_for
 from worker.processes import about, did_you_mean
 from worker.queue import actions
-from worker.queue.actions import RefusedError, cluster_named
+from worker.queue.actions import UNKNOWN, RefusedError, cluster_named
 from worker.queue.overview import overview
 from worker.queue.text import plain, text
+from worker.single_flight import PATIENCE, SingleFlight
 
 NAMED = {
     "pause": "the name of a queue",
@@ -54,14 +56,10 @@ class Command(BaseCommand):
         parser.add_argument("--yes", action="store_true", help="do not ask before what cannot be undone")
 
     def handle(self, *args: Any, action: str, name: str, **options: Any) -> None:
-        """Show the overview, or do something.
-
-        Raises:
-            CommandError: With code 2 if it is used wrongly, with code 1 if it is not possible.
-        """
         require_database("worker.E020")
         if problem := misuse(action, name, **options):
             raise CommandError(problem, returncode=2)
+        self.looks = SingleFlight(overview)  # one at a time, also where a lock holds it up
         try:
             if action:
                 self.stdout.write(plain(self.act(action, name, **options)))
@@ -71,28 +69,30 @@ class Command(BaseCommand):
             else:
                 self.show(as_json=options["json"])
             self.stdout.flush()
-        except BrokenPipeError:  # whoever reads this, such as `head`, has enough; Python would complain at its end
+        except OSError as error:  # of stdout, not of servers; without this Python would complain of it at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):  # whoever reads this, such as `head`, has enough
+                raise CommandError(f"The output cannot be written ({brief(error)}).", returncode=1) from error
         except RefusedError as error:
             raise CommandError(plain(str(error)), returncode=1) from error
         except CommandError:
             raise
         except Exception as error:
             if problem := sentence_for(error):
-                raise CommandError(problem, returncode=1) from error
+                raise CommandError(problem + UNKNOWN * bool(action), returncode=1) from error
             raise
 
     def show(self, *, as_json: bool = False, before: str = "") -> None:
-        """Print the overview once."""
         if as_json:
             logging.disable()  # lines of the log go to stdout, too
             try:
-                self.stdout.write(json.dumps(asdict(overview()), cls=DjangoJSONEncoder, indent=2, ensure_ascii=False))
+                found = asdict(self.looks.tell(PATIENCE))
+                self.stdout.write(json.dumps(found, cls=DjangoJSONEncoder, indent=2, ensure_ascii=False))
             finally:
                 logging.disable(logging.NOTSET)
             return
         width = max(80, shutil.get_terminal_size().columns)
-        self.stdout.write(f"{before}{text(overview(), width)}\n\n{about()}")
+        self.stdout.write(f"{before}{text(self.looks.tell(PATIENCE), width)}\n\n{about()}")
 
     def watch(self, seconds: float) -> None:
         """Print it again and again, also while a server is away."""
@@ -127,7 +127,9 @@ class Command(BaseCommand):
         } | ({"retry": f"Run again all tasks{of} that have failed for good?"} if options["all"] else {})
         if action in questions and not options["yes"]:
             confirm(questions[action])
-        return does[action]()
+        if action in {"purge", "retry"}:  # which take as long as there is much
+            return does[action]()
+        return str(SingleFlight(does[action]).tell(2 * PATIENCE))
 
 
 def misuse(action: str, name: str, **options: Any) -> str:
@@ -164,11 +166,6 @@ def wrong_seconds(option: str, given: str | None) -> str:
 
 
 def confirm(question: str) -> None:
-    """Ask whether to go on.
-
-    Raises:
-        CommandError: If the answer is no, or nobody can be asked.
-    """
     if not sys.stdin.isatty():
         raise CommandError(f"{question} Nobody can be asked here: write --yes.", returncode=2)
     answer = ""

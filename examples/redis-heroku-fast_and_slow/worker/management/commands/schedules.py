@@ -14,10 +14,5 @@ class Command(BaseCommand):
     requires_system_checks = []  # which would import what `find` imports, and fail less clearly
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Do so, and say what was done.
-
-        Raises:
-            CommandError: If a schedule is wrong; nothing is changed then.
-        """
         for line in schedules.bring_in_line(schedules.find()):
             self.stdout.write(line)

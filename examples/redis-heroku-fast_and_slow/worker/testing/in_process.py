@@ -12,11 +12,11 @@ from django_q.exceptions import TimeoutException
 
 from worker.cluster import child
 from worker.cluster.agent import Agent
-from worker.cluster.board import Board
 from worker.cluster.channels import Channel, pair
 from worker.cluster.functions import located
 from worker.cluster.messages import RESULT, RUN, Outcome
 from worker.cluster.results import Results
+from worker.cluster.scoreboard import Scoreboard
 from worker.delivery import Task
 from worker.packages import Row, unpickled
 
@@ -27,15 +27,10 @@ MOST = 1000  #: attempts that one run() makes, in case a task queues itself
 
 
 def run(queue: "Queue", *, raises: bool) -> list[Any]:
-    """Run what waits; see Queue.run().
-
-    Raises:
-        AssertionError: If there is no end to it.
-        Exception: What a task raises.
-    """
+    """Run what waits; see Queue.run()."""
     results: list[Any] = []
     control, others = pair()
-    agent = Agent(get_broker(), control, Board(1))  # of which no thread runs
+    agent = Agent(get_broker(), control, Scoreboard(1))  # of which no thread runs
     agent.results = AtOnce(agent)
     with ExitStack() as stack:
         stack.enter_context(patch.object(child, "close_old_connections"))  # else the test's own, with its transaction
@@ -46,13 +41,13 @@ def run(queue: "Queue", *, raises: bool) -> list[Any]:
             if len(results) >= MOST:
                 raise AssertionError(f"{MOST} attempts were made, and still there wait: {queue!r}")
             task = min(queue, key=lambda task: task.run_after.timestamp() if task.run_after else 0.0)
-            place, here = queue.index(task), Here(agent)
+            place, worker = queue.index(task), InProcessWorker(agent)
             agent.urgent.append(agent.hold(RUN, payload=task.payload, receipt=str(place), again=bool(task.attempts)))
             while agent.urgent:
-                here.work_on(agent.urgent.popleft().message)
-            results += here.results
-            if here.error and raises:
-                raise here.error
+                worker.work_on(agent.urgent.popleft().message)
+            results += worker.results
+            if worker.error and raises:
+                raise worker.error
     return results
 
 
@@ -60,7 +55,6 @@ class AtOnce(Results):
     """Saves, and tries nothing twice: in a transaction that cannot succeed."""
 
     def persevere(self, what: str, ask: Callable[[], Any], action: Callable[[], Any]) -> Any:
-        """Do it."""
         return action()
 
     def save(self, outcomes: list[Outcome], locked_for: float) -> None:
@@ -68,18 +62,16 @@ class AtOnce(Results):
         self.write(outcomes, locked_for)
 
 
-class Here(child.Child):
+class InProcessWorker(child.Child):
     """A worker in the test's own process."""
 
     def __init__(self, agent: Agent) -> None:
-        """Answer this agent."""
-        super().__init__(0, cast(Channel, self), agent.board)
+        super().__init__(0, cast(Channel, self), agent.scoreboard)
         self.agent = agent
         self.results: list[Any] = []
         self.error: Exception | None = None  #: what a task has raised
 
     def work_on(self, message: tuple[Any, ...]) -> None:
-        """Do what a message says."""
         self.message, self.told = message, False
         try:
             upstream.worker(self, self, self, -1)
