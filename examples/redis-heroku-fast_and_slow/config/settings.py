@@ -341,8 +341,8 @@ Q_GRACE = number("Q_GRACE", 25)
 Q_TIMEOUT = number("Q_TIMEOUT", Q_GRACE)
 # MB of memory with which a worker is replaced once its task is done, in case tasks leak some; 0 for no limit.
 Q_MAX_MEMORY = number("Q_MAX_MEMORY", 0, least=0)
-# Seconds for which an idle worker leaves the database alone. A schedule that was changed there, and of which no worker was
-# told, may begin so late; the start page may take three times as long to show that a worker has died.
+# Seconds for which an idle worker leaves the database alone. A schedule that was changed there, and of which no worker
+# was told, may begin so late; the start page may take three times as long to show that a worker has died.
 Q_QUIET = number("Q_QUIET", 30)
 # Days for which results are kept: of tasks that have succeeded, and of those that have failed for good.
 Q_KEEP_RESULTS = number("Q_KEEP_RESULTS", 7, most=36_500)

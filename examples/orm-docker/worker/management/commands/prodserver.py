@@ -5,6 +5,7 @@ django-prodserver 3.0.0 has a command of this name, which refuses workers and is
 """
 
 import os
+import sys
 from argparse import ArgumentParser
 from typing import Any
 
@@ -53,6 +54,7 @@ class Command(BaseProcessCommand):
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
         except OSError as error:  # of its first line, where the disk is full that the log lies on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # of which Python would complain at its end
             raise CommandError(f"{process_name} cannot go on ({brief(error)}).") from error
 
     def list_process_names(self) -> None:
