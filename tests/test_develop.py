@@ -212,9 +212,15 @@ def check_a_checkout(developer: Developer) -> None:
 
 def check_a_kill(developer: Developer) -> None:
     """Kill the worker: the terminal says so, and the next save starts it."""
-    workers = [pid for pid, command in developer.processes().items() if command.endswith("reloader\0worker\0")]
-    (leader,) = [pid for pid in workers if os.getpgid(pid) == pid]
-    os.kill(leader, signal.SIGKILL)
+
+    def leaders() -> list[int]:
+        workers = [pid for pid, command in developer.processes().items() if command.endswith("reloader\0worker\0")]
+        with suppress(ProcessLookupError):
+            return [pid for pid in workers if os.getpgid(pid) == pid]
+        return []
+
+    developer.wait_until(lambda: len(leaders()) == 1, "the end of former workers")
+    os.kill(leaders()[0], signal.SIGKILL)
     developer.terminal.read_until(r"worker has ended \(Killed\): it starts with the next save\.", DEADLINE)
     developer.save("core/views.py", "@require_POST", "@require_POST  # again")
     assert "edition" in developer.result()
