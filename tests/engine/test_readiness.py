@@ -52,15 +52,19 @@ def test_a_server_that_is_slow_is_heard_again_once_it_was_away(monkeypatch: pyte
     monkeypatch.setattr(single_flight, "SOON", 0.02)
     ask = Mock(side_effect=[OSError("away"), "well", "well"])
 
+    let_go = Event()
+
     def ask_slowly() -> object:
         answer = ask()
-        time.sleep(0.05)
+        let_go.wait()
         return answer
 
     flight = SingleFlight(ask_slowly)
     assert flight.wait(3.0) is None
     assert flight.wait(3.0) is None, "nobody waits long for a server that is away"
-    flight.current().join()
+    question = flight.current()
+    let_go.set()
+    question.join()
     assert flight.wait(3.0) == "well"
 
 

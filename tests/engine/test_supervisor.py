@@ -69,13 +69,14 @@ def test_a_filter_that_raises_ends_nobody_and_is_named_once(capfd: pytest.Captur
 
 def test_a_process_that_a_task_forks_bears_its_end_before_it_has_begun() -> None:
     def worker() -> NoReturn:
-        os.register_at_fork(after_in_child=lambda: time.sleep(0.5))  # on a busy machine
+        killed, writer = os.pipe()
+        os.register_at_fork(after_in_child=lambda: os.read(killed, 1))
         channel, _ = pair()
         let_forks_leave(channel)
         if not (child := os.fork()):
-            time.sleep(5)
             os._exit(0)
         os.kill(child, signal.SIGTERM)
+        os.write(writer, b"1")
         raise SystemExit(
             os.WTERMSIG(os.waitpid(child, 0)[1]) != signal.SIGTERM or bool(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
         )
