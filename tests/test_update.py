@@ -302,6 +302,9 @@ def test_a_file_of_worker_that_is_not_as_released_is_named(combination: Combinat
     assert manifest.keys() == tree(workplace.path / "worker").keys() - {"manifest.json"}
     health = workplace.path / "worker/health.py"
     health.write_bytes(health.read_bytes().replace(b"\n", b"\r\n"))  # as git does it on Windows
+    cache = workplace.path / "worker/__pycache__"
+    cache.mkdir(exist_ok=True)
+    (cache / "health.cpython-311.pyc.140369328584768").touch()  # while another process writes it
     assert "no issues" in workplace.manage("check", environment=DEVELOPMENT)
     (workplace.path / "worker/mine.py").touch()
     (workplace.path / "worker/results.py").write_text("\n# mine\n" + (workplace.path / "worker/results.py").read_text())
