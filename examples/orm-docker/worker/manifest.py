@@ -16,7 +16,8 @@ def hashes(folder: Path = FOLDER) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and path.suffix != ".pyc" and not path.name.startswith(".") and name != NAME:
+        ours = name != NAME and not path.name.startswith(".") and path.parent.name != "__pycache__"
+        if ours and path.is_file():
             found[name] = hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
     return found
 
