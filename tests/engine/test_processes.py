@@ -22,6 +22,7 @@ from project import PROJECT, Site, free_port, manage, running, variables, wait_f
 from pytest_django import Settings
 from worker import __version__
 from worker.cluster.forks import room_for_files
+from worker.cluster.supervisor import MEANINGLESS
 from worker.management.commands.qcluster import begin_as
 
 
@@ -229,6 +230,19 @@ def test_a_worker_ends_with_0_after_a_signal_to_its_whole_group(
         os.killpg(process.pid, number)
         assert process.wait(30) == 0
     assert "has stopped" in (tmp_path / "worker.log").read_text()
+
+
+def test_a_signal_that_means_nothing_to_a_worker_ends_none_of_its_processes(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    with running("worker", {**environment, "TMPDIR": str(tmp_path)}, tmp_path) as process:
+        for name in MEANINGLESS:
+            os.killpg(process.pid, getattr(signal, name))
+        process.terminate()
+        assert process.wait(30) == 0
+    log = (tmp_path / "worker.log").read_text()
+    assert "has stopped" in log
+    assert "died" not in log
 
 
 def test_a_worker_that_may_open_too_few_files_ends_with_a_sentence_also_without_an_output(
