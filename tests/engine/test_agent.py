@@ -42,7 +42,7 @@ def control() -> Iterator[Channel]:
 @pytest.fixture
 def agent(control: Channel) -> Iterator[Agent]:
     """Make an agent of one slot, whose broker takes all."""
-    made = Agent(Mock(), control, Scoreboard(1))
+    made = Agent(Mock(will_pass=lambda error: False), control, Scoreboard(1))
     yield made
     made.wake_up.close()
     made.woken.close()
@@ -145,6 +145,32 @@ def test_the_return_of_the_database_is_told(
     results.tell_return()
     said = [record.getMessage() for record in caplog.records if "answer" in record.getMessage()]
     assert said == ["The database answers again after 0 s, 3 results saved"]
+
+
+def test_a_broker_that_answers_and_takes_nothing_is_waited_for(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    Database(agent.results, monkeypatch)
+    monkeypatch.setattr("worker.cluster.saving.time.sleep", Mock())
+    full = OSError("it is full")
+    agent.broker.will_pass = lambda error: error is full
+    agent.broker.acknowledge_all.side_effect = [*[full] * 10, None]
+    agent.results.settle(replies(agent, "one"))
+    assert agent.broker.acknowledge_all.call_count == 11
+    assert not agent.held
+
+
+def test_what_comes_after_a_task_waits_for_a_cache_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for one that is on neither the database's server nor the broker's."""
+    refused = ConnectionError("refused")
+    cache = Mock(get=Mock(return_value=None), set=Mock(side_effect=refused))
+    monkeypatch.setattr(after, "get_broker", lambda: Mock(cache=cache, list_key="here"))
+    part = row("part", group=uuid4().hex, hook=packages.PART)
+    packages.table().bulk_create([packages.instance(part, 1)])
+    with pytest.raises(ConnectionError):  # it answers, so it is this that it refuses
+        after.gather(part.group, 1, 60)
+    cache.get.side_effect = refused
+    with pytest.raises(OperationalError, match=r"The cache does not answer \(ConnectionError: refused\)"):
+        after.gather(part.group, 1, 60)
+    assert packages.table().filter(pk=part.id).exists()
 
 
 def test_a_lock_is_waited_for_once(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:

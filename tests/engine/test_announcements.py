@@ -77,6 +77,16 @@ def test_a_look_tells_in_one_query_when_the_next_one_is(
     assert looks.offer_due() == module.HURRY
 
 
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="it keeps no such time")
+@pytest.mark.parametrize("time", ["10000-01-01", "0001-01-01 BC"])
+def test_a_time_that_python_does_not_know_holds_up_no_other_schedule(agent: Agent, time: str) -> None:
+    odd, other = in_seconds(-2), in_seconds(-1)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE django_q_schedule SET next_run = %s WHERE id = %s", [time, odd.pk])
+    assert Schedules(agent).offer_due() == module.SOON
+    assert other.pk in agent.offered
+
+
 @pytest.fixture
 def listener(transactional_db: None) -> Iterator[Listener]:
     """Provide one that listens."""

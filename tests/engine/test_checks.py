@@ -64,6 +64,7 @@ def test_the_brokers_missing_package_is_named(settings: Settings) -> None:
         ({"timeout": 86_400}, "worker.I039", "A task may run 86400 s, and a stop leaves it "),
         ({"quue_limit": 3}, "worker.E034", "Q_CLUSTER has the unknown key 'quue_limit'."),
         ({"max_rss": 100}, "worker.E032", "Q_CLUSTER: max_rss is 100, and a worker begins with "),
+        ({"max_rss": "5"}, "worker.E031", "Q_CLUSTER: max_rss is '5'."),
         ({"ALT_CLUSTERS": None}, "worker.E030", "Q_CLUSTER['ALT_CLUSTERS'] is no dict of dicts."),
         ({"ALT_CLUSTERS": {"a": {"timeout": "9"}}}, "worker.E031", "Q_CLUSTER['ALT_CLUSTERS']['a']: timeout is '9'."),
         ({"ALT_CLUSTERS": {"a": {"name": "b"}}}, "worker.E033", "Q_CLUSTER['ALT_CLUSTERS']['a'] has a name"),
@@ -90,6 +91,13 @@ def test_a_cluster_that_is_not_there_is_named(settings: Settings, monkeypatch: p
 def test_a_connection_pool_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(settings.DATABASES["default"], "OPTIONS", {"pool": True})
     assert "worker.E021" in {message.id for message in run_checks()}
+
+
+def test_a_database_that_does_not_commit_by_itself_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(settings.DATABASES["default"], "AUTOCOMMIT", False)
+    assert "worker.E026" in {message.id for message in run_checks()}
 
 
 def test_a_cache_that_web_does_not_share_is_named(settings: Settings) -> None:

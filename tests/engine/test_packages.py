@@ -4,6 +4,7 @@ import functools
 import os
 import threading
 from datetime import UTC, datetime
+from enum import IntEnum
 from typing import Any, NoReturn
 
 import pytest
@@ -11,7 +12,7 @@ from django.core.signing import BadSignature
 from django_q.models import Task as Model
 from django_q.signing import SignedPackage
 from worker.delivery import run_payload
-from worker.packages import instance, opened, pack, set_aside, unpickled
+from worker.packages import instance, most_of, opened, pack, set_aside, unpickled
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SURROGATE = "import-caf\udce9.pdf"
@@ -136,3 +137,10 @@ def test_what_is_set_aside_runs_when_it_is_submitted_again() -> None:
     row = set_aside(SignedPackage.dumps(a_task()), "no reason")
     assert (row.func, row.success, unpickled(row.result)) == ("worker.delivery.run_payload", False, "no reason")
     assert run_payload(*unpickled(row.args)) == 1
+
+
+def test_a_number_of_attempts_is_plain_whatever_kind_of_number_it_was() -> None:
+    class Attempts(IntEnum):
+        FEW = 2
+
+    assert type(most_of({"max_attempts": Attempts.FEW})) is int

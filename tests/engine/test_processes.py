@@ -18,6 +18,8 @@ import pytest
 from clusters import alike_elsewhere
 from core.tasks import OFFERS
 from django.core.management import CommandError, call_command, get_commands, load_command_class
+from django_q.models import Task
+from django_q.tasks import async_task
 from project import PROJECT, Site, free_port, manage, running, variables, wait_for
 from pytest_django import Settings
 from worker import __version__
@@ -232,17 +234,35 @@ def test_a_worker_ends_with_0_after_a_signal_to_its_whole_group(
     assert "has stopped" in (tmp_path / "worker.log").read_text()
 
 
+@pytest.fixture
+def production(environment: dict[str, str], settings: Settings, tmp_path: Path) -> dict[str, str]:
+    """Provide the variables of a worker in production that reads the same queue."""
+    mine = {"DEBUG": "false", "SECRET_KEY": settings.SECRET_KEY, "TMPDIR": str(tmp_path)}
+    return {**environment, **mine, "DATABASE_URL": os.environ["DATABASE_URL"]}
+
+
 def test_a_signal_that_means_nothing_to_a_worker_ends_none_of_its_processes(
-    environment: dict[str, str], tmp_path: Path
+    production: dict[str, str], tmp_path: Path
 ) -> None:
-    with running("worker", {**environment, "TMPDIR": str(tmp_path)}, tmp_path) as process:
-        for name in MEANINGLESS:
-            os.killpg(process.pid, getattr(signal, name))
+    with running("worker", production, tmp_path) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for pid in (process.pid, *map(int, children)):
+            for name in MEANINGLESS:
+                os.kill(pid, getattr(signal, name))
         process.terminate()
         assert process.wait(30) == 0
     log = (tmp_path / "worker.log").read_text()
     assert "has stopped" in log
     assert "died" not in log
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_task_that_ends_its_own_group_ends_one_worker(production: dict[str, str], tmp_path: Path) -> None:
+    with running("worker", production, tmp_path) as process:
+        key = async_task("os.killpg", 0, signal.SIGKILL.value, q_options={"max_attempts": 1})
+        wait_for(Task.objects.filter(pk=key).exists, "the task's failure")
+        assert process.poll() is None
+    assert "died (SIGKILL)" in Task.objects.get(pk=key).result
 
 
 def test_a_worker_that_may_open_too_few_files_ends_with_a_sentence_also_without_an_output(

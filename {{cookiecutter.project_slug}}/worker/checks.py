@@ -90,8 +90,12 @@ def wrong_cluster(where: str, cluster: Mapping[str, Any]) -> Iterator[CheckMessa
     for key in cluster.keys() - set(known):
         yield Error(f"{where} has the unknown key {key!r}.", hint=did_you_mean(key, known), id="worker.E034")
     used = conf.resource.getrusage(conf.resource.RUSAGE_SELF).ru_maxrss if conf.resource else 0
-    if 0 < (cluster.get("max_rss") or 0) <= used:
-        problem = f"{where}: max_rss is {cluster['max_rss']}, and a worker begins with {used}: each task would end it."
+    most = cluster.get("max_rss") or 0
+    if not isinstance(most, int):
+        hint = "Write a whole number of kB, 0 for no limit."
+        yield Error(f"{where}: max_rss is {most!r}.", hint=hint, id="worker.E031")
+    elif 0 < most <= used:
+        problem = f"{where}: max_rss is {most}, and a worker begins with {used}: each task would end it."
         hint = "It is in kB, as the system counts; Q_MAX_MEMORY is in MB. Write more, or 0 for no limit."
         yield Error(problem, hint=hint, id="worker.E032")
     if cluster.get("max_attempts") == 0:
@@ -141,6 +145,10 @@ def check_broker(**_: Any) -> Iterator[CheckMessage]:
 def check_databases(**_: Any) -> Iterator[CheckMessage]:
     """Check the options of each database, which is not asked itself."""
     for alias, database in settings.DATABASES.items():
+        if not database.get("AUTOCOMMIT", True):
+            problem = f"DATABASES[{alias!r}] has no AUTOCOMMIT: each task would leave a transaction open."
+            hint = "Take that line out, and write transaction.atomic() where you need it."
+            yield Error(problem, hint=hint, id="worker.E026")
         if database.get("OPTIONS", {}).get("pool"):
             # The cluster forks, and its processes would share the pool's connections.
             problem = f"DATABASES[{alias!r}] has a connection pool, which does not outlive the fork of a worker."

@@ -22,6 +22,7 @@ import redis
 from redis.connection import Connection
 from worker.broker import Broker
 from worker.broker.client import client, connection_options, usable
+from worker.health import why_away
 
 
 @pytest.fixture(autouse=True)
@@ -285,6 +286,34 @@ def test_a_former_primary_is_left_for_the_new_one(
     server.replicaof("NO", "ONE")
     broker.enqueue_all(["after"]) if at_once else broker.enqueue("after")
     assert texts(take(broker, 2)) == ["before", "after"]
+
+
+def test_a_server_that_lacks_its_replicas_takes_tasks_again_later(brokers: Brokers, server: redis.Redis) -> None:
+    (broker,) = brokers()
+    broker.enqueue("before")
+    held = receipts(take(broker, 1))
+    actions: list[Callable[[], Any]] = [lambda: broker.enqueue("x"), lambda: broker.acknowledge_all(held)]
+    server.config_set("min-replicas-to-write", 1)
+    try:
+        for action in actions:
+            with pytest.raises(redis.ResponseError) as raised:
+                action()
+            assert broker.will_pass(raised.value)
+            assert "NOREPLICAS" in why_away(raised.value)
+    finally:
+        server.config_set("min-replicas-to-write", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.", True),
+        ("Error running script (call to f_1): @user_script:1: -OOM command not allowed", True),
+        ("wrong number of arguments for 'xadd' command", False),
+    ],
+)
+def test_what_the_server_says_of_itself_passes(text: str, passes: bool) -> None:
+    assert Broker.will_pass(redis.ResponseError(text)) is passes
 
 
 def test_a_task_that_the_server_does_not_take_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from django.db import OperationalError
 from django.db.models import Q
 from django.db.models.signals import post_save
 from django_q.brokers import get_broker
@@ -155,6 +156,20 @@ def queue_next(task: Task, row: Row) -> None:
 # Results in the cache
 
 
+@contextmanager
+def of_the_cache() -> "Iterator[None]":
+    """Raise what passes, if it is the cache that is away: none of the servers that are asked otherwise."""
+    try:
+        yield
+    except Exception as error:  # each cache has exceptions of its own
+        try:
+            get_broker().cache.get("")
+        except Exception as silence:
+            raise OperationalError(f"The cache does not answer ({brief(silence)})") from error
+        raise
+
+
+@of_the_cache()
 def save_in_cache(task: Task) -> None:
     """Save a result where django-q2's result_cached() and its like look for it; the table counts what has failed."""
     broker: Any = get_broker()
@@ -187,6 +202,7 @@ def locked(cache: Any, key: str) -> "Iterator[None]":
 # Iterables
 
 
+@of_the_cache()
 def gather(group: str, number: int, cached: int | None) -> None:
     """Put the results of an iterable together, once all its parts have ended: in the order in which they were queued.
 

@@ -7,6 +7,7 @@ from functools import partial
 from multiprocessing.process import current_process
 from types import SimpleNamespace
 
+from django.conf import settings
 from django_q import worker as upstream
 from django_q.conf import Conf
 
@@ -20,6 +21,8 @@ ENDING = {signal.SIGTERM, signal.SIGINT}  #: by which programs end others
 
 
 def run(slot: int, channel: Channel, scoreboard: Scoreboard) -> None:
+    if not settings.DEBUG:  # a debugger reads the terminal, which only one group may
+        os.setpgid(0, 0)  # a task that ends its own group, instead of that of a program of its, ends no more
     let_forks_leave(channel)
     current_process().name = f"Worker-{slot + 1}"
     # Of django-q2 1.11.1: its worker goes through the import system for each task, here once for each function; what a

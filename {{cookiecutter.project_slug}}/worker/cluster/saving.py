@@ -66,6 +66,8 @@ class Saving:
                 try:
                     connections[self.alias].close()
                     ask()
+                    if self.agent.broker.will_pass(error):
+                        raise error
                 except Exception as silence:
                     since = since or time.monotonic()
                     logger.error("Could not %s (%s); next try in %.0f s", what, brief(silence), pause)

@@ -153,7 +153,7 @@ class Broker:
     """Takes the broker's place, and keeps what is queued in the innermost block of queued()."""
 
     queues: list[Queue] = []
-    away = passing = ()
+    away = ()
     forgets_returned, transactional, can_peek = True, False, False
 
     def __init__(self, list_key: str) -> None:
@@ -165,6 +165,10 @@ class Broker:
 
     def ping(self) -> bool:
         return True
+
+    @staticmethod
+    def will_pass(error: BaseException) -> bool:
+        return False
 
     def enqueue(self, payload: str, after: datetime | None = None) -> str:
         self.queues[-1].keep(payload, self.list_key, after)

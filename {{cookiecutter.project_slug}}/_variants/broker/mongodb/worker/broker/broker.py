@@ -86,7 +86,6 @@ class Broker(Adapter, Mongo):  # type: ignore[misc]
 
     can_peek = forgets_returned = True
     away: tuple[type[Exception], ...] = (ConnectionFailure, ExecutionTimeout, WTimeoutError)
-    passing: tuple[type[Exception], ...] = ()
     transactional = False
     indexed = False
 

@@ -51,7 +51,6 @@ class Broker(Adapter, Contents):
 
     can_peek = forgets_returned = transactional = False
     away: tuple[type[Exception], ...] = (exceptions.ConnectionError, exceptions.HTTPClientError)
-    passing: tuple[type[Exception], ...] = ()
     check_settings = staticmethod(check_settings)
 
     def __init__(self, list_key: str | None = None) -> None:
