@@ -10,7 +10,7 @@ from unittest.mock import Mock
 from uuid import uuid4
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, ProgrammingError
 from django.utils import timezone
 from django_q import signals
 from django_q.conf import Conf
@@ -23,6 +23,7 @@ from worker.cluster.hand_out import CUT_OFF, OUT_OF_TIME, TRIES, Slot
 from worker.cluster.messages import AFTER, RESULT, RUN, SCHEDULE, Outcome
 from worker.cluster.results import Results
 from worker.cluster.scoreboard import RESULTS, THREADS, Scoreboard
+from worker.delivery import Delivery
 from worker.models import Failure
 from worker.retention import prune_to_save_limit
 
@@ -171,6 +172,30 @@ def test_what_comes_after_a_task_waits_for_a_cache_that_is_away(monkeypatch: pyt
     with pytest.raises(OperationalError, match=r"The cache does not answer \(ConnectionError: refused\)"):
         after.gather(part.group, 1, 60)
     assert packages.table().filter(pk=part.id).exists()
+
+
+def test_a_link_is_queued_on_whatever_connection_a_task_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Mock(enqueue=Mock(side_effect=[ProgrammingError("permission denied"), "1"]))
+    monkeypatch.setattr(after, "get_broker", lambda *_: broker)
+    monkeypatch.setattr(after.connections, "close_all", Mock())
+    after.queue_next({"chain": [("core.tasks.count_words", ("a",))]}, row("first"))
+    assert broker.enqueue.call_count == 2
+    assert not Model.objects.filter(name="after first").exists()
+
+
+def test_a_task_whose_lease_was_lost_to_nobody_is_held_once(agent: Agent) -> None:
+    for again in (False, True):
+        agent.leases.take(Delivery("7", "payload", again=again))
+    assert [held.receipt for held in agent.held.values()] == ["7"]
+
+
+def test_each_line_of_the_log_may_take_its_time(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    Database(agent.results, monkeypatch)
+    late: list[object] = []
+    monkeypatch.setattr(agent.scoreboard, "expect", lambda *_: late.clear())
+    monkeypatch.setattr("worker.cluster.results.tell", lambda outcome: late.append(outcome))
+    agent.results.settle(replies(agent, "one", "two", "three"))
+    assert len(late) <= 1
 
 
 def test_a_lock_is_waited_for_once(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,8 @@ REFUSED = [
     {"kwargs": "{'text': 'x', 'q_options': {'chain': [('os.abort', ())]}}"},
     {"kwargs": "text='x', chain=['os.abort']"},
     {"kwargs": "text='x', q_options=1"},
+    {"kwargs": "text='x', q_options={'iter_count': 3}"},
+    {"kwargs": "text='x', sync=True"},
 ]
 UNREADABLE = [{"args": "one two"}, {"args": "f()"}, {"kwargs": "text="}]
 each_refused = pytest.mark.parametrize("fields", REFUSED, ids=str)

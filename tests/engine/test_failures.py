@@ -4,7 +4,7 @@ import json
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from clusters import alike_elsewhere
@@ -124,6 +124,13 @@ def test_a_part_whose_iterable_is_gathered_is_over() -> None:
     save(a_task(id="2" * 32, success=True, result=[1, 2]))
     assert earlier(a_task(id="1" * 32, group="2" * 32, iter_count=2)).is_over
     assert not earlier(a_task(id="1" * 32, group="2" * 32)).is_over
+
+
+def test_an_error_whose_traceback_cannot_be_told_is_named() -> None:
+    attempt, place = Attempt(), ("file", "no number", "no offset", "text")
+    attempt.note(SyntaxError("odd", cast("Any", place)))
+    assert attempt.traceback.startswith("SyntaxError: odd (file")
+    assert "whose traceback cannot be told" in attempt.traceback
 
 
 def answers(answer: Any) -> Any:

@@ -14,6 +14,10 @@ QUEUE = {
         async_task("math.copysign", 3, -1, task_name="hooked", hook="remember.result")
         answer = lambda: cache.get("hook-hooked")
     """,
+    "a hook that is a coroutine": """
+        async_task("math.copysign", 13, -1, task_name="hooked-later", hook="remember.later")
+        answer = lambda: cache.get("hook-hooked-later")
+    """,
     "a chain": """
         chain = async_chain([("math.copysign", (4, -1)), ("math.floor", (4.5,))])
         answer = lambda: sorted(result_group(chain) or [])
@@ -130,6 +134,7 @@ QUEUE = {
 ANSWER = {
     "a result and its options": [-2.0, 1, [-2.0]],
     "a hook": -3.0,
+    "a hook that is a coroutine": -13.0,
     "a chain": [-4.0, 4],
     "an iterable": [1, 2, 3],
     "a cached result": -5.0,

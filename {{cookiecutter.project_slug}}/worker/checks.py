@@ -90,11 +90,12 @@ def wrong_cluster(where: str, cluster: Mapping[str, Any]) -> Iterator[CheckMessa
     for key in cluster.keys() - set(known):
         yield Error(f"{where} has the unknown key {key!r}.", hint=did_you_mean(key, known), id="worker.E034")
     used = conf.resource.getrusage(conf.resource.RUSAGE_SELF).ru_maxrss if conf.resource else 0
+    for key in ("max_rss", "cpu_affinity"):
+        if not isinstance(value := cluster.get(key) or 0, int):
+            hint = "Write a whole number, or 0 for none."
+            yield Error(f"{where}: {key} is {value!r}.", hint=hint, id="worker.E031")
     most = cluster.get("max_rss") or 0
-    if not isinstance(most, int):
-        hint = "Write a whole number of kB, 0 for no limit."
-        yield Error(f"{where}: max_rss is {most!r}.", hint=hint, id="worker.E031")
-    elif 0 < most <= used:
+    if isinstance(most, int) and 0 < most <= used:
         problem = f"{where}: max_rss is {most}, and a worker begins with {used}: each task would end it."
         hint = "It is in kB, as the system counts; Q_MAX_MEMORY is in MB. Write more, or 0 for no limit."
         yield Error(problem, hint=hint, id="worker.E032")

@@ -86,7 +86,10 @@ def may_pass(error: BaseException) -> bool:
     """Say whether an error may be a server's that is away, or locked, so that another try can succeed."""
     if isinstance(error, OperationalError | InterfaceError | InternalError):
         return True
-    return isinstance(error, Exception) and (get_broker().will_pass(error) or bool(silent_servers()))
+    broker = get_broker()
+    if isinstance(error, broker.away) or broker.will_pass(error):  # though it answers again by now
+        return True
+    return isinstance(error, Exception) and bool(silent_servers())
 
 
 def why_away(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 from django_q.conf import Conf
-from worker.health import why_away
+from worker.health import may_pass, why_away
 
 from .conftest import Brokers
 from .contract import Relay, receipts, sizes, take, texts
@@ -66,6 +66,13 @@ def test_a_server_that_is_away_is_an_error_soon(detour: Relay, brokers: Brokers)
         assert not isinstance(raised.value, AssertionError)
         assert why_away(raised.value)  # so a page that queues a task answers 503
     assert time.monotonic() - start < 40
+
+
+def test_an_error_of_a_server_that_answers_again_by_now_passes(brokers: Brokers) -> None:
+    (broker,) = brokers()
+    for kind in broker.away:
+        assert may_pass(kind.__new__(kind))
+    assert not may_pass(ValueError())
 
 
 def until_error(action: object) -> None:

@@ -144,6 +144,10 @@ class Leases:
 
     def take(self, delivery: Delivery) -> None:
         """Hold a task, and offer it to the workers if it can be run."""
+        if delivery.again:
+            with self.agent.lock:
+                if any(held.receipt == delivery.receipt for held in self.agent.held.values()):
+                    return  # its lease was lost to nobody else, and is this cluster's anew
         held = self.agent.hold(
             RUN,
             payload=delivery.payload,
