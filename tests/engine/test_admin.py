@@ -183,6 +183,14 @@ def test_the_errors_of_each_attempt_are_on_the_page_of_the_task() -> None:
         assert "<pre>in &lt;module&gt;\nValueError: math domain error</pre>" in text
 
 
+def test_a_task_is_shown_whatever_its_arguments_and_its_result_are() -> None:
+    failure("long", args=(10**5000,), kwargs={"number": 7}, result="no room")
+    page = somebody("view_failure", "change_failure").get(f"{PAGE}long/change/").content.decode()
+    assert "&lt;tuple&gt;" in page
+    assert "{&#x27;number&#x27;: 7}" in page
+    assert "no room" in page
+
+
 def test_who_deletes_a_task_deletes_its_errors_but_none_that_will_be_tried_again() -> None:
     for name in ("one", "two"):
         failure(name)

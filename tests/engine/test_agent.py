@@ -20,7 +20,7 @@ from worker.cluster import after, rows
 from worker.cluster.agent import AGAIN, CUT_AFTER, LONGEST, Agent
 from worker.cluster.channels import Channel, pair
 from worker.cluster.hand_out import CUT_OFF, OUT_OF_TIME, TRIES, Slot
-from worker.cluster.messages import AFTER, RESULT, RUN, SCHEDULE, Outcome
+from worker.cluster.messages import AFTER, GATHER, RESULT, RUN, SCHEDULE, Outcome
 from worker.cluster.results import Results
 from worker.cluster.scoreboard import RESULTS, THREADS, Scoreboard
 from worker.delivery import Delivery
@@ -72,6 +72,7 @@ class Database:
         """Say the codes of PostgreSQL to rows by their names."""
         self.says, self.tries = says, 0
         self.saved: list[tuple[str, bool]] = []
+        self.places: list[tuple[str | None, str | None]] = []  #: the groups and hooks of these
         monkeypatch.setattr(results, "write", self.write)
         monkeypatch.setattr(results, "ask_database", Mock())
         monkeypatch.setattr("worker.cluster.results.time.sleep", Mock())
@@ -85,6 +86,7 @@ class Database:
         for each in outcomes:
             self.results.unsaved.pop(each.held.ticket, None)
             self.saved.append((each.row.name, each.row.success))
+            self.places.append((each.row.group, each.row.hook))
 
 
 class SimpleError(Exception):
@@ -216,6 +218,16 @@ def test_what_the_database_refuses_for_good_holds_up_no_other(agent: Agent, monk
     monkeypatch.setattr(agent.results, "write", database.write)
     agent.results.settle(replies(agent, "four"))
     assert [held.receipt for held in agent.held.values()] == ["four"]
+
+
+def test_a_part_of_an_iterable_that_the_database_refuses_stays_a_part(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, held = Database(agent.results, monkeypatch, odd="23514"), agent.hold(RUN, payload="", receipt="odd")
+    odd, part = row("odd", group="all", hook=packages.PART), ("all", 2, None)
+    agent.results.settle([(RESULT, held.ticket, tuple(odd), "", True, None, False, part, None, (None, None), {})])
+    assert database.places == [("all", packages.PART)]
+    assert [each.does for each in agent.urgent] == [GATHER]
 
 
 def test_old_successes_are_pruned_by_one_query_whatever_they_are_counted_by(

@@ -239,6 +239,7 @@ ERRORS: dict[str, Callable[[], Any]] = {
     "raises-ten-megabytes": raises(ValueError("x" * 10_000_000)),
     "raises-nul-and-a-surrogate": raises(ValueError("\0\udce9")),
     "raises-with-an-object": raises(ValueError(Repulsive())),
+    "raises-at-an-odd-place": raises(SyntaxError("odd", ("file", "no number", "no offset", "text"))),  # type: ignore[arg-type]
 }
 
 
@@ -291,6 +292,19 @@ def refuse_signals(key: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
     time.sleep(FOR_EVER)
+
+
+def stop_the_group(key: str) -> str:
+    """Stop its own group, as one does who means that of a program that was started without one."""
+    note("start", key)
+    os.killpg(os.getpgid(0), signal.SIGTERM)
+    return key
+
+
+def kill_the_group(key: str) -> None:
+    """Kill its own group."""
+    note("start", key)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
 def take_the_alarm(key: str) -> str:
@@ -467,6 +481,8 @@ INPUTS: dict[str, Input] = {
             "closes-all-descriptors": "lab_inputs.close_descriptors",
             "closes-its-streams": "lab_inputs.close_streams",
             "refuses-signals": "lab_inputs.refuse_signals",
+            "stops-its-group": "lab_inputs.stop_the_group",
+            "kills-its-group": "lab_inputs.kill_the_group",
             "takes-the-alarm": "lab_inputs.take_the_alarm",
             "leaves-a-transaction": "lab_inputs.leave_a_transaction",
             "leaves-a-broken-connection": "lab_inputs.leave_a_broken_connection",
