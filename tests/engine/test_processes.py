@@ -305,7 +305,8 @@ def test_a_worker_may_open_more_files_if_it_needs_them(monkeypatch: pytest.Monke
 def test_a_stop_that_comes_while_a_worker_is_being_started_ends_it_with_0(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    (tmp_path / "slow.py").write_text("import time; print('here', flush=True); time.sleep(60)")
+    # In short sleeps: a signal that comes just before one is heard after it, and starting imports other things, too.
+    (tmp_path / "slow.py").write_text("import time; print('here', flush=True)\nfor _ in range(600): time.sleep(0.1)")
     env = variables({**environment, "PYTHONPATH": str(tmp_path), "DJANGO_SETTINGS_MODULE": "slow"})
     command = [sys.executable, "manage.py", "prodserver", "worker"]
     with subprocess.Popen(command, cwd=PROJECT, env=env, stdout=subprocess.PIPE) as process:
