@@ -20,7 +20,6 @@ from worker.models import Failure, Queue, WaitingTask
 from worker.queue import page
 from worker.resubmit import resubmit
 
-
 TEXT = 100_000  #: characters that are shown of a value
 
 

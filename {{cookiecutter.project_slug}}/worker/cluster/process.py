@@ -25,10 +25,11 @@ def run(slot: int, channel: Channel, scoreboard: Scoreboard) -> None:
         os.setpgid(0, 0)  # a task that ends its own group, instead of that of a program of its, ends no more
     let_forks_leave(channel)
     current_process().name = f"Worker-{slot + 1}"
-    # Of django-q2 1.11.1: its worker goes through the import system for each task, here once for each function; what a
-    # receiver of these two signals raises would end it, or fail a task that has succeeded; and of an exception it
-    # keeps the text, which Child.format_exc takes the place of.
-    upstream.pydoc = SimpleNamespace(locate=located)
+    # Of django-q2 1.11.1: its worker goes through the import system for each task, here once for each function, and
+    # through the translations, though nobody searches a log in several languages; what a receiver of these two signals
+    # raises would end it, or fail a task that has succeeded; and of an exception it keeps the text, which
+    # Child.format_exc takes the place of.
+    upstream.pydoc, upstream._ = SimpleNamespace(locate=located), str
     for name in ("post_spawn", "post_execute_in_worker"):
         setattr(upstream, name, SimpleNamespace(send=getattr(upstream, name).send_robust))
     if Conf.CPU_AFFINITY and hasattr(os, "sched_setaffinity"):
