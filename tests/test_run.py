@@ -1,13 +1,11 @@
 """What is baked runs in production mode: its processes against real servers, as a browser and a platform see them."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import dropwhile
 from pathlib import Path
 from uuid import uuid4
 
@@ -30,7 +28,6 @@ STAFF = {
 ADD_SCHEDULE = "/admin/django_q/schedule/add/"
 AT_ONCE = 8  #: how often each button is pressed before the first result is awaited
 # It stands there twice for a cluster with a name, which begins again under the same pid.
-ANNOUNCEMENT = re.compile(r"Starting \w+ named [\w-]+")
 
 
 @dataclass
@@ -148,9 +145,8 @@ def stop_in_order(process: Process) -> None:
 
 
 def events(process: Process) -> list[dict[str, object]]:
-    """Return what a process has logged: an event a line, once django-prodserver has said what it starts."""
-    lines = process.out.read_text().splitlines()
-    return [json.loads(line) for line in dropwhile(ANNOUNCEMENT.fullmatch, lines)]
+    """Return what a process has logged: an event a line, from its first one on."""
+    return [json.loads(line) for line in process.out.read_text().splitlines()]
 
 
 def check_log(process: Process) -> None:

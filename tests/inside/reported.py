@@ -51,6 +51,12 @@ def collide() -> None:
 @task
 def odd() -> None:
     logger.warning("half \ud800, none \0, whole \U0001f600")
+    circular: list[Any] = []
+    circular.append(circular)
+    for it in (float("nan"), {"deep": float("inf")}, {("a", 1): "a tuple"}, circular, 10**5000):
+        logger.info("odd extra", extra={"it": it})
+    no_text: dict[Any, Any] = {("no", "text"): 1, "it": "fine"}
+    logger.info("odd extra", extra=no_text)
     other = threading.Thread(target=logger.info, args=["in a thread"])
     other.start()
     other.join()
