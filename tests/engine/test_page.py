@@ -12,6 +12,7 @@ from threading import Event, Semaphore
 from types import ModuleType
 from typing import Any
 from unittest.mock import Mock
+from urllib.parse import quote
 
 import pytest
 from core.models import User
@@ -23,7 +24,7 @@ from django.test import Client
 from django.urls import include, path
 from django.utils import timezone, translation
 from pytest_django import Settings
-from queue_state import wait_for_questions
+from queue_state import empty, failed, wait_for_questions
 from worker.queue import actions, page
 from worker.queue.page import ACTIONS
 from worker.queue.state import Again, ClusterState, Group, Overview, QueueState, Running, Scheduled, Waiting
@@ -61,7 +62,8 @@ def sign(host: str, **fields: Any) -> ClusterState:
 def overview(**fields: Any) -> Overview:
     """Return what there is to know where nothing is the matter."""
     known = {"queues": [queue("default", sign("ada"))], "running": [], "again": Again(0, []), "failed": []}
-    return Overview(**{"at": timezone.now(), "failed_total": 0, "schedules": [], **known, **fields})
+    total = {"failed_total": 0, "failed_older": 0}
+    return Overview(**{"at": timezone.now(), **total, "schedules": [], **known, **fields})
 
 
 def busy() -> Overview:
@@ -75,11 +77,13 @@ def busy() -> Overview:
         ],
         running=[Running("a1", "one", "shop.tasks.pay", "default", 2, before(131), 131.0, "ada:8", "ada")],
         again=Again(2140, [Waiting("a2", "two", "shop.tasks.pay", "default", "OSError: off", 1, 3, before(-99))]),
-        failed=[Group(*GROUP, 'ValueError: <no> "luck"', 1207, before(42), ["a3", "a4"])],
+        failed=[Group(*GROUP, 'ValueError: <no> "luck"', 1207, False, before(42), ["a3", "a4"])],
         failed_total=1208,
+        failed_older=1,
         schedules=[
-            Scheduled(1, "digest", "shop.tasks.digest", "default", before(7200), True, before(400), 400.0),
-            Scheduled(2, "old", "shop.tasks.old", "default", None, False, None, 0.0),
+            Scheduled(1, "digest", "shop.tasks.digest", "default", before(7200), True, False, before(400), 400.0),
+            Scheduled(2, "old", "shop.tasks.old", "default", None, False, True, None, 0.0),
+            Scheduled(3, "far", "shop.tasks.far", "default", None, False, False, None, 0.0),
         ],
     )
 
@@ -204,16 +208,16 @@ def test_a_button_does_what_it_says_and_asks_before_where_nothing_undoes_it(
     done: list[Any], button: str, said: list[str], asked: str, called: tuple[Any, ...]
 ) -> None:
     client = somebody("change_task")
-    value = "\r\n".join(said)  # as browsers send it
+    value = "/".join(quote(part, safe="") for part in said)
     on_page = [it["value"] for it in controls(client.get(PAGE).content.decode()) if it["name"] == button]
-    assert "\n".join(said) in on_page
+    assert value in on_page
     answer = client.post(PAGE, {button: value})
     if asked:
         question = answer.content.decode()
         assert f"<h1>{asked}</h1>" in question
         assert done == []
         kept = {it["name"]: it["value"] for it in controls(question)}
-        assert kept[button].splitlines() == said
+        assert kept[button] == value
         answer = client.post(PAGE, kept)
     assert answer["Location"] == PAGE
     assert done == [called]
@@ -224,7 +228,7 @@ def test_a_button_does_what_it_says_and_asks_before_where_nothing_undoes_it(
 def controls(text: str) -> list[dict[str, str]]:
     """Return the buttons and fields of a page that are sent to it."""
     found = re.findall(r'<(?:button|input) type="submit" name="(\w+)" value="([^"]*)"', text)
-    found += re.findall(r'<textarea name="(\w+)" hidden>([^<]*)</textarea>', text)
+    found += re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', text)
     return [{"name": name, "value": html.unescape(value)} for name, value in found]
 
 
@@ -243,11 +247,16 @@ def test_a_refusal_is_told(done: list[Any], monkeypatch: pytest.MonkeyPatch) -> 
         {},
         {"explode": "default"},
         {"retry": "", "sure": "yes"},
+        {"retry": "\n"},
+        {"retry": "\u2028", "sure": "yes"},
+        {"retry": "%0A/a4"},
+        {"retry": "/a4"},
         {"run": "one"},
         {"run": "\n"},
         {"run": "9" * 5000},
         {"retry_group": "shop.tasks.pay", "sure": "yes"},
-        {"retry_group": "a\0b\nc", "sure": "yes"},
+        {"retry_group": "a/b/c", "sure": "yes"},
+        {"retry_group": "a%00b/c", "sure": "yes"},
         {"pause": "default\0"},
     ],
 )
@@ -257,15 +266,61 @@ def test_what_no_button_sends_is_refused_in_a_sentence(done: list[Any], form: di
     assert done == []
 
 
+@pytest.mark.parametrize("function", ["", "\nlead", "two\nlines", "a\rb.c", "\r\n", "a/b", "%0A", "\u202eabc"])
 def test_a_group_is_the_one_of_the_button_whatever_its_function_is_called(
-    done: list[Any], shown: list[Overview]
+    done: list[Any], shown: list[Overview], function: str
 ) -> None:
-    strange = Group("two\nlines", "", "", 1, before(42), ["a3"])
-    shown.append(replace(busy(), failed=[strange]))
+    shown.append(replace(busy(), failed=[Group(function, "", "", 1, False, before(42), ["a3"])]))
     client = somebody("change_task")
     (value,) = (it["value"] for it in controls(client.get(PAGE).content.decode()) if it["name"] == "retry_group")
-    client.post(PAGE, {"retry_group": value.replace("\n", "\r\n"), "sure": "yes"})
-    assert done == [("retry", "ada", {"within": page.WITHIN, "function": "two\nlines", "exception": ""})]
+    assert value.isascii(), "what a browser sends otherwise than it stands there"
+    assert value.isprintable()
+    question = client.post(PAGE, {"retry_group": value}).content.decode()
+    client.post(PAGE, {it["name"]: it["value"] for it in controls(question)})
+    assert done == [("retry", "ada", {"within": page.WITHIN, "function": function, "exception": ""})]
+
+
+def test_a_question_says_how_many_tasks_it_is_about(done: list[Any], shown: list[Overview]) -> None:
+    empty()
+    for reason, exception in (
+        ("one", "builtins.ValueError"),
+        ("two", "builtins.ValueError"),
+        ("no", "builtins.OSError"),
+    ):
+        failed(reason, func="shop.tasks.pay", exception=exception)
+    client = somebody("change_task")
+    for button, value, tasks in (("retry_group", "/".join(GROUP), 2), ("retry_all", "All", 3)):
+        assert f"<li>Tasks: {tasks}</li>" in client.post(PAGE, {button: value}).content.decode()
+    assert done == []
+
+
+def test_no_name_reads_otherwise_than_it_is(
+    done: list[Any], shown: list[Overview], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = Group("\u202eabc.def", "", "\u2067ValueError: live", 1, False, before(42), ["a3"])
+    shown.append(replace(busy(), failed=[group]))
+    monkeypatch.setattr(actions, "pause", lambda *_: "Cancelled \u202eevil, which was waiting.")
+    client = somebody("change_task")
+    for text in (
+        client.get(PAGE).content.decode(),
+        client.get(f"{PAGE}now/").content.decode(),
+        client.post(PAGE, {"retry_group": "%E2%80%AEabc.def/"}).content.decode(),
+        client.post(PAGE, {"pause": "default"}, follow=True).content.decode(),
+    ):
+        assert not page.REVERSING.search(text)
+        assert "\ufffdabc.def" in text
+    assert "Cancelled \ufffdevil" in text
+
+
+def test_what_is_left_out_of_the_groups_is_said(shown: list[Overview]) -> None:
+    group = Group(*GROUP, "ValueError: no", 1999, True, before(42), ["a3"])
+    shown.append(replace(busy(), failed=[group], failed_total=100_000, failed_older=98_001))
+    client = somebody("view_task")
+    assert "a3 1,999+ 42 s ago" in (text := text_of(client))
+    assert "Not counted here: 98,001 that failed earlier. All 100,000+" in text
+    shown.append(replace(shown[-1], failed=[], failed_total=7, failed_older=7))
+    assert "Nothing has failed." not in (text := text_of(client))
+    assert "Not counted here: 7 that failed earlier. All 7" in text
 
 
 @pytest.mark.usefixtures("shown")
@@ -278,7 +333,8 @@ def test_it_says_in_words_what_is_wrong() -> None:
     assert "The broker does not answer." in shown
     assert "Overdue for 6 min 40 s" in shown
     assert "2 h ago failed" in shown
-    assert "turned off" in shown
+    assert re.search("shop.tasks.old default . turned off", shown)
+    assert re.search("shop.tasks.far default . never", shown)
 
 
 @pytest.mark.usefixtures("shown")

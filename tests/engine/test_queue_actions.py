@@ -23,6 +23,7 @@ from worker.processes import clusters
 from worker.queue import actions
 from worker.queue.actions import RefusedError, purge, retry, run_schedule
 from worker.queue.overview import failed_groups
+from worker.resubmit import resubmit
 
 pytestmark = pytest.mark.django_db
 WORDS = "core.tasks.count_words"
@@ -172,6 +173,23 @@ def test_one_that_cannot_be_queued_holds_up_no_other(broker: Memory) -> None:
     assert len(broker.tasks) == 1
 
 
+def test_what_somebody_else_queues_again_meanwhile_is_no_failure(
+    broker: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed(name="a", ago=2)
+    failed(name="b", ago=1)
+    failed(name="c")
+
+    def twice(row: Any) -> str:
+        if row.name == "b":
+            resubmit(row)
+        return str(resubmit(row))
+
+    monkeypatch.setattr(actions, "resubmit", twice)
+    assert retry("ada") == "Queued 2 tasks again."
+    assert len(broker.tasks) == 3
+
+
 def test_many_failures_are_queued_again_for_so_long_as_somebody_waits(broker: Memory) -> None:
     failed()
     assert retry("ada", within=-1) == "Queued 0 tasks again. There are more: do it again."
@@ -183,6 +201,7 @@ def test_what_need_not_or_cannot_run_again_is_refused(broker: Memory) -> None:
     assert refused(lambda: retry("ada", task=key)) == "a has succeeded: it is not run again."
     waiting = failed(name="b", next_try=now + timedelta(minutes=5))
     assert refused(lambda: retry("ada", task=waiting)).startswith("b will be tried again by itself at ")
+    assert refused(lambda: retry("ada", task="")).startswith("'' is no id of a task")
     unknown = new_id()
     assert refused(lambda: retry("ada", task=unknown)) == (
         f"There is no result of a task {unknown}: it waits or runs, or its result is no longer kept."
@@ -311,6 +330,10 @@ def test_a_schedule_runs_now_and_is_due_as_before(broker: Memory, caplog: pytest
     assert "ada has run the schedule nightly" in told(caplog)
     assert run_schedule(row.pk, "ada")
     assert run_schedule(str(row.pk), "ada")
+    if connection.vendor == "postgresql":  # which keeps times that Python does not know
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE django_q_schedule SET next_run = 'infinity'")
+        assert run_schedule("nightly", "ada")
 
 
 def test_a_schedule_that_still_goes_on_is_not_run(broker: Memory) -> None:

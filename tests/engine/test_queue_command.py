@@ -82,6 +82,46 @@ def test_it_prints_json_and_nothing_else(capsys: pytest.CaptureFixture[str], mon
     )
 
 
+def test_nothing_is_cut_where_no_terminal_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = f"core.tasks.{'f' * 200}"
+    key = failed(func=long)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(sys, "__stdout__", None)
+    call_command("queue")
+    assert f"{long}  " in (out := capsys.readouterr().out)
+    assert key in out
+    monkeypatch.setenv("COLUMNS", "60")  # as `watch` says
+    call_command("queue")
+    assert max(map(len, capsys.readouterr().out.splitlines())) == 80
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_an_output_that_has_not_all_characters_gets_others(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
+    failed("ValueError: ☃ \x1b", func="core.tasks.☃")
+    kept = io.BytesIO()
+    bare = io.TextIOWrapper(kept, encoding="latin-1", write_through=True)
+    call_command("queue", *options, stdout=bare)
+    printed = kept.getvalue().decode("latin-1")
+    assert ("core.tasks.\\u2603" if options else "core.tasks.?") in printed
+
+
+@pytest.mark.parametrize(("terminal", "clears"), [("xterm", True), ("dumb", False)])
+def test_a_terminal_keeps_what_was_on_it_before(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: str, clears: bool
+) -> None:
+    monkeypatch.setenv("TERM", terminal)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    seen = overview.overview()
+    monkeypatch.setattr("worker.management.commands.queue.overview", Mock(side_effect=[seen, seen, KeyboardInterrupt]))
+    call_command("queue", "--watch", "0.01")
+    printed = capsys.readouterr().out
+    assert printed.count("\x1b[H\x1b[2J") == 2 * clears
+    assert "\x1b[3J" not in printed
+    assert ("\x1b" in printed) == clears
+
+
 def test_it_prints_again_and_again_also_while_a_server_is_away(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +169,7 @@ WRONG = {
     "retry --all": "Run again all tasks that have failed for good? Nobody can be asked here: write --yes.",
     "retry --all --yes": "No task has failed for good.",
     "retry --function core.tasks.tidy": "--function needs --all beside it.",
+    "retry --all --yes --function=": "--function needs the path of a function.",
     "cancel": "`queue cancel` needs the id of a task, or its beginning.",
     "cancel 7 --yes": NO_ID,
     "cancel 7": "Cancel the task 7, and end its worker if it runs? Nobody can be asked here: write --yes.",
@@ -144,6 +185,15 @@ WRONG = {
     "pause default --json": "--json and --watch belong to `queue` alone, not to `queue pause`.",
     "--all": "--all and --function belong to `queue retry`.",
 }
+
+
+@pytest.mark.parametrize("command", ["purge default", "cancel 0123456789", "retry --all"])
+def test_where_there_is_no_input_nobody_is_asked(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as for a daemon, or `<&-`
+    code, sentence = fails("queue", *command.split())
+    assert (code, sentence.endswith(" Nobody can be asked here: write --yes.")) == (2, True)
+
+
 IMPOSSIBLE = ("no id of", "No task", "There is no queue", "There is no schedule")  #: refused by the action itself
 
 

@@ -16,6 +16,7 @@ from worker.cluster.due import record
 from worker.enqueue import new_id
 from worker.models import Minute, Pause, ScheduleState
 from worker.processes import clusters
+from worker.queue import overview as overviews
 from worker.queue.depths import MOST
 from worker.queue.overview import excesses, overview
 from worker.queue.text import text
@@ -115,6 +116,44 @@ def test_failures_for_good_are_grouped_by_function_and_exception() -> None:
     assert timezone.now() - found.failed[0].last < timedelta(minutes=1)
 
 
+def test_what_the_newest_failures_leave_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overviews, "NEWEST", 5)
+    for age in range(7):
+        failed(f"ValueError: {age}", ago=age)
+    for age in (20, 30):
+        failed("KeyError: 1", exception="builtins.KeyError", ago=age)
+    found = overview()
+    assert [(group.count, group.more) for group in found.failed] == [(5, True)]
+    assert (found.failed_total, found.failed_older) == (9, 4)
+    lines = text(found).splitlines()
+    assert lines[(place := lines.index("Failed for good: 9")) + 1].split()[:2] == ["5+", "core.tasks.count_words"]
+    assert lines[place + 3] == "Not counted in these lines: 4 that failed earlier"
+    monkeypatch.setattr(overviews, "NEWEST", 2_000)
+    assert [(group.count, group.more) for group in overview().failed] == [(7, False), (2, False)]
+    assert (overview().failed_older, "Not counted" in text(overview())) == (0, False)
+
+
+def test_more_groups_than_are_shown_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overviews, "SHOWN", 2)
+    for age in range(5):
+        failed(func=f"core.tasks.f{age}", ago=age)
+    found = overview()
+    assert [(group.func, group.more) for group in found.failed] == [("core.tasks.f0", False), ("core.tasks.f1", False)]
+    assert found.failed_older == 3
+
+
+def test_a_storm_of_further_attempts_does_not_hide_that_others_have_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("NEWEST", "MOST"):
+        monkeypatch.setattr(overviews, limit, 2)
+    later = timezone.now() + timedelta(minutes=5)
+    for age in range(4):
+        failed(next_try=later, ago=age)
+    failed(ago=9)
+    found = overview()
+    assert (found.failed, found.failed_total > 0, found.failed_older > 0) == ([], True, True)
+    assert "that failed earlier" in text(found)
+
+
 def test_a_failure_of_which_no_reason_is_kept_is_shown_too() -> None:
     now = timezone.now()
     Task.objects.create(id=new_id(), name="old", func="core.tasks.reverse", started=now, stopped=now, success=False)
@@ -169,6 +208,25 @@ def test_schedules_say_when_they_were_and_are_due() -> None:
     assert (found["off"].next, found["off"].last_failed) == (None, False)
     assert found["off"].last
     assert "overdue for 3 min" in text(overview())
+
+
+@pytest.mark.parametrize("far", ["9999-12-31", "10000-01-01", "infinity", "-infinity", "0044-03-15 BC"])
+def test_a_time_that_python_does_not_know_is_never_or_long_ago(far: str) -> None:
+    if connection.vendor != "postgresql" and far != "9999-12-31":
+        pytest.skip("it keeps no such times")
+    now = timezone.now()
+    for name in ("soon", "far"):
+        Schedule.objects.create(name=name, func="core.tasks.tidy", next_run=now + timedelta(seconds=5))
+    Schedule.objects.create(name="none", func="core.tasks.tidy", next_run=None)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE django_q_schedule SET next_run = %s WHERE name = 'far'", [far])
+    found = {each.name: each for each in overview().schedules}
+    late = far[0] in "-0"
+    assert [*found] == (["far", "soon", "none"] if late else ["soon", "far", "none"])
+    assert (found["far"].next is None, found["far"].overdue > 0, found["far"].off) == (not late, late, False)
+    assert (found["none"].next, found["none"].off) == (None, False)
+    lines = {line.split()[0]: line for line in text(overview()).splitlines() if line}
+    assert [name for name, line in lines.items() if "never" in line] == (["none"] if late else ["far", "none"])
 
 
 def test_the_number_of_queries_does_not_grow_with_rows(monkeypatch: pytest.MonkeyPatch) -> None:
