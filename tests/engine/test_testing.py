@@ -1,21 +1,27 @@
 """What worker.testing promises to tests: what was queued, running it, and messages that help."""
 
+import os
 import re
 import sqlite3
+import subprocess
+import sys
+from asyncio import CancelledError
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from core.tasks import count_words
 from django.conf import settings
-from django.db import IntegrityError, OperationalError, transaction
+from django.contrib.auth.models import Group
+from django.db import DatabaseError, IntegrityError, OperationalError, connection, transaction
 from django.test import TestCase
 from django.utils import timezone
 from django_q.models import Task
 from django_q.tasks import async_chain, async_iter, async_task, result
-from project import wait_for
+from project import PROJECT, wait_for
 from worker import testing
 from worker.enqueue import enqueue_many
 from worker.queue.actions import purge
@@ -86,6 +92,34 @@ class QueuedTest(TestCase):  # type: ignore[misc] # its types are not here
         assert not queue
 
 
+    def test_what_a_task_does_on_commit_comes_before_the_next_task(self) -> None:  # noqa: D102
+        with queued() as queue:
+            async_task(count_down, 3)
+            assert queue.run() == [3, 2, 1, 0]
+        assert not queue, "the end of the block calls nothing again"
+        assert failure(queue, call).endswith("call() was not queued. Queued was: nothing")
+
+    def test_a_callback_is_called_once_whatever_blocks_are_around_it(self) -> None:  # noqa: D102
+        with queued() as outer:
+            with queued() as inner:
+                transaction.on_commit(partial(async_task, call, 1))
+            with self.captureOnCommitCallbacks(execute=True):
+                transaction.on_commit(partial(async_task, call, 2))
+        assert [len(inner), len(outer)] == [1, 1]
+        with queued() as inside, self.captureOnCommitCallbacks(execute=True):
+            transaction.on_commit(partial(async_task, call, 3))
+        with self.captureOnCommitCallbacks(execute=True), queued() as outside:
+            transaction.on_commit(partial(async_task, call, 4), robust=True)
+        assert [len(inside), len(outside)] == [1, 1]
+
+
+def count_down(number: int) -> int:
+    """Queue itself with one less, on commit."""
+    if number:
+        transaction.on_commit(partial(async_task, count_down, number - 1))
+    return number
+
+
 @pytest.mark.django_db
 def test_chains_and_iterables_go_on(queue: Queue) -> None:
     async_chain([(call, (1,)), (call, (2,))])
@@ -116,6 +150,80 @@ def test_failures_that_are_not_raised_are_tried_again_at_once_as_often_as_may_be
     assert results.count(7) == 1
     assert Task.objects.get(func="core.nothing").attempt_count == settings.Q_CLUSTER["max_attempts"]
     assert not queue
+
+
+LEAVES: list[BaseException] = [SystemExit(3), CancelledError(), GeneratorExit()]
+
+
+def leave(number: int) -> None:
+    """Raise what is no Exception."""
+    raise LEAVES[number]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("number", range(len(LEAVES)))
+def test_what_ends_a_worker_is_a_failure_like_others(number: int, queue: Queue) -> None:
+    key = async_task(leave, number)
+    with pytest.raises(type(LEAVES[number])):
+        queue.run()
+    queue.run(raises=False)
+    assert Task.objects.get(pk=key).attempt_count == 3
+
+
+def collide(swallow: bool, raw: bool) -> None:
+    """Let the database refuse something, by a model or behind Django's back."""
+    Group.objects.create(name="twice")
+    try:
+        if raw:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1 FROM nowhere")
+        else:
+            Group.objects.create(name="twice")
+    except DatabaseError:
+        if not swallow:
+            raise
+
+
+def collide_in_a_hook(task: Task) -> None:
+    """Let the database refuse something in a hook."""
+    collide(swallow=False, raw=False)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("swallow", [True, False])
+def test_an_error_of_the_database_is_the_tasks_and_the_tests_transaction_goes_on(
+    raw: bool, swallow: bool, queue: Queue
+) -> None:
+    Group.objects.create(name="before")
+    key = async_task(collide, swallow, raw)
+    if swallow:
+        queue.run()
+    else:
+        with pytest.raises(DatabaseError, match="nowhere" if raw else r"(?i)unique"):
+            queue.run()
+        queue.run(raises=False)
+    row = Task.objects.get(pk=key)
+    assert (row.success, row.attempt_count) == ((True, 1) if swallow else (False, 3))
+    assert Group.objects.filter(name="before").exists()
+
+
+@pytest.mark.django_db
+def test_an_error_of_the_database_in_a_hook_changes_nothing(queue: Queue) -> None:
+    key = async_task(call, 1, hook=collide_in_a_hook)
+    async_task(call, 2)
+    assert queue.run() == [1, 2]
+    assert Task.objects.get(pk=key).success
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_asynchronous_test_runs_what_waits_in_a_thread(queue: Queue) -> None:
+    async def test() -> list[object]:
+        async_task(call, 1)
+        results: list[object] = await sync_to_async(queue.run)()
+        return results
+
+    assert async_to_sync(test)() == [1]
 
 
 @pytest.mark.django_db
@@ -225,6 +333,52 @@ def test_a_broker_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pyt
         working(tmp_path),
     ):
         pass
+
+
+@pytest.mark.django_db
+def test_a_real_worker_is_refused_where_nothing_is_committed(tmp_path: Path) -> None:
+    with (
+        pytest.raises(pytest.fail.Exception, match=r"^A real worker sees only what is committed: write a Transaction"),
+        working(tmp_path),
+    ):
+        pass
+
+
+OUTSIDE = """
+from core.tasks import count_words
+from django.test import TestCase
+from django_q.conf import Conf
+
+Conf.BROKER_CLASS = "nowhere.Broker"
+
+
+def setUpModule():
+    count_words.enqueue("of a module")
+
+
+class OfClass(TestCase):
+    @classmethod
+    def setUpTestData(cls):
+        count_words.enqueue("of a class")
+
+    def test_it(self):
+        count_words.enqueue("of a test")
+"""
+
+
+@pytest.mark.parametrize("command", [("-m", "pytest", "--ds", "config.settings"), ("manage.py", "test")])
+def test_what_is_queued_beside_a_test_stays_in_memory_too(command: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "test_outside.py").write_text(OUTSIDE)
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["worker.testing"]\n')
+    done = subprocess.run(
+        [sys.executable, *command, tmp_path],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.django_db

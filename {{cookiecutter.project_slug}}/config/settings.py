@@ -391,6 +391,7 @@ Q_CLUSTER["ALT_CLUSTERS"]["{{ name }}"] = {
 
 # Django's tasks go to these clusters: a queue is a cluster's name, and "default" the first one.
 TASKS = {"default": {"BACKEND": "worker.tasks.Backend"}}
+TEST_RUNNER = "worker.testing.Runner"  # of `manage.py test`: what tests queue stays in memory, as with pytest
 
 # Processes, started by `python manage.py prodserver NAME`
 

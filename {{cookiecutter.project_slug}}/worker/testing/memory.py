@@ -9,7 +9,6 @@ from unittest.mock import patch
 
 from django.core.cache import caches
 from django.db import connection
-from django.test import TestCase
 from django.utils import timezone
 from django_q.conf import Conf
 from django_q.signing import SignedPackage
@@ -19,6 +18,7 @@ from worker.delivery import Depth, signed_at
 from worker.packages import named
 from worker.policy import shown
 from worker.processes import nearest
+from worker.testing.commits import committed
 from worker.testing.in_process import run
 
 
@@ -112,7 +112,7 @@ class Queue(Sequence[Queued]):
         sentences = [f"{in_words(wanted, args, kwargs)} was not queued."]
         if isinstance(function, str) and (problem := missing(function, {task.function for task in self._tasks})):
             sentences.append(problem)
-        if len(connection.run_on_commit) > self.callbacks:
+        if any(not getattr(it[1], "is_over", False) for it in connection.run_on_commit[self.callbacks :]):
             sentences.append("Callbacks of transaction.on_commit() come at the end of a block of queued().")
         raise AssertionError(" ".join([*sentences, f"Queued was: {self!r}"]))
 
@@ -220,9 +220,8 @@ class Broker:
 @contextmanager
 def queued() -> Iterator[Queue]:
     """Keep what is queued in a block, by transaction.on_commit() too, whose callbacks run at the end of the block."""
-    with kept(Queue()) as queue, TestCase.captureOnCommitCallbacks(execute=True):
+    with kept(Queue()) as queue, committed():
         yield queue
-    queue.callbacks = len(connection.run_on_commit)  # a TestCase keeps those that have come
 
 
 @contextmanager
