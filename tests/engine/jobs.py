@@ -12,6 +12,8 @@ from typing import Any
 
 from django.contrib.auth.models import Group
 from django.core.cache import cache
+from django.db.models import TextChoices
+from django.utils.safestring import mark_safe
 from worker.django_tasks import signals
 from worker.tasks import exponential, task
 
@@ -59,6 +61,18 @@ def fail(text: str) -> None:
 @task(max_attempts=3, backoff=lambda exception, result: 600)
 def fail_for_long() -> None:
     raise OddError("not yet")
+
+
+class SilentError(Exception):
+    """An exception that cannot be printed."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("nothing to tell")
+
+
+@task(max_attempts=1)
+def fail_silently() -> None:
+    raise SilentError
 
 
 @task(max_attempts=1)
@@ -119,6 +133,17 @@ def same(value: Any) -> Any:
 @task
 def pair() -> tuple[int, dict[str, tuple[int, ...]]]:
     return 1, {"a": (2, 3)}
+
+
+class Kind(TextChoices):
+    """What a column holds, say."""
+
+    PAID = "paid"
+
+
+@task
+def choose() -> list[Any]:
+    return [Kind.PAID, {1: mark_safe("<b>")}]
 
 
 @task

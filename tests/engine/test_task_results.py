@@ -30,6 +30,7 @@ QUEUED: dict[str, tuple[Any, ...]] = {
     "third_time": (jobs.third_time,),
     "fail": (jobs.fail, "why"),
     "fail_for_long": (jobs.fail_for_long,),
+    "fail_silently": (jobs.fail_silently,),
     "leave": (jobs.leave,),
     "interrupt": (jobs.interrupt,),
     "die": (jobs.die,),
@@ -103,6 +104,7 @@ def test_a_task_is_told_its_context(ended: dict[str, Any]) -> None:
 #: By task: the class of the exception of each attempt, and how the last traceback ends.
 FAILED = {
     "fail": (["jobs.OddError", "jobs.OddError"], "jobs.OddError: why"),
+    "fail_silently": (["jobs.SilentError"], "jobs.SilentError: <exception str() failed>"),
     "leave": (["builtins.SystemExit"], "SystemExit: left"),
     "interrupt": (["builtins.KeyboardInterrupt"], "KeyboardInterrupt"),
     "die": (["worker.policy.WorkerDied"], "WorkerDied: The worker died (SIGKILL) while it ran this task"),

@@ -6,6 +6,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
@@ -20,9 +21,11 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django.utils.module_loading import import_string
+from django.utils.safestring import mark_safe
 from django_q.brokers import get_broker
 from django_q.conf import Conf
 from django_q.models import Schedule
+from django_q.models import Task as Row
 from django_q.signing import SignedPackage
 from django_q.tasks import async_task, fetch, schedule
 from pytest_django import Settings
@@ -30,7 +33,12 @@ from worker import packages, results, schedules, tasks, trigger
 from worker.checks import check_task_backends
 from worker.django_tasks import InvalidTask, base, exceptions, signals
 from worker.enqueue import enqueue_many, new_id
+from worker.models import Failure
+from worker.policy import Cancelled
+from worker.queue.actions import cancel
+from worker.queue.cancel import end
 from worker.queue.state import Running
+from worker.resubmit import resubmit
 from worker.tasks import (
     Backend,
     ResultNoLongerKept,
@@ -162,6 +170,7 @@ def test_a_task_can_be_pickled(declared: Any) -> None:
     assert pickle.loads(pickle.dumps(declared)) == declared  # noqa: S301
 
 
+GONE = r"^The result of this task is no longer kept, or it was queued again, under another id\.$"
 METHOD = Backend.get_result
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "a queue that nobody serves": (
@@ -267,6 +276,8 @@ def test_a_task_is_queued(
         ([HOLDS_ITSELF], "it holds itself, or is nested too deeply"),
         (DEEP, "it holds itself, or is nested too deeply"),
         ({"a": "half \ud800"}, "it holds the half character '\\ud800', which has no UTF-8"),
+        (float("nan"), "Out of range float values are not JSON compliant"),
+        ([float("inf")], "Out of range float values are not JSON compliant"),
         ({"half \ud800": 1}, "it holds the half character '\\ud800', which has no UTF-8"),
     ],
 )
@@ -277,6 +288,13 @@ def test_an_argument_that_is_no_json_is_refused(argument: Any, sentence: str, se
                 enqueue(*args, **kwargs)
             assert str(refusal.value).startswith(f"An argument of same() is no JSON: {sentence}")
     assert not sent
+
+
+def test_arguments_are_of_no_class_of_the_project(sent: list[Any]) -> None:
+    result = jobs.same.enqueue({1: [jobs.Kind.PAID, IntEnum("Few", "ONE").ONE, mark_safe("<b>"), 1.5, True, None]})
+    wanted = [{"1": ["paid", 1, "<b>", 1.5, True, None]}]
+    assert (result.args, list(sent[0]["args"])) == (wanted, wanted)
+    assert [*map(type, sent[0]["args"][0]["1"])] == [str, int, str, float, bool, type(None)]
 
 
 def test_a_keyword_that_the_function_does_not_take_is_refused(sent: list[Any]) -> None:
@@ -427,8 +445,56 @@ def test_a_result_that_is_kept_no_longer_is_told_from_one_that_never_was(idle: A
             default_task_backend.get_result(key)  # as async_task() returns one
         assert none.type is TaskResultDoesNotExist
         for receipt in (".123", ".1-0", f".{'a' * 24}"):
-            with pytest.raises(ResultNoLongerKept, match=r"^The result of this task is no longer kept\.$"):
+            with pytest.raises(ResultNoLongerKept, match=GONE):
                 default_task_backend.get_result(key + receipt)
+
+
+class Renamed:
+    """A class that is there no more when a result is looked at."""
+
+
+@pytest.mark.django_db
+def test_what_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"func": "jobs.same", "started": timezone.now(), "stopped": timezone.now(), "success": True}
+    values = {"args": (Renamed(),), "kwargs": {"a": Renamed()}, "result": Renamed()}
+    key = Row.objects.create(id=new_id(), name="n", **known, **values).pk
+    assert jobs.same.get_result(key).args[0].startswith(f"<{__name__}.Renamed object")
+    monkeypatch.delattr(f"{__name__}.Renamed")
+    result = jobs.same.get_result(key)
+    told = [*result.args, *result.kwargs.values(), result.return_value]
+    assert len(told) == 3
+    assert all(text.startswith("<cannot be read: AttributeError: Can't get attribute 'Renamed'") for text in told)
+
+
+@pytest.mark.django_db
+def test_a_task_that_was_cancelled_before_its_first_attempt_has_none(idle: Any) -> None:
+    if not idle.can_peek:
+        pytest.skip("nothing is taken out of its queue")
+    result = jobs.add.using(queue_name="idle").enqueue()
+    cancel(result.id, "ada")
+    result.refresh()
+    assert (result.status, result.attempts, result.worker_ids, result.started_at) == ("FAILED", 0, [], None)
+    assert [(error.exception_class, error.traceback) for error in result.errors] == [(Cancelled, "Cancelled by ada")]
+    assert in_words(result) == "Failed: Cancelled by ada"
+    assert resubmit(Row.objects.get(pk=result.id[:32])) == ""
+    with pytest.raises(ResultNoLongerKept, match=GONE):
+        result.refresh()
+
+
+@pytest.mark.django_db
+def test_a_task_that_was_cancelled_between_two_attempts_says_so() -> None:
+    now = timezone.now()
+    known = {"func": "jobs.fail", "started": now, "stopped": now, "success": False, "attempt_count": 1}
+    key = Row.objects.create(id=new_id(), name="n", result="odd", **known).pk
+    error = {"exception_class_path": "jobs.OddError", "traceback": "odd", "worker": "host:1", "started": str(now)}
+    more = {"attempts": 1, "max_attempts": 5, "exception": "jobs.OddError", "errors": [error]}
+    Failure.objects.create(task=key, next_try=LATER, **more)
+    assert (jobs.fail.get_result(key).status, len(jobs.fail.get_result(key).errors)) == (READY, 1)
+    end(key, "ada")
+    result = jobs.fail.get_result(key)
+    assert (result.status, result.attempts, result.worker_ids) == ("FAILED", 1, ["host:1"])
+    assert [error.exception_class for error in result.errors] == [jobs.OddError, Cancelled]
+    assert in_words(result) == "Failed: Cancelled by ada"
 
 
 @pytest.mark.django_db
@@ -480,6 +546,7 @@ def test_sync_runs_a_task_with_its_context_and_its_json(everywhere: bool, monkey
         with pytest.raises(TypeError, match=r"^The result of return_lock\(\) is no JSON: "):
             async_task("jobs.return_lock", q_options=options)
         paired = async_task(jobs.pair, **options)
+        chosen = async_task(jobs.choose, **options)
     finally:
         for signal in (signals.task_started, signals.task_finished):
             signal.disconnect(receiver)
@@ -487,8 +554,11 @@ def test_sync_runs_a_task_with_its_context_and_its_json(everywhere: bool, monkey
     assert told[1:] == [1, "RUNNING", [4], 1, 4]
     assert told[0].startswith(key)
     assert fetch(paired).result == [1, {"a": [2, 3]}]
+    kind, more = fetch(chosen).result
+    assert (type(kind), type(more["1"]), kind, more) == (str, str, "paid", {"1": "<b>"})
     assert [status for _, status, _ in seen] == [
         *("RUNNING", "SUCCESSFUL", "RUNNING", "FAILED", "RUNNING", "FAILED", "RUNNING", "SUCCESSFUL"),
+        *("RUNNING", "SUCCESSFUL"),
     ]
 
 

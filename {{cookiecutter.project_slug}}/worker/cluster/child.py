@@ -289,6 +289,9 @@ class Child:
 
     def fail(self, task: Task, error: BaseException) -> None:
         """Hand on a task as failed by something that upstream's worker does not expect."""
+        cause, by = error.__context__, upstream.worker.__code__
+        if cause and cause.__traceback__ and cause.__traceback__.tb_frame.f_code is by:
+            error = cause  # which it has caught, and whose __str__ raises
         self.attempt.note(error)
         reason = f"It ended with code {error.code}, by sys.exit()" if isinstance(error, SystemExit) else brief(error)
         text = f"{reason} : {self.attempt.traceback}"
