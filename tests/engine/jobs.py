@@ -67,6 +67,7 @@ class SilentError(Exception):
     """An exception that cannot be printed."""
 
     def __str__(self) -> str:
+        """Raise."""
         raise RuntimeError("nothing to tell")
 
 
@@ -135,7 +136,7 @@ def pair() -> tuple[int, dict[str, tuple[int, ...]]]:
     return 1, {"a": (2, 3)}
 
 
-class Kind(TextChoices):
+class Kind(TextChoices):  # type: ignore[misc] # its types are not here
     """What a column holds, say."""
 
     PAID = "paid"

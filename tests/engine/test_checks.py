@@ -64,6 +64,10 @@ def test_the_brokers_missing_package_is_named(settings: Settings) -> None:
         ({"timeout": 86_400}, "worker.I039", "A task may run 86400 s, and a stop leaves it "),
         ({"quue_limit": 3}, "worker.E034", "Q_CLUSTER has the unknown key 'quue_limit'."),
         ({"max_rss": 100}, "worker.E032", "Q_CLUSTER: max_rss is 100, and a worker begins with "),
+        ({"save_limit": "x"}, "worker.E031", "Q_CLUSTER: save_limit is 'x'."),
+        ({"recycle": "x"}, "worker.E031", "Q_CLUSTER: recycle is 'x'."),
+        ({"time_zone": "Europe/Nope"}, "worker.E031", "Q_CLUSTER: time_zone is 'Europe/Nope'."),
+        ({"time_zone": ["UTC"]}, "worker.E031", "Q_CLUSTER: time_zone is ['UTC']."),
         ({"max_rss": "5"}, "worker.E031", "Q_CLUSTER: max_rss is '5'."),
         ({"ALT_CLUSTERS": None}, "worker.E030", "Q_CLUSTER['ALT_CLUSTERS'] is no dict of dicts."),
         ({"ALT_CLUSTERS": {"a": {"timeout": "9"}}}, "worker.E031", "Q_CLUSTER['ALT_CLUSTERS']['a']: timeout is '9'."),
@@ -73,6 +77,20 @@ def test_the_brokers_missing_package_is_named(settings: Settings) -> None:
 def test_a_wrong_cluster_is_named(settings: Settings, change: dict[str, object], identity: str, sentence: str) -> None:
     settings.Q_CLUSTER = {**settings.Q_CLUSTER, **change}
     assert any(message.id == identity and message.msg.startswith(sentence) for message in run_checks())
+
+
+@pytest.mark.parametrize("name", ["Q_GRACE", "Q_KEEP_FAILURES", "Q_KEEP_RESULTS", "Q_MOST_RESULTS", "Q_QUIET"])
+@pytest.mark.parametrize("value", [0, -1, None, "x", 1.5, True])
+def test_a_wrong_number_in_the_settings_is_named(settings: Settings, name: str, value: object) -> None:
+    setattr(settings, name, value)
+    (message,) = run_checks()
+    assert (message.id, message.msg) == ("worker.E031", f"{name} is {value!r}.")
+
+
+def test_a_number_of_days_that_no_calendar_has_is_named(settings: Settings) -> None:
+    settings.Q_KEEP_RESULTS = 36_501
+    (message,) = run_checks()
+    assert (message.msg, message.hint) == ("Q_KEEP_RESULTS is 36501.", "Write a whole number, from 1 to 36,500.")
 
 
 def test_a_cluster_that_nobody_serves_is_named(settings: Settings) -> None:

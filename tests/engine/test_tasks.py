@@ -87,6 +87,12 @@ def refuses(exception: Any, result: Any) -> float:
 nameless = lambda: 1  # noqa: E731 (it is to be one)
 
 
+class Few(IntEnum):
+    """What a column holds, say."""
+
+    ONE = 1
+
+
 class Some:
     """Has a function."""
 
@@ -291,7 +297,7 @@ def test_an_argument_that_is_no_json_is_refused(argument: Any, sentence: str, se
 
 
 def test_arguments_are_of_no_class_of_the_project(sent: list[Any]) -> None:
-    result = jobs.same.enqueue({1: [jobs.Kind.PAID, IntEnum("Few", "ONE").ONE, mark_safe("<b>"), 1.5, True, None]})
+    result = jobs.same.enqueue({1: [jobs.Kind.PAID, Few.ONE, mark_safe("<b>"), 1.5, True, None]})
     wanted = [{"1": ["paid", 1, "<b>", 1.5, True, None]}]
     assert (result.args, list(sent[0]["args"])) == (wanted, wanted)
     assert [*map(type, sent[0]["args"][0]["1"])] == [str, int, str, float, bool, type(None)]

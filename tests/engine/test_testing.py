@@ -91,7 +91,6 @@ class QueuedTest(TestCase):  # type: ignore[misc] # its types are not here
         assert Task.objects.filter(success=True).count() == 4
         assert not queue
 
-
     def test_what_a_task_does_on_commit_comes_before_the_next_task(self) -> None:  # noqa: D102
         with queued() as queue:
             async_task(count_down, 3)
