@@ -201,8 +201,7 @@ def saved(key: str, receipt: str | None, backend: str) -> dict[str, Any] | None:
     """Return what is saved of a task, None if nothing is: no attempt has ended, or too long ago."""
     failures = Failure.objects.filter(task=OuterRef("pk"))
     more = {name: Subquery(failures.values(name)) for name in ("errors", "exception", "max_attempts", "next_try")}
-    more |= TEXTS
-    row = packages.table().filter(pk=key).annotate(**more).values(*COLUMNS, *more).first()
+    row = packages.table().filter(pk=key).annotate(**more, **TEXTS).values(*COLUMNS, *more, *TEXTS).first()
     if row is None:
         return None
     args, kwargs, value = (read(row[name]) for name in TEXTS)
