@@ -278,6 +278,45 @@ def test_the_broker_is_changed_as_the_page_says(
             it.stop()
 
 
+#: What pages print of all queues, or of all that has failed for good, each with what is there before.
+COUNTS = {
+    "operations/stop.md": ('async_task("math.sqrt", 4, cluster="slow")', "1"),
+    "brokers/changing.md": ("", "1"),
+    "operations/poison.md": (
+        """
+from datetime import timedelta
+from django.utils import timezone
+from django_q.models import Task
+from worker.models import Failure as Attempt
+now = timezone.now()
+for key, next_try in (("again", now + timedelta(hours=1)), ("lost", None)):
+    Task.objects.create(id=key, name=key, func=f"core.tasks.{key}", args=(), started=now, stopped=now, success=False)
+    Attempt.objects.create(task=key, attempts=1, max_attempts=3, next_try=next_try, errors=[])
+""",
+        "core.tasks.lost ()",
+    ),
+}
+
+
+def test_pages_count_all_queues_and_only_what_has_failed_for_good(
+    bake: Callable[[Combination], Path],
+    environments: Environments,
+    migrated: Callable[[Workplace], Path],
+    tmp_path: Path,
+) -> None:
+    combination = combination_of("tasks/limits.md")
+    workplace = Workplace.of(bake(combination), for_combination(combination), environments, tmp_path)
+    code = "from django_q.tasks import async_task"
+    for page, (before, _) in COUNTS.items():
+        (block,) = [
+            text for _, text in BLOCK.findall((DOCS / page).read_text()) if text.startswith("# manage.py shell")
+        ]
+        code += f"\n{before}\n{block}"
+    variables = {**PRODUCTION, "DATABASE_URL": f"sqlite:///{migrated(workplace)}"}
+    printed = workplace.manage("shell", "-v0", "-c", code, environment=variables).splitlines()[-len(COUNTS) :]
+    assert [line.partition("+00:00 ")[2] or line for line in printed] == [counted for _, counted in COUNTS.values()]
+
+
 SLIPS = {
     "no such name": "```python\n# manage.py shell\ncount_wrods\n```\n\n```sh\ntrue\n```\n",
     "another output": "```sh\necho one\n```\n\n```text\ntwo\n```\n",
