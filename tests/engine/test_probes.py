@@ -89,6 +89,9 @@ def test_health_check_passes_for_each_process_that_runs(site: Site) -> None:
     for name in site.processes:
         done = manage("health_check", name, env=site.env)
         assert (done.returncode, done.stdout) == (0, f"{name}: ok\n")
+    with Path("/dev/full").open("w") as full:
+        done = manage("health_check", name, env=site.env, stdout=full)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_health_check_reports_the_status_of_a_web_server_that_fails(settings: Settings, site: Site) -> None:
