@@ -22,6 +22,10 @@ from tempfile import TemporaryDirectory
 
 TEMPLATE = Path(__file__).resolve().parent.parent
 BRANCH = "template"
+TIP = f"refs/heads/{BRANCH}"  # in full, since a tag may have the same name
+#: whatever the user's own git is set to: with a fast-forward the branch would take the place of all that is the user's
+MERGE = ("merge", "--no-ff", "--no-squash", "--commit", "--no-verify-signatures")
+MARK = "Generated-tree"  #: by which a commit of record() is told from one that somebody has amended
 ANSWERS = ".answers.toml"
 #: of these none can be guessed: another broker has another worker/
 NEEDED = ("version", "project_slug", "broker", "hosting", "queues", "django_version")
@@ -59,7 +63,9 @@ def git(*arguments: str, where: Path | None = None, **variables: str) -> str:
     """Run git, and return what it printed; end with what it says if it fails."""
     variables = {**os.environ, **variables}
     command = ["git", *arguments]
-    done = subprocess.run(command, cwd=where, env=variables, check=False, capture_output=True, encoding="utf-8")
+    done = subprocess.run(
+        command, cwd=where, env=variables, check=False, capture_output=True, encoding="utf-8", errors="replace"
+    )
     if done.returncode:
         sys.exit(f"git {arguments[0]}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout.strip()
@@ -67,10 +73,11 @@ def git(*arguments: str, where: Path | None = None, **variables: str) -> str:
 
 def differences(worker: Path, new: Path) -> list[str]:
     """Return which files of a worker/ are not as they were released."""
-    if not (worker / "manifest.json").exists():
+    changed = runpy.run_path(str(new / "worker/manifest.py"))["changed"]
+    try:
+        return list(changed(worker))
+    except (OSError, ValueError):
         return ["manifest.json, without which nobody can tell what else"]
-    found: list[str] = runpy.run_path(str(new / "worker/manifest.py"))["changed"](worker)
-    return found
 
 
 def version_of(worker: Path) -> str:
@@ -90,51 +97,131 @@ def replace_worker(new: Path) -> None:
     Path("worker.new").rename("worker")
 
 
-def record(baked: Path, message: str) -> None:
-    """Commit what was generated to the branch, without a look at the files of the branch that is checked out."""
+def tree_of(baked: Path) -> str:
+    """Give what was generated to git, without a look at the files of the branch that is checked out."""
     folder = git("rev-parse", "--absolute-git-dir")
     with TemporaryDirectory() as temporary:
         own = {"GIT_DIR": folder, "GIT_WORK_TREE": str(baked), "GIT_INDEX_FILE": f"{temporary}/index"}
         git("add", "--all", "--force", where=baked, **own)  # whatever the user's own git ignores
-        tree = git("write-tree", where=baked, **own)
-    former, same = git("for-each-ref", "--format=%(objectname) %(tree)", f"refs/heads/{BRANCH}").split() or ("", "")
+        return git("write-tree", where=baked, **own)
+
+
+def record(tree: str, version: str) -> None:
+    """Commit what a version generates to the branch."""
+    former, same = git("for-each-ref", "--format=%(objectname) %(tree)", TIP).split() or ("", "")
     if tree == same:
         return
-    commit = git("commit-tree", tree, *(["-p", former] if former else []), "-m", message)
-    git("update-ref", f"refs/heads/{BRANCH}", commit)
+    parent = ["-p", former] if former else []
+    commit = git("commit-tree", tree, *parent, "-m", f"What {version} generates", "-m", f"{MARK}: {tree}")
+    git("update-ref", TIP, commit)
+
+
+def recorded(branch: str) -> dict[str, str]:
+    """Return the versions that a branch has of record(), by their commits, the oldest first; end if it has more.
+
+    What is committed there becomes the parent of what a version generates, in which all that is the user's is gone: the
+    merge would take that for deleted.
+    """
+    ours: dict[str, str] = {}
+    other = ""
+    form = f"--format=%H%x00%P%x00%T%x00%(trailers:key={MARK},valueonly,separator=%x20)%x00%s"
+    for line in git("log", "--reverse", "--topo-order", "--no-show-signature", form, branch, "--").split("\n"):
+        commit, parents, tree, mark, title = line.split("\0")
+        version = re.fullmatch(r"What (\S+) generates", title)
+        if version and mark in {"", tree} and (not parents or parents in ours):  # the first releases wrote no mark
+            ours[commit] = version[1]
+        else:
+            other = f'{commit[:9]} "{title}"'
+    if other:
+        name = branch.split("/", 2)[2]
+        if branch == TIP:
+            move = f"git branch -m {BRANCH} other-{BRANCH}"
+            move += f" && git branch {BRANCH} {list(ours)[-1][:9]}" if ours else ""
+        else:
+            remote = name.removesuffix(f"/{BRANCH}")
+            move = f"git push {remote} {branch}:refs/heads/other-{BRANCH} :{TIP}"
+        problem = f"The branch {name} holds other commits than those of `make update` ({other})"
+        sys.exit(f"{problem}: give it another name by `{move}`, and type this again.")
+    return ours
 
 
 def begin(folder: Path) -> None:
-    """Make the branch, with what the project was generated from, and let it be where the project comes from."""
-    if remote := git("for-each-ref", "--format=%(refname:short)", f"refs/remotes/*/{BRANCH}"):
+    """Make the branch, with what the project was generated from."""
+    if remote := git("for-each-ref", "--format=%(refname)", f"refs/remotes/*/{BRANCH}"):
+        recorded(remote.split()[0])
         git("branch", "--track", BRANCH, remote.split()[0])
         return
-    first = git("log", "--diff-filter=A", "--reverse", "--format=%H", "--", ANSWERS).split()[0]
+    first = git("log", "--no-show-signature", "--diff-filter=A", "--reverse", "--format=%H", "--", ANSWERS).split()[0]
     answers = tomllib.loads(git("show", f"{first}:{ANSWERS}"))  # what is answered otherwise since is a change, too
     version = answers["version"]
     if not git("-C", str(TEMPLATE), "tag", "--list", version):
         problem = f"The releases have no tag {version}, by which this project was generated"
         sys.exit(f"{problem}: write SOURCE= and a clone that has it.")
     git("-C", str(TEMPLATE), "worktree", "add", "--quiet", "--detach", str(folder / "template"), version)
-    record(bake(folder / "template", answers, folder), f"What {version} generates")
+    record(tree_of(bake(folder / "template", answers, folder)), version)
+
+
+def join(ours: dict[str, str], former: str) -> None:
+    """Let git know which commit of the branch is in the project: none is yet, or a squash or a revert changed that."""
+    here = as_numbers(former)
+    there = [version for version in ours.values() if as_numbers(version) <= here]
+    if not there:
+        problem = f"The branch {BRANCH} has nothing that {former} or an older version generates, which is here"
+        sys.exit(f"{problem}: give it another name by `git branch -m {BRANCH} other-{BRANCH}`, and type this again.")
+    # The first of that version: with a base that is too old git asks more than it must, one too new would lose changes.
+    commits, version = list(ours), max(there, key=as_numbers)
+    commit = next(it for it in commits if ours[it] == version)
+    unknown = git("rev-list", TIP, "^HEAD").split()
+    known = max((place for place, it in enumerate(commits) if it not in unknown), default=-1)
+    if known >= commits.index(commit):
+        if as_numbers(ours[commits[known]]) <= here:
+            return
+        record(git("rev-parse", f"{commit}^{{tree}}"), version)  # again, as git would leave out what was reverted
+        commit = TIP
     message = f"Let the branch {BRANCH} be where this project comes from"
-    git("merge", "--quiet", "--strategy=ours", "--allow-unrelated-histories", "-m", message, BRANCH)
+    # No file changes, so no hook has anything to look at.
+    options = ("--quiet", "--no-verify", "--strategy=ours", "--allow-unrelated-histories")
+    git(*MERGE, *options, "-m", message, commit)
 
 
-def merge(new: Path, version: str, *, worker_was_replaced: bool) -> bool:
+def require_repository() -> None:
+    """Go on only where git can merge, and knows from where the project comes."""
+    if folder := git("rev-parse", "--show-prefix"):
+        problem = f"make update needs a repository of the project's own, and this is the folder {folder} of another"
+        sys.exit(f"{problem}: make update-worker works here, too.")
+    if git("status", "--porcelain"):
+        sys.exit("Commit what you have first, and type this again.")
+    if not git("ls-tree", "HEAD", ANSWERS):
+        sys.exit(f"{ANSWERS} is in no commit: `git add --force {ANSWERS}`, commit it, and type this again.")
+    if git("rev-parse", "--is-shallow-repository") == "true":
+        sys.exit("This clone lacks older commits: `git fetch --unshallow`, and type this again.")
+
+
+def merge(new: Path, version: str, former: str, *, worker_was_replaced: bool) -> bool:
     """Merge what this version generates, and return whether nothing is left to do for it."""
-    if git("rev-parse", "--show-prefix") or git("status", "--porcelain"):
-        sys.exit("Commit what you have first, and type this at the top of the repository.")
-    if not git("for-each-ref", f"refs/heads/{BRANCH}"):
+    require_repository()
+    if not git("for-each-ref", TIP):
         with TemporaryDirectory() as temporary:
             begin(Path(temporary))
-    record(new, f"What {version} generates")
+    ours = recorded(TIP)
+    if git("rev-parse", "HEAD") in ours:
+        sys.exit(f"You are on the branch {BRANCH}: check out the one that your work is on, and type this again.")
+    join(ours, former)
+    record(tree_of(new), version)
+    added = git("diff", "--name-only", "--no-renames", "--diff-filter=A", "-z", f"HEAD...{TIP}").split("\0")
+    unknown = git("ls-files", "--others", "-z").split("\0")  # of which git overwrites those that it ignores
+    if lost := ", ".join(sorted({*added} & {*unknown} - {""})):
+        sys.exit(f"{version} brings files that are here, and git does not know them: {lost}. Move them away first.")
     if worker_was_replaced and not differences(Path("worker"), new):  # of which the branch knows nothing
         replace_worker(new)
         git("add", "--all", "worker")
         if git("status", "--porcelain"):
             git("commit", "--quiet", "-m", f"Take worker/ of {version}")
-    return not subprocess.run(["git", "merge", "--no-edit", BRANCH], check=False).returncode
+    if not subprocess.run(["git", *MERGE, "-m", f"Merge what {version} generates", TIP], check=False).returncode:
+        return True
+    if not Path(git("rev-parse", "--git-path", "MERGE_HEAD")).exists():
+        sys.exit("git has not begun to merge, as it says above: put that right, and type this again.")
+    return False
 
 
 def as_numbers(version: str) -> tuple[int, ...]:
@@ -183,7 +270,7 @@ def main() -> None:
         had, reads = settings_of(Path("worker/conf.py")), settings_of(new / "worker/conf.py")
         wanted, merged = pinned(new).items() - pinned(Path()).items(), True
         if options.action == "update":
-            merged = merge(new, version, worker_was_replaced=worker_was != former)
+            merged = merge(new, version, former, worker_was_replaced=worker_was != former)
         else:
             if (lost := differences(Path("worker"), new)) and not options.force:
                 sys.exit(

@@ -157,6 +157,8 @@ def sentences(code: str) -> Iterator[str]:
                     yield text_of(first)
             case ast.Call(func=ast.Name(id=name), args=[first, *_]) if name in TOLD:
                 yield text_of(first)
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="sys"), attr="exit"), args=[first]):
+                yield text_of(first)
             case ast.Assign(targets=[ast.Name(id="problem")], value=value):
                 yield text_of(value)
 
@@ -175,7 +177,8 @@ def plain(text: str) -> str:
 @pytest.fixture(scope="module")
 def messages(bake: Callable[[Combination], Path]) -> Mapping[str, str]:
     """What projects say, and in which file."""
-    found: dict[str, str] = {}
+    update = TEMPLATE / "scripts/update.py"
+    found = {gist(it): update.name for it in sentences(update.read_text())}
     for broker in CHOICES["broker"]:
         project = bake(next(it for it in COMBINATIONS if it.broker == broker))
         for path in [*project.rglob("worker/**/*.py"), *project.glob("config/settings.py")]:

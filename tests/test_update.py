@@ -196,8 +196,9 @@ def test_worker_is_replaced_whole_and_nothing_else(combination: Combination, own
     refused = owner.make("update-worker", f"VERSION={VERSION}", expect=2)
     assert "this would be lost: health.py." in refused
     assert "Write which: make update-worker VERSION=" in owner.make("update-worker", expect=2)
-    git(owner.path, "checkout", "--quiet", "worker")
-    printed = owner.make("update-worker", f"VERSION={VERSION}")
+    (owner.path / "worker/manifest.json").write_text("<<<<<<< HEAD\n")
+    assert "this would be lost: manifest.json, without" in owner.make("update-worker", f"VERSION={VERSION}", expect=2)
+    printed = owner.make("update-worker", f"VERSION={VERSION}", "FORCE=1")
     assert f"worker/ was {owner.releases.before}, and is {VERSION} now." in printed
     assert "CHANGELOG.md says to projects generated earlier" in printed
     if owner.releases.before == "0.0.1":
@@ -291,7 +292,7 @@ def test_what_cannot_be_updated_is_told_in_a_sentence(tmp_path: Path, monkeypatc
     with pytest.raises(SystemExit, match=r"^1\.9\.0 is older than 1\.10\.0, which is here: write VERSION="):
         script.main()
     git = {"for-each-ref": "", "log": "abc", "show": 'version = "0.0.9"', "-C": ""}
-    monkeypatch.setattr(script, "git", lambda name, *arguments: git[name])
+    monkeypatch.setattr(script, "git", lambda name, *_: git[name])
     with pytest.raises(SystemExit, match=r"^The releases have no tag 0\.0\.9, by which .*: write SOURCE="):
         script.begin(tmp_path)
 
@@ -302,12 +303,15 @@ def test_a_file_of_worker_that_is_not_as_released_is_named(combination: Combinat
     assert manifest.keys() == tree(workplace.path / "worker").keys() - {"manifest.json"}
     health = workplace.path / "worker/health.py"
     health.write_bytes(health.read_bytes().replace(b"\n", b"\r\n"))  # as git does it on Windows
-    cache = workplace.path / "worker/__pycache__"
-    cache.mkdir(exist_ok=True)
-    (cache / "health.cpython-311.pyc.140369328584768").touch()  # while another process writes it
+    for folder, name in (("__pycache__", "health.cpython-311.pyc.140369328584768"), (".ruff_cache/0.1", "abc")):
+        (workplace.path / "worker" / folder).mkdir(parents=True, exist_ok=True)
+        (workplace.path / "worker" / folder / name).touch()  # a cache, which another process may be writing
     assert "no issues" in workplace.manage("check", environment=DEVELOPMENT)
     (workplace.path / "worker/mine.py").touch()
     (workplace.path / "worker/results.py").write_text("\n# mine\n" + (workplace.path / "worker/results.py").read_text())
     (workplace.path / "worker/README.md").rename(workplace.path / "worker/READ.md")
     printed = workplace.manage("check", environment=DEVELOPMENT)
     assert f"worker/ is not as version {VERSION} was released: READ.md, README.md, mine.py, results.py." in printed
+    (workplace.path / "worker/manifest.json").write_text("[]\n")
+    printed = workplace.manage("check", environment=DEVELOPMENT)
+    assert f"worker/ is not as version {VERSION} was released: manifest.json (it holds no object)." in printed
