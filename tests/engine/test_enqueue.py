@@ -22,6 +22,7 @@ from worker.broker import Broker
 from worker.cluster.after import queue_next
 from worker.enqueue import enqueue_many
 from worker.packages import pack
+from worker.testing import queued
 
 
 class Counting:
@@ -127,6 +128,35 @@ def test_a_word_that_may_be_the_functions_is_not_refused(broker: Counting, funct
     enqueue_many(function, [()], broker=broker, time_out=3)
     enqueue_many(takes, [("a",)], broker=broker, times=3, timeout=9, task_name="a", group="b")
     assert len(broker.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"kwargs": 3}, r"^kwargs 3 is no dict\.$"),
+        ({"chain": 3}, r"^chain 3 is no list\.$"),
+        ({"hook": 3}, r"^hook 3 is no dotted path and no function\.$"),
+    ],
+)
+def test_an_option_of_a_wrong_type_is_refused(broker: Counting, options: dict[str, Any], sentence: str) -> None:
+    for queue in async_task, enqueue_many:
+        with pytest.raises(TypeError, match=sentence):
+            queue(takes, [("a",)], broker=broker, q_options=options)
+    assert not broker.requests
+
+
+def test_the_first_cluster_may_be_called_as_its_queue_is(settings: Settings) -> None:
+    name = settings.Q_CLUSTER["name"]
+    with queued() as queue:
+        async_task(takes, "a", cluster="default")
+        async_task(takes, "b", q_options={"cluster": "default"})
+        enqueue_many(takes, [("c",)], cluster="default")
+        enqueue_many(takes, [("d",)], q_options={"cluster": "default"})
+    assert [(task.cluster, task.queue_name) for task in queue] == [(name, "default")] * 4
+    for wanted in {"cluster": "default"}, {"cluster": name}, {"queue_name": "default"}:
+        queue.assert_queued(takes, "a", **wanted)
+    with pytest.raises(AssertionError):
+        queue.assert_queued(takes, "a", queue_name="slow")
 
 
 def test_a_cluster_that_nobody_serves_is_refused_where_it_is_named(broker: Counting, settings: Settings) -> None:

@@ -13,12 +13,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from clusters import alike_elsewhere
+from core import tasks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError
 from django.utils import timezone
 from django_q.models import Schedule, Task
 from django_q.tasks import schedule as by_hand
 from project import PROJECT, manage, variables
+from pytest_django import Settings
 from worker import recurrence, schedules
 from worker.broker import Broker
 from worker.cluster import due
@@ -87,6 +89,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"daily_at": "3:00"},
         r"it cannot be called with args=\(\) and kwargs=\{\} \(missing a required argument: 'text'\)",
     ),
+    ({"daily_at": "3:00", "args": ("a",), "overlap": "no"}, "overlap is 'no': write True or False"),
+    ({"daily_at": "3:00", "args": ("a",), "cluster": []}, r"cluster is \[\]: write the name of one"),
     ({"daily_at": "3:00", "args": ("a",), "max_attempts": 0}, "max_attempts is 0: write a whole number, at least 1"),
     ({"daily_at": "3:00", "args": ("a",), "timeout": "9"}, "timeout is '9': write a whole number, at least 1"),
     ({"daily_at": "3:00", "args": ("a",), "name": ""}, "its name '' is no text of 1 to 100 printable characters"),
@@ -119,6 +123,31 @@ def test_what_is_wrong_is_refused_in_a_sentence_where_it_is_declared(options: di
     assert str(refusal.value).endswith(".")
     assert "\n" not in str(refusal.value)
     assert not schedules.declared
+
+
+@pytest.mark.parametrize(
+    ("use", "sentence"),
+    [
+        (lambda: schedule(count_words), r"^@schedule takes keywords, as in @schedule\(daily_at='03:00'\)\.$"),
+        (lambda: schedule("0 3 * * *"), r"^@schedule takes keywords, as in "),
+        (lambda: schedule(queue_name="slow"), r"^@schedule has no option 'queue_name'\. It is cluster=\.$"),
+        (lambda: schedule(daily="3:00"), r"^@schedule has no option 'daily'\. Did you mean 'daily_at'\?$"),
+    ],
+)
+def test_what_it_does_not_take_is_refused_in_a_sentence(use: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(ScheduleError, match=sentence):
+        use()
+
+
+def test_the_first_cluster_may_be_called_as_its_queue_is(settings: Settings) -> None:
+    schedule(daily_at="03:00", args=("a",), cluster="default")(count_words)
+    assert schedules.declared[COUNT].fields["cluster"] == settings.Q_CLUSTER["name"]
+
+
+def test_arguments_of_a_task_are_json() -> None:
+    with pytest.raises(ScheduleError, match=r"its argument \{1, 2\} is no JSON: Unsupported type: <class 'set'>\.$"):
+        schedule(daily_at="3:00", args=({1, 2},))(tasks.count_words)
+    schedule(daily_at="3:00", args=({1, 2},))(count_words)  # which async_task() queues
 
 
 def inner() -> Callable[[], None]:

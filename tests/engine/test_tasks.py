@@ -219,8 +219,23 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: task(takes_context=True)(plain),
         "Task takes context but does not have a first argument of 'context'.",
     ),
-    "a time in the decorator": (lambda: task(run_after=LATER)(plain), "run_after"),
-    "an option that is none": (lambda: task(max_attemps=3)(plain), "max_attemps"),
+    "a time in the decorator": (
+        lambda: task(run_after=LATER)(plain),
+        "@task has no option 'run_after'. It is using(run_after=…).",
+    ),
+    "an option that is none": (
+        lambda: task(max_attemps=3)(plain),
+        "The task test_tasks.plain cannot be used: @task has no option 'max_attemps'. Did you mean 'max_attempts'?",
+    ),
+    "an option of Celery's": (lambda: task(retry=3)(plain), "@task has no option 'retry'. Known are: backend, "),
+    "a queue without its keyword": (lambda: task("slow"), "@task is given 'slow': it takes keywords, as in @task("),
+    "a queue that is a list": (lambda: task(queue_name=[])(plain), "Queue '[]' is not valid for backend. "),
+    "no backend": (lambda: task(backend=None)(plain), "backend None is no name of one in TASKS."),
+    "a backend that there is not": (
+        lambda: task(backend="nope")(plain),
+        "The task test_tasks.plain cannot be used: The connection 'nope' doesn't exist.",
+    ),
+    "a base in the backoff": (lambda: exponential(base=3), "exponential() has no option 'base'. Known are: discard_on"),
     "attempts as a text": (lambda: task(max_attempts="3")(plain), "max_attempts '3' is no whole number, such as 3."),
     "fewer attempts than none": (lambda: jobs.add.using(max_attempts=-1), "max_attempts -1 is negative; "),
     "no time": (lambda: task(timeout=0)(plain), "timeout 0 leaves no time; "),
@@ -239,6 +254,27 @@ def test_a_wrong_use_is_refused_in_a_sentence(use: str) -> None:
     assert isinstance(refusal.value, ImproperlyConfigured)  # with which manage.py ends in a sentence
     assert sentence in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ({}, "an entry of TASKS has no 'BACKEND'."),
+        (
+            {**BACKEND, "QUEUES": None},
+            "TASKS['default']: QUEUES is None: write a list of names, as in ['default'], or ",
+        ),
+        ({**BACKEND, "QUEUES": "default"}, "TASKS['default']: QUEUES is 'default': write a list of names, "),
+        ({**BACKEND, "QUEUES": [1]}, "TASKS['default']: QUEUES is [1]: write a list of names, "),
+    ],
+)
+def test_a_wrong_entry_of_tasks_is_refused_in_a_sentence(
+    entry: dict[str, Any], sentence: str, settings: Settings
+) -> None:
+    settings.TASKS = {"default": entry}
+    with pytest.raises(ImproperlyConfigured) as refusal:
+        task(plain)
+    assert str(refusal.value).startswith(f"The task {__name__}.plain cannot be used: {sentence}")
 
 
 # Queued
@@ -307,6 +343,24 @@ def test_a_keyword_that_the_function_does_not_take_is_refused(sent: list[Any]) -
     with pytest.raises(TypeError, match=r"^'valeu' is no argument of same\(\)\. Did you mean 'value'\?$"):
         jobs.same.enqueue(valeu=1)
     assert not sent
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        ((), r"^same\(\) cannot be called so: missing a required argument: 'value'\.$"),
+        ((1, 2), r"^same\(\) cannot be called so: too many positional arguments\.$"),
+    ],
+)
+def test_arguments_that_the_function_does_not_take_are_refused(
+    args: tuple[Any, ...], sentence: str, sent: list[Any]
+) -> None:
+    with pytest.raises(TypeError, match=sentence):
+        jobs.same.enqueue(*args)
+    with pytest.raises(TypeError, match=r"^tell\(\) cannot be called so: too many positional arguments\.$"):
+        jobs.tell.enqueue(1, 2)  # beside its context
+    jobs.tell.enqueue(1)
+    assert len(sent) == 1
 
 
 def test_arguments_may_be_named_as_options_of_async_task(sent: list[Any]) -> None:

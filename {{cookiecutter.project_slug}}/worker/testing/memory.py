@@ -17,7 +17,7 @@ from django_q.utils import get_func_repr
 from worker.delivery import Depth, signed_at
 from worker.packages import named
 from worker.policy import shown
-from worker.processes import nearest
+from worker.processes import cluster_named, nearest, queue_of
 from worker.testing.commits import committed
 from worker.testing.in_process import run
 
@@ -47,6 +47,17 @@ class Queued:
         if name.startswith("_"):
             raise AttributeError(name)
         return self.options.get(name)
+
+    @property
+    def queue_name(self) -> str:
+        """What Django's tasks call the queue."""
+        return queue_of(self.cluster)
+
+    def has(self, name: str, value: Any) -> bool:
+        """Say whether an argument or an option has a value."""
+        if name in self.kwargs:
+            return bool(self.kwargs[name] == value)
+        return bool(getattr(self, name) == (cluster_named(value) if name == "cluster" else value))
 
     def __str__(self) -> str:
         """Return the call, and what differs from the usual."""
@@ -104,11 +115,11 @@ class Queue(Sequence[Queued]):
         Raises:
             AssertionError: If there is none; it lists what was queued.
         """
-        for task in self._tasks:
-            found = [task.kwargs[name] if name in task.kwargs else getattr(task, name) for name in kwargs]
-            if task.function == path(function) and args in {(), task.args} and found == list(kwargs.values()):
-                return task
         wanted = path(function)
+        for task in self._tasks:
+            found = task.function == wanted and args in {(), task.args}
+            if found and all(task.has(name, value) for name, value in kwargs.items()):
+                return task
         sentences = [f"{in_words(wanted, args, kwargs)} was not queued."]
         if isinstance(function, str) and (problem := missing(function, {task.function for task in self._tasks})):
             sentences.append(problem)
