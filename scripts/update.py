@@ -116,12 +116,8 @@ def record(tree: str, version: str) -> None:
     git("update-ref", TIP, commit)
 
 
-def recorded(branch: str) -> dict[str, str]:
-    """Return the versions that a branch has of record(), by their commits, the oldest first; end if it has more.
-
-    What is committed there becomes the parent of what a version generates, in which all that is the user's is gone: the
-    merge would take that for deleted.
-    """
+def history(branch: str) -> tuple[dict[str, str], str]:
+    """Return the commits of record() in a branch and their versions, the oldest first; and the last other, or ""."""
     ours: dict[str, str] = {}
     other = ""
     form = f"--format=%H%x00%P%x00%T%x00%(trailers:key={MARK},valueonly,separator=%x20)%x00%s"
@@ -132,6 +128,16 @@ def recorded(branch: str) -> dict[str, str]:
             ours[commit] = version[1]
         else:
             other = f'{commit[:9]} "{title}"'
+    return ours, other
+
+
+def recorded(branch: str) -> dict[str, str]:
+    """Return the commits of the branch, with their versions, the oldest first; end if others than record() made some.
+
+    What is committed there becomes the parent of what a version generates, in which all that is the user's is gone: the
+    merge would take that for deleted.
+    """
+    ours, other = history(branch)
     if other:
         name = branch.split("/", 2)[2]
         if branch == TIP:
@@ -146,10 +152,13 @@ def recorded(branch: str) -> dict[str, str]:
 
 
 def begin(folder: Path) -> None:
-    """Make the branch, with what the project was generated from."""
+    """Make the branch: as somebody else has it, or with what the project was generated from."""
     if remote := git("for-each-ref", "--format=%(refname)", f"refs/remotes/*/{BRANCH}"):
         recorded(remote.split()[0])
         git("branch", "--track", BRANCH, remote.split()[0])
+        return
+    if merged := list(history("HEAD")[0]):
+        git("branch", BRANCH, merged[-1])
         return
     first = git("log", "--no-show-signature", "--diff-filter=A", "--reverse", "--format=%H", "--", ANSWERS).split()[0]
     answers = tomllib.loads(git("show", f"{first}:{ANSWERS}"))  # what is answered otherwise since is a change, too
@@ -159,6 +168,15 @@ def begin(folder: Path) -> None:
         sys.exit(f"{problem}: write SOURCE= and a clone that has it.")
     git("-C", str(TEMPLATE), "worktree", "add", "--quiet", "--detach", str(folder / "template"), version)
     record(tree_of(bake(folder / "template", answers, folder)), version)
+
+
+def catch_up() -> None:
+    """Let the branch have what somebody else has recorded since, and perhaps merged without a push of the branch."""
+    remotes = git("for-each-ref", "--format=%(refname)", f"refs/remotes/*/{BRANCH}").split()
+    merged = list(history("HEAD")[0])[-1:]
+    for tip in [*(it for it in remotes if not history(it)[1]), *merged]:
+        if not git("rev-list", "--max-count=1", TIP, f"^{tip}"):  # nothing of the branch is missing there
+            git("update-ref", TIP, git("rev-parse", tip))
 
 
 def join(ours: dict[str, str], former: str) -> None:
@@ -203,6 +221,8 @@ def merge(new: Path, version: str, former: str, *, worker_was_replaced: bool) ->
     if not git("for-each-ref", TIP):
         with TemporaryDirectory() as temporary:
             begin(Path(temporary))
+    recorded(TIP)
+    catch_up()
     ours = recorded(TIP)
     if git("rev-parse", "HEAD") in ours:
         sys.exit(f"You are on the branch {BRANCH}: check out the one that your work is on, and type this again.")

@@ -3,6 +3,7 @@
 What a version generates is some lines here, so that each test takes a second; git is real. test_update.py has the rest.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -171,6 +172,27 @@ def test_the_update_after_a_revert_takes_all_again(small: Small) -> None:
     assert (small.path / "since-1.1.0.txt").exists()
 
 
+@pytest.mark.parametrize("pushed", ["main", "main template"])
+@pytest.mark.parametrize("former", ["1.0.1", ""])
+def test_what_somebody_else_has_merged_is_where_the_next_update_begins(
+    small: Small, tmp_path: Path, pushed: str, former: str
+) -> None:
+    if former:
+        small.update(former)  # so that there is a branch here, which is then behind
+    git(tmp_path, "clone", "--quiet", "--bare", str(small.path), "origin")
+    git(tmp_path, "clone", "--quiet", "origin", "theirs")
+    mine, small.path = small.path, tmp_path / "theirs"
+    with contextlib.chdir(small.path):
+        small.update("1.1.0")
+        git(small.path, "push", "--quiet", "origin", *pushed.split())
+    small.path = mine
+    git(mine, "remote", "add", "origin", str(tmp_path / "origin"))
+    git(mine, "fetch", "--quiet", "origin")
+    git(mine, "merge", "--quiet", "--ff-only", "origin/main")
+    small.update("1.2.0")
+    git(mine, "push", "--quiet", "origin", "main", "template")
+
+
 def test_a_branch_that_is_newer_than_the_project_is_no_base(small: Small) -> None:
     with tempfile.TemporaryDirectory() as folder:
         small.script.record(small.script.tree_of(small.bake("1.1.0", Path(folder))), "1.1.0")
@@ -223,6 +245,9 @@ def test_where_git_lacks_something_a_sentence_says_what_to_do(
     assert sentence.startswith(".answers.toml is in no commit: ")
     small.do(sentence)
     git(small.path, "commit", "--quiet", "--message", "Remember")
+    git(small.releases, "tag", "--delete", "1.0.0")
+    assert re.match(r"The releases have no tag 1\.0\.0, by which .*: write SOURCE=", small.refused())
+    git(small.releases, "tag", "1.0.0")
     small.update("1.1.0")
     git(tmp_path, "init", "--quiet")
     shutil.rmtree(small.path / ".git")
