@@ -153,6 +153,7 @@ BASE = {
     "worker/templatetags/__init__.py",
     "worker/templatetags/queue.py",
     "worker/testing/__init__.py",
+    "worker/testing/commits.py",
     "worker/testing/in_process.py",
     "worker/testing/memory.py",
     "worker/testing/process.py",
