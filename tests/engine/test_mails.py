@@ -1,10 +1,12 @@
 """Mails to ADMINS about tasks that have failed: how many there are, however many tasks fail in however many ways."""
 
+from datetime import timedelta
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from django.core.cache import cache
+from django.utils import timezone
 from worker import errors
 
 pytestmark = pytest.mark.django_db
@@ -85,6 +87,9 @@ def test_a_mail_that_could_not_be_sent_takes_no_place(
         for way in range(50):
             with pytest.raises(OSError, match="refused"):
                 fail(way)
-    for way in range(50, 60):
+    later = timezone.now() + timedelta(seconds=errors.AGAIN + 1)
+    monkeypatch.setattr("django.core.cache.backends.db.tz_now", lambda: later)
+    for way in range(10):
         fail(way)
-    assert [subject for subject, _ in mails] == [f"shop.tasks.pay failed: Error{way}: no" for way in range(50, 60)]
+    assert [subject for subject, _ in mails] == [f"shop.tasks.pay failed: Error{way}: no" for way in range(10)]
+    assert all("It has failed in this way once more since the last mail." in text for _, text in mails)

@@ -122,7 +122,8 @@ def send_mail(keys: Mapping[str, Any], exception: str, reason: str, kept: Sequen
     cache.delete(count)
     lines = [f"{keys['task']} has failed for good: {reason}"]
     if more:
-        lines.append(f"It has failed in this way {more} more times since the last mail.")
+        often = "once more" if more == 1 else f"{more} more times"
+        lines.append(f"It has failed in this way {often} since the last mail.")
     lines += ["", f"Run it again with: python manage.py queue retry {keys['task_id']}", ""]
     lines += [*(f"{name}: {value}" for name, value in keys.items()), "", kept[-1]["traceback"] if kept else ""]
     subject = " ".join(f"{keys['task']} failed: {reason}".split())[:200]
@@ -138,6 +139,7 @@ def send_mail(keys: Mapping[str, Any], exception: str, reason: str, kept: Sequen
     except Exception:
         cache.delete(place)
         cache.set(key, True, AGAIN)
+        cache.set(count, more + 1, 7 * DAY)
         raise
 
 

@@ -14,7 +14,7 @@ from functools import wraps
 from typing import Any
 
 from django.db import router
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django_q.brokers import get_broker
 from django_q.models import Schedule
@@ -186,11 +186,12 @@ def failed_for_good(function: str | None = None, exception: str | None = None) -
     rows: QuerySet[Any] = table().filter(~failures.is_waiting(), success=False, stopped__lte=timezone.now())
     if function is not None:
         rows = rows.filter(func=function)
+    kept = Failure.objects.filter(task=OuterRef("pk"))  # no pk__in: PostgreSQL would read all rows for each
     if exception:
-        return rows.filter(pk__in=Failure.objects.filter(exception=exception).values("pk"))
+        return rows.filter(Exists(kept.filter(exception=exception)))
     if exception is not None:  # what was set aside, or could not be queued, has none
-        return rows.exclude(pk__in=Failure.objects.exclude(exception="").values("pk"))
-    return rows.exclude(pk__in=Failure.objects.filter(exception=failures.CANCELLED).values("pk"))
+        return rows.filter(~Exists(kept.exclude(exception="")))
+    return rows.filter(~Exists(kept.filter(exception=failures.CANCELLED)))
 
 
 def one_by_one(rows: "QuerySet[Any]") -> Iterator[str]:
