@@ -93,6 +93,12 @@ def test_a_number_of_days_that_no_calendar_has_is_named(settings: Settings) -> N
     assert (message.msg, message.hint) == ("Q_KEEP_RESULTS is 36501.", "Write a whole number, from 1 to 36,500.")
 
 
+def test_a_cluster_may_leave_out_what_has_a_default(settings: Settings) -> None:
+    needed = settings.Q_CLUSTER.keys() - {"recycle", "save_limit", "max_rss", "cpu_affinity"}
+    settings.Q_CLUSTER = {key: settings.Q_CLUSTER[key] for key in needed}
+    assert run_checks() == []
+
+
 def test_a_cluster_that_nobody_serves_is_named(settings: Settings) -> None:
     clusters = {**settings.Q_CLUSTER["ALT_CLUSTERS"], "a": {}}
     settings.Q_CLUSTER = {**settings.Q_CLUSTER, "ALT_CLUSTERS": clusters}

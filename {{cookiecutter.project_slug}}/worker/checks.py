@@ -38,7 +38,7 @@ ORIGIN = r"[a-z][a-z0-9+.-]*://((\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*|\[[a-f0-9:.]+\]
 MOST = 10  #: names that are told at a time
 OWN_PORT = r"https://.*:443|http://.*:80"  #: which a browser leaves out
 WHOLE = {"workers": 1, "timeout": 1, "retry": 3, "queue_limit": 1, "bulk": 1, "max_attempts": 0}  #: numbers, the least
-WHOLE |= {"recycle": 0, "save_limit": -1}
+OPTIONAL = {"recycle": 0, "save_limit": -1, "max_rss": 0, "cpu_affinity": 0}  #: likewise, where they are set
 #: numbers beside Q_CLUSTER, from 1 to this, 0 for no limit
 SETTINGS = {"Q_GRACE": 0, "Q_KEEP_FAILURES": 36_500, "Q_KEEP_RESULTS": 36_500, "Q_MOST_RESULTS": 0, "Q_QUIET": 0}
 
@@ -93,13 +93,13 @@ def wrong_cluster(where: str, cluster: Mapping[str, Any]) -> Iterator[CheckMessa
     """Yield what is wrong with the settings of a cluster."""
     for key, least in WHOLE.items():
         yield from wrong_number(f"{where}: {key}", cluster.get(key), least)
+    for key, least in OPTIONAL.items():
+        yield from wrong_number(f"{where}: {key}", cluster.get(key) or least, least)
     # django-q2 1.11.1 has no list of its settings, but reads each in the same way.
     known = [*re.findall(r'conf\.get\(\s*"(\w+)"', inspect.getsource(conf)), "ALT_CLUSTERS"]
     for key in cluster.keys() - set(known):
         yield Error(f"{where} has the unknown key {key!r}.", hint=did_you_mean(key, known), id="worker.E034")
     used = conf.resource.getrusage(conf.resource.RUSAGE_SELF).ru_maxrss if conf.resource else 0
-    for key in ("max_rss", "cpu_affinity"):
-        yield from wrong_number(f"{where}: {key}", cluster.get(key) or 0, 0)
     most = cluster.get("max_rss") or 0
     if isinstance(most, int) and 0 < most <= used:
         problem = f"{where}: max_rss is {most}, and a worker begins with {used}: each task would end it."
