@@ -191,6 +191,14 @@ def test_a_task_whose_lease_was_lost_to_nobody_is_held_once(agent: Agent) -> Non
     assert [held.receipt for held in agent.held.values()] == ["7"]
 
 
+def test_a_task_that_comes_again_while_it_is_given_back_is_held_anew(agent: Agent) -> None:
+    agent.leases.take(Delivery("7", "payload"))
+    (held,) = agent.held.values()
+    held.next_try = time.time()
+    agent.leases.take(Delivery("7", "payload", again=True))
+    assert [it.receipt for it in agent.held.values()] == ["7", "7"]
+
+
 def test_each_line_of_the_log_may_take_its_time(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     Database(agent.results, monkeypatch)
     late: list[object] = []
