@@ -100,8 +100,7 @@ def wrong_cluster(where: str, cluster: Mapping[str, Any]) -> Iterator[CheckMessa
     for key in cluster.keys() - set(known):
         yield Error(f"{where} has the unknown key {key!r}.", hint=did_you_mean(key, known), id="worker.E034")
     used = conf.resource.getrusage(conf.resource.RUSAGE_SELF).ru_maxrss if conf.resource else 0
-    most = cluster.get("max_rss") or 0
-    if isinstance(most, int) and 0 < most <= used:
+    if isinstance(most := cluster.get("max_rss"), int) and 0 < most <= used:
         problem = f"{where}: max_rss is {most}, and a worker begins with {used}: each task would end it."
         hint = "It is in kB, as the system counts; Q_MAX_MEMORY is in MB. Write more, or 0 for no limit."
         yield Error(problem, hint=hint, id="worker.E032")
@@ -160,8 +159,7 @@ def check_databases(**_: Any) -> Iterator[CheckMessage]:
     for alias, database in settings.DATABASES.items():
         if not database.get("AUTOCOMMIT", True):
             problem = f"DATABASES[{alias!r}] has no AUTOCOMMIT: each task would leave a transaction open."
-            hint = "Take that line out, and write transaction.atomic() where you need it."
-            yield Error(problem, hint=hint, id="worker.E026")
+            yield Error(problem, hint="Take that out; transaction.atomic() begins transactions.", id="worker.E026")
         if database.get("OPTIONS", {}).get("pool"):
             # The cluster forks, and its processes would share the pool's connections.
             problem = f"DATABASES[{alias!r}] has a connection pool, which does not outlive the fork of a worker."
