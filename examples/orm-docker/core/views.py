@@ -49,7 +49,7 @@ def task(request: HttpRequest, key: str) -> HttpResponse:
     try:
         result = default_task_backend.get_result(key)
     except ResultNoLongerKept:
-        state = {"done": True, "text": "Its result is no longer kept."}
+        state = {"done": True, "text": "Its result is no longer kept, or it was queued again."}
     except TaskResultDoesNotExist:
         raise Http404 from None
     else:

@@ -63,8 +63,9 @@ def refusal_of_options(options: Any) -> str:
     """Return why a schedule may not give async_task() these options, or ""."""
     if not isinstance(options, Mapping):
         return f"A schedule's q_options are a dict, not {options!r}."
-    if "chain" in options:
-        return "A schedule may not queue a chain: let its function do so."
+    for name in ("chain", "iter_count", "iter_cached", "sync"):
+        if name in options:
+            return f"A schedule may not have the option {name}: let its function queue what has it."
     return refusal(options["hook"]) if options.get("hook") else ""
 
 

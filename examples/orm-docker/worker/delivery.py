@@ -52,7 +52,6 @@ class Leasing(Protocol):
     away: tuple[type[Exception], ...]  #: errors of the client when the server does not answer
     forgets_returned: bool  #: whether a hand-out that ended with the task given back does not count as one
     can_peek: bool  #: whether peek() and payloads() can be asked, and remove() finds anything
-    passing: tuple[type[Exception], ...]  #: errors of a server that is there, and takes nothing more for a while
     publishes: bool  #: whether its client announces changes to all who listen; may be left out if not
     transactional: bool  #: whether enqueue() is part of the transaction of the database that holds the schedules
 
@@ -65,6 +64,10 @@ class Leasing(Protocol):
 
     def ping(self) -> Any:
         """Ask the server for an answer; raises what its client raises."""
+
+    @staticmethod
+    def will_pass(error: BaseException) -> bool:
+        """Say whether an error is that of a server that answers, and takes nothing more for a while."""
 
     def enqueue(self, payload: str, after: datetime | None = None) -> Any:
         """Add a task, to be taken when the server's clock shows a time, and return its receipt as a text is made of it.
@@ -125,6 +128,10 @@ class Leasing(Protocol):
 
 class Adapter:
     """What django-q2 asks of a broker, in the words of Leasing: the same for all."""
+
+    @staticmethod
+    def will_pass(error: BaseException) -> bool:
+        return False
 
     def dequeue(self: Leasing) -> list[tuple[str, str | bytes]]:
         return [(delivery.receipt, delivery.payload) for delivery in self.claim(Conf.BULK, maxsize)]

@@ -6,13 +6,14 @@ A worker does it, after the result is on its way, so that neither a slow receive
 import hashlib
 import logging
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
-from django.core.cache import caches
+from django.core.cache import BaseCache, caches
 from django.core.exceptions import ImproperlyConfigured
 from django.core.mail import mail_admins
 
@@ -21,6 +22,7 @@ from worker.delivery import brief
 from worker.policy import Cancelled, WorkerDied
 
 HOUR, DAY = 3600, 86_400
+MAILS = 20  #: in an hour, of all functions together
 AGAIN = 60  #: seconds until a mail is tried again that could not be sent
 FLUSH = 0.8  #: seconds that a worker which leaves has for what is not sent yet: a stop kills it after one
 #: What these log of tasks comes here as well, once and with more.
@@ -106,26 +108,48 @@ def send_event(
 
 
 def send_mail(keys: Mapping[str, Any], exception: str, reason: str, kept: Sequence[dict[str, Any]]) -> None:
-    """Send a mail, one an hour for each function and exception; the next one tells how many failed meanwhile."""
+    """Send a mail, one an hour for each function and exception; the next one tells how many failed meanwhile.
+
+    After MAILS of an hour there is only one more, which says so.
+    """
     cache = caches[settings.Q_CLUSTER.get("cache", "default")]
     key = "worker.errors:" + hashlib.blake2b(f"{keys['task']}\0{exception}".encode(), digest_size=16).hexdigest()
     count = f"{key}:count"
-    cache.add(count, 0, 7 * DAY)
-    if not cache.add(key, True, HOUR):
-        cache.incr(count)
+    more = cache.get(count, 0)
+    if not cache.add(key, True, HOUR) or (place := free_place(cache)) is None:
+        cache.set(count, more + 1, 7 * DAY)
         return
-    if more := cache.get(count, 0):
-        cache.set(count, 0, 7 * DAY)
+    cache.delete(count)
     lines = [f"{keys['task']} has failed for good: {reason}"]
     if more:
-        lines.append(f"It has failed in this way {more} more times since the last mail.")
+        often = "once more" if more == 1 else f"{more} more times"
+        lines.append(f"It has failed in this way {often} since the last mail.")
     lines += ["", f"Run it again with: python manage.py queue retry {keys['task_id']}", ""]
     lines += [*(f"{name}: {value}" for name, value in keys.items()), "", kept[-1]["traceback"] if kept else ""]
+    subject = " ".join(f"{keys['task']} failed: {reason}".split())[:200]
+    if place.endswith(f":{MAILS}"):
+        subject = "More tasks have failed"
+        lines[:0] = [
+            f"{MAILS} mails have told of tasks that have failed in this hour, and this is its last one.",
+            "All of them are in /admin/queue/, and in what `python manage.py queue` prints. The newest:",
+            "",
+        ]
     try:
-        mail_admins(" ".join(f"{keys['task']} failed: {reason}".split())[:200], "\n".join(lines))
+        mail_admins(subject, "\n".join(lines))
     except Exception:
+        cache.delete(place)
         cache.set(key, True, AGAIN)
+        cache.set(count, more + 1, 7 * DAY)
         raise
+
+
+def free_place(cache: BaseCache) -> str | None:
+    """Take one of the places that an hour has for mails, and return its key; no two processes get the same."""
+    hour = int(time.time() // HOUR)
+    places = [f"worker.errors:{hour}:{number}" for number in range(MAILS + 1)]
+    if places[-1] in cache:
+        return None
+    return next((place for place in places if cache.add(place, True, HOUR)), None)
 
 
 def flush() -> None:

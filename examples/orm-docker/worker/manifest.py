@@ -15,9 +15,10 @@ def hashes(folder: Path = FOLDER) -> dict[str, str]:
     """Return the hash of each file, by its path in the folder; git may have changed the ends of lines."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        ours = name != NAME and not path.name.startswith(".") and path.parent.name != "__pycache__"
-        if ours and path.is_file():
+        relative = path.relative_to(folder)
+        name = relative.as_posix()
+        theirs = any(part.startswith(".") or part == "__pycache__" for part in relative.parts)  # caches of tools, say
+        if name != NAME and not theirs and path.is_file():
             found[name] = hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
     return found
 
@@ -30,4 +31,6 @@ def write() -> None:
 def changed(folder: Path = FOLDER) -> list[str]:
     """Return what has been changed, added or deleted since."""
     there, released = hashes(folder), json.loads((folder / NAME).read_text())
+    if not isinstance(released, dict):
+        raise ValueError("it holds no object")
     return sorted(name for name in there.keys() | released.keys() if there.get(name) != released.get(name))

@@ -101,7 +101,7 @@ def most_of(task: Task) -> int:
     most = task.get("max_attempts")
     if not isinstance(most, int) or isinstance(most, bool) or most < 0:
         most = int(Conf.MAX_ATTEMPTS)
-    return min(most, MOST)
+    return min(int(most), MOST)  # a member of an IntEnum goes through no channel
 
 
 def part_of(task: Task) -> tuple[str, int, int | None] | None:

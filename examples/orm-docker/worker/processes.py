@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from django.conf import settings
 from django.utils.module_loading import import_string
@@ -57,6 +58,11 @@ def queues() -> list[str]:
 def cluster_of(queue: str) -> str:
     """Return the cluster that serves a queue of Django's tasks."""
     return (stand_in or clusters()[0]) if queue == DEFAULT else queue
+
+
+def cluster_named(name: Any) -> Any:
+    """Return the cluster that somebody names, perhaps as Django's tasks call its queue."""
+    return name if name is None or name in clusters() else cluster_of(name)
 
 
 def queue_of(cluster: str | None) -> str:

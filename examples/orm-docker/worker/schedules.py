@@ -11,8 +11,9 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import wraps
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from zoneinfo import ZoneInfo, available_timezones
 
 from croniter import croniter
@@ -31,10 +32,11 @@ from worker.delivery import brief
 from worker.enqueue import OPTIONS
 from worker.models import ScheduleState
 from worker.policy import shown
-from worker.processes import nearest, unknown_cluster
+from worker.processes import cluster_named, did_you_mean, nearest, unknown_cluster
 from worker.recurrence import following, time_zone_of
+from worker.results import strict_json_of
 
-F = TypeVar("F")
+F = TypeVar("F", bound=Callable[..., Any])
 MOST_MINUTES, LONGEST_NAME, LONGEST_PATH = 32_767, 100, 256  #: that the table takes
 TIMING = {"schedule_type", "cron", "minutes"}  #: what changes the next time of a schedule, beside its time zone
 
@@ -54,6 +56,23 @@ class Declared:
     fields: dict[str, Any]  #: of its row
 
 
+def in_a_sentence(decorator: F) -> F:
+    """Refuse in a sentence what the decorator does not take."""
+    known = inspect.signature(decorator).parameters
+
+    @wraps(decorator)
+    def checked(*args: Any, **options: Any) -> Any:
+        if args:
+            raise ScheduleError("@schedule takes keywords, as in @schedule(daily_at='03:00').")
+        for word in options.keys() - known.keys():
+            hint = "It is cluster=." if word == "queue_name" else did_you_mean(word, known)
+            raise ScheduleError(f"@schedule has no option {word!r}. {hint}")
+        return decorator(**options)
+
+    return cast(F, checked)
+
+
+@in_a_sentence
 def schedule(
     *,
     cron: str | None = None,
@@ -99,13 +118,17 @@ def schedule(
             for option in ("max_attempts", "timeout"):
                 if (value := options[option]) is not None and (type(value) is not int or value < 1):
                     raise ValueError(f"{option} is {shown(value)}: write a whole number, at least 1")
-            options = {"overlap": bool(overlap)} | {key: value for key, value in options.items() if value is not None}
+            if not isinstance(overlap, bool):
+                raise ValueError(f"overlap is {shown(overlap)}: write True or False")
+            if not isinstance(cluster, str | None):
+                raise ValueError(f"cluster is {shown(cluster)}: write the name of one")
+            options = {"overlap": overlap} | {key: value for key, value in options.items() if value is not None}
             fields = {
                 "name": label,
                 "func": path,
                 **timing(cron, every, daily_at, zone),
                 **called_with(function, task, *arguments_of(args, kwargs), options),
-                "cluster": cluster or None,
+                "cluster": cluster_named(cluster or None),
             }
         except ValueError as error:
             raise ScheduleError(f"The schedule of {path} cannot be used: {error}.") from None
@@ -189,6 +212,11 @@ def called_with(
                 raise ValueError
         except Exception:  # whatever a class's own __repr__ raises
             raise ValueError(f"its argument {shown(value)} is no Python literal, such as 1, 'two' or [3]") from None
+        if function is not task:
+            try:
+                strict_json_of(f"its argument {shown(value)}", value)
+            except TypeError as error:
+                raise ValueError(str(error)) from None
     for word in sorted((OPTIONS | {"q_options"}) & kwargs.keys()):
         raise ValueError(f"its argument {word!r} is an option of async_task(): give the function's another name")
     context = (None,) if getattr(function, "takes_context", False) else ()

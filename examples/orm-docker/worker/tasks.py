@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, overload
 
 from django.core.checks import CheckMessage, Error
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 from django_q.brokers import get_broker
 
@@ -29,7 +30,7 @@ from worker.django_tasks import (
     signals,
 )
 from worker.django_tasks import task as declare
-from worker.enqueue import Noting, async_task
+from worker.enqueue import Noting, async_task, refuse_call
 from worker.policy import Backoff, WorkerDied, exponential
 from worker.processes import cluster_of, did_you_mean, queues
 from worker.results import ResultNoLongerKept, in_words
@@ -51,6 +52,9 @@ if not hasattr(base.Task, "__class_getitem__"):  # Django's own, 6.1, is generic
     setattr(base.Task, "__class_getitem__", classmethod(lambda cls, _: cls))  # noqa: B010 (there is none, to mypy)
 
 
+OPTIONS = {"backend", "backoff", "max_attempts", "priority", "queue_name", "takes_context", "timeout"}  #: of @task
+
+
 class DeclarationError(policy.PolicyError, InvalidTask):  # type: ignore[misc, unused-ignore]
     """What is wrong with how a task is declared, in a sentence."""
 
@@ -62,7 +66,9 @@ def named(function: Any) -> Iterator[None]:
         yield
     except DeclarationError:
         raise
-    except (InvalidTask, TypeError, ValueError) as error:
+    except (ImproperlyConfigured, InvalidTask, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, KeyError):
+            error = ValueError(f"an entry of TASKS has no {error}.")
         path = f"{function.__module__}.{getattr(function, '__qualname__', function)}"
         raise DeclarationError(f"The task {path} cannot be used: {error}") from None
 
@@ -164,7 +170,15 @@ else:
         """Declare a task, as Django's own decorator does, and refuse an option that there is not."""
         if function is None:
             return partial(task, **options)
+        if not callable(function) and not isinstance(function, base.Task):
+            given = policy.shown(function)
+            raise DeclarationError(f"@task is given {given}: it takes keywords, as in @task(timeout=9).")
         with named(function):
+            for word in options.keys() - OPTIONS:
+                hint = "It is using(run_after=…)." if word == "run_after" else did_you_mean(word, OPTIONS)
+                raise TypeError(f"@task has no option {word!r}. {hint}")
+            if not isinstance(backend := options.get("backend", "default"), str):
+                raise TypeError(f"backend {policy.shown(backend)} is no name of one in TASKS.")
             return declare(function, **options)
 
 
@@ -176,7 +190,11 @@ class Backend(BaseTaskBackend):
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         """Take the queues that there are, if TASKS names none."""
-        super().__init__(alias, {"QUEUES": queues(), **params})
+        named = params.get("QUEUES", queues())
+        if not isinstance(named, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in named):
+            hint = "write a list of names, as in ['default'], or take it out"
+            raise ImproperlyConfigured(f"TASKS[{alias!r}]: QUEUES is {policy.shown(named)}: {hint}.")
+        super().__init__(alias, {**params, "QUEUES": named})
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         """Check that a cluster serves each queue."""
@@ -190,7 +208,7 @@ class Backend(BaseTaskBackend):
         if inspect.isgeneratorfunction(task.func) or inspect.isasyncgenfunction(task.func):
             raise InvalidTask(f"{task.name}() is a generator function, whose result is no JSON: return a list.")
         known = {*(self.queues or queues())} & {*queues()}
-        if task.queue_name not in known:
+        if not isinstance(task.queue_name, str) or task.queue_name not in known:
             hint = did_you_mean(str(task.queue_name), known)
             raise InvalidTask(f"Queue '{task.queue_name}' is not valid for backend. {hint}")
         super().validate_task(task)
@@ -205,6 +223,7 @@ class Backend(BaseTaskBackend):
             TypeError: If an argument is no JSON.
         """
         self.validate_task(task)
+        refuse_call(task, args, kwargs)
         args, kwargs = results.strict_json_of(f"An argument of {task.name}()", [list(args), kwargs])
         ready = base.TaskResultStatus.READY
         result = results.Result.of(task, self.alias, "", ready, args=args, kwargs=kwargs)

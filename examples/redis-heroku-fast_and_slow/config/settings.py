@@ -209,7 +209,14 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Shared by all processes: through it web sees that a worker is alive, which memory of its own could not show.
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "cache"}}
+# Of more entries than MAX_ENTRIES, which is 300 by default, it deletes a third.
+CACHES: dict[str, dict[str, Any]] = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "cache",
+        "OPTIONS": {"MAX_ENTRIES": 10_000},
+    }
+}
 
 # Static files
 
@@ -383,6 +390,7 @@ Q_CLUSTER["ALT_CLUSTERS"]["slow"] = {
 
 # Django's tasks go to these clusters: a queue is a cluster's name, and "default" the first one.
 TASKS = {"default": {"BACKEND": "worker.tasks.Backend"}}
+TEST_RUNNER = "worker.testing.Runner"  # of `manage.py test`: what tests queue stays in memory, as with pytest
 
 # Processes, started by `python manage.py prodserver NAME`
 

@@ -20,6 +20,8 @@ from worker.models import Failure, Queue, WaitingTask
 from worker.queue import page
 from worker.resubmit import resubmit
 
+TEXT = 100_000  #: characters that are shown of a value
+
 
 @admin.action(permissions=["change"], description=_("Resubmit selected tasks to queue"))
 def resubmit_task(model_admin: Any, request: HttpRequest, tasks: Any) -> None:
@@ -36,13 +38,27 @@ class Errors(admin.ModelAdmin):  # type: ignore[type-arg]
     """Shows why each attempt has failed."""
 
     actions = [resubmit_task]
+    exclude = ("args", "kwargs", "result")  # what is shown in their place is there for whatever they are
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Read where results are written: a replica may lag."""
         return super().get_queryset(request).using(packages.table().db)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        return [*super().get_readonly_fields(request, obj), "errors_of_attempts"]
+        fields = [name for name in super().get_readonly_fields(request, obj) if name not in self.exclude]
+        return [*fields, "text_of_args", "text_of_kwargs", "text_of_result", "errors_of_attempts"]
+
+    @admin.display(description=_("args"))
+    def text_of_args(self, task: Any) -> str:
+        return packages.text_of(task.args, TEXT)
+
+    @admin.display(description=_("kwargs"))
+    def text_of_kwargs(self, task: Any) -> str:
+        return packages.text_of(task.kwargs, TEXT)
+
+    @admin.display(description=_("result"))
+    def text_of_result(self, task: Any) -> str:
+        return packages.text_of(task.result, TEXT)
 
     @admin.display(description=_("Errors"))
     def errors_of_attempts(self, task: Any) -> str:

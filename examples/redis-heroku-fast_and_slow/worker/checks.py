@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register  # noqa: A004
@@ -21,7 +22,7 @@ from django_q.models import OrmQ, Schedule
 from worker import __version__, manifest
 from worker.conf import setting
 from worker.delivery import brief
-from worker.processes import clusters, did_you_mean, unknown_cluster, workers
+from worker.processes import clusters, did_you_mean, nearest, unknown_cluster, workers
 
 ENTRY = "{'BACKEND': 'django_prodserver.backends.workers.django_q2.DjangoQ2Worker', 'ARGS': {'name': 'slow'}}"
 # Variables by which platforms announce themselves whose machines come and go, and with them their disks.
@@ -39,6 +40,9 @@ ORIGIN = r"[a-z][a-z0-9+.-]*://((\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*|\[[a-f0-9:.]+\]
 MOST = 10  #: names that are told at a time
 OWN_PORT = r"https://.*:443|http://.*:80"  #: which a browser leaves out
 WHOLE = {"workers": 1, "timeout": 1, "retry": 3, "queue_limit": 1, "bulk": 1, "max_attempts": 0}  #: numbers, the least
+OPTIONAL = {"recycle": 0, "save_limit": -1, "max_rss": 0, "cpu_affinity": 0}  #: likewise, where they are set
+#: numbers beside Q_CLUSTER, from 1 to this, 0 for no limit
+SETTINGS = {"Q_GRACE": 0, "Q_KEEP_FAILURES": 36_500, "Q_KEEP_RESULTS": 36_500, "Q_MOST_RESULTS": 0, "Q_QUIET": 0}
 
 
 def wrong_process(entry: Any) -> str:
@@ -80,20 +84,26 @@ def check_processes(**_: Any) -> Iterator[CheckMessage]:
         yield Warning(problem, hint=f"Add one such as {ENTRY}.", id="worker.W037")
 
 
+def wrong_number(name: str, value: Any, least: int, most: int = 0) -> Iterator[CheckMessage]:
+    """Yield what is wrong with a setting that is a whole number."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least or 0 < most < value:
+        hint = f"Write a whole number, {f'from {least} to {most:,}' if most else f'at least {least}'}."
+        yield Error(f"{name} is {value!r}.", hint=hint, id="worker.E031")
+
+
 def wrong_cluster(where: str, cluster: Mapping[str, Any]) -> Iterator[CheckMessage]:
     """Yield what is wrong with the settings of a cluster."""
     for key, least in WHOLE.items():
-        value = cluster.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            hint = f"Write a whole number, at least {least}."
-            yield Error(f"{where}: {key} is {value!r}.", hint=hint, id="worker.E031")
+        yield from wrong_number(f"{where}: {key}", cluster.get(key), least)
+    for key, least in OPTIONAL.items():
+        yield from wrong_number(f"{where}: {key}", cluster.get(key) or least, least)
     # django-q2 1.11.1 has no list of its settings, but reads each in the same way.
     known = [*re.findall(r'conf\.get\(\s*"(\w+)"', inspect.getsource(conf)), "ALT_CLUSTERS"]
     for key in cluster.keys() - set(known):
         yield Error(f"{where} has the unknown key {key!r}.", hint=did_you_mean(key, known), id="worker.E034")
     used = conf.resource.getrusage(conf.resource.RUSAGE_SELF).ru_maxrss if conf.resource else 0
-    if 0 < (cluster.get("max_rss") or 0) <= used:
-        problem = f"{where}: max_rss is {cluster['max_rss']}, and a worker begins with {used}: each task would end it."
+    if isinstance(most := cluster.get("max_rss"), int) and 0 < most <= used:
+        problem = f"{where}: max_rss is {most}, and a worker begins with {used}: each task would end it."
         hint = "It is in kB, as the system counts; Q_MAX_MEMORY is in MB. Write more, or 0 for no limit."
         yield Error(problem, hint=hint, id="worker.E032")
     if cluster.get("max_attempts") == 0:
@@ -107,9 +117,15 @@ def check_clusters(**_: Any) -> Iterator[CheckMessage]:
     base = settings.Q_CLUSTER
     others = base.get("ALT_CLUSTERS")
     if not isinstance(others, Mapping) or not all(isinstance(other, Mapping) for other in others.values()):
-        hint = "Write {} if there are none."
-        yield Error("Q_CLUSTER['ALT_CLUSTERS'] is no dict of dicts.", hint=hint, id="worker.E030")
+        yield Error("Q_CLUSTER['ALT_CLUSTERS'] is no dict of dicts.", hint="Write {} for none.", id="worker.E030")
         return
+    wrong = [problem for name, most in SETTINGS.items() for problem in wrong_number(name, setting(name), 1, most)]
+    yield from wrong
+    if wrong:
+        return
+    if not isinstance(zone := base.get("time_zone") or "UTC", str) or zone not in available_timezones():
+        hint = f"Write one such as 'Europe/Zurich'. {nearest(str(zone), available_timezones())}"
+        yield Error(f"Q_CLUSTER: time_zone is {zone!r}.", hint=hint.rstrip(), id="worker.E031")
     yield from wrong_cluster("Q_CLUSTER", base)
     for name, other in others.items():
         where = f"Q_CLUSTER['ALT_CLUSTERS'][{name!r}]"
@@ -143,6 +159,9 @@ def check_broker(**_: Any) -> Iterator[CheckMessage]:
 def check_databases(**_: Any) -> Iterator[CheckMessage]:
     """Check the options of each database, which is not asked itself."""
     for alias, database in settings.DATABASES.items():
+        if not database.get("AUTOCOMMIT", True):
+            problem = f"DATABASES[{alias!r}] has no AUTOCOMMIT: each task would leave a transaction open."
+            yield Error(problem, hint="Take that out; transaction.atomic() begins transactions.", id="worker.E026")
         if database.get("OPTIONS", {}).get("pool"):
             # The cluster forks, and its processes would share the pool's connections.
             problem = f"DATABASES[{alias!r}] has a connection pool, which does not outlive the fork of a worker."

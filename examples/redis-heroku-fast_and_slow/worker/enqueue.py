@@ -19,7 +19,7 @@ from worker import logs, traces
 from worker.delivery import Leasing
 from worker.django_tasks import base
 from worker.policy import check, shown
-from worker.processes import cluster_of, did_you_mean, queue_of, unknown_cluster
+from worker.processes import cluster_named, cluster_of, did_you_mean, queue_of, unknown_cluster
 
 #: of async_task(), in its q_options or beside the arguments of the task
 OPTIONS = {
@@ -29,6 +29,13 @@ OPTIONS = {
 
 #: what q_options may hold beside them; the last, arguments of the task, in case one is named as an option is
 POLICY = ("max_attempts", "backoff", "run_after", "kwargs")
+
+#: of which types some of them are, and how a sentence calls these
+KINDS: tuple[tuple[str, Any, str], ...] = (
+    ("kwargs", Mapping | None, "dict"),
+    ("chain", list | tuple | None, "list"),
+    ("hook", str | Callable | None, "dotted path and no function"),
+)
 
 policy: ContextVar[dict[str, Any]] = ContextVar("policy", default={})  # noqa: B039 (nobody changes it)
 collecting = ContextVar("collecting", default=False)  #: whether async_task() is asked for many tasks, one by one
@@ -67,6 +74,8 @@ def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str
         func = str(func)
     wanted = {name: value for name in POLICY if (value := source.pop(name, None)) is not None}
     for given in (options, kwargs):
+        if "cluster" in given:
+            given["cluster"] = cluster_named(given["cluster"])
         if "timeout" in given and given["timeout"] is None:  # the cluster's own
             del given["timeout"]
     check({"timeout": options.get("timeout", kwargs.get("timeout")), **wanted}, travels=True)
@@ -133,7 +142,7 @@ def enqueue_many(func: str | Callable[..., Any], calls: Iterable[tuple[Any, ...]
     refuse(func, options)
     if isinstance(func, base.Task):
         options.setdefault("cluster", cluster_of(func.queue_name))
-    cluster = {**options, **(options.get("q_options") or {})}.get("cluster")
+    cluster = cluster_named({**options, **(options.get("q_options") or {})}.get("cluster"))
     broker: Leasing = options.pop("broker", None) or get_broker(cluster)
     collector = Collector(broker.list_key)
     token = collecting.set(True)
@@ -167,8 +176,12 @@ def refuse(func: Any, keywords: Mapping[str, Any]) -> None:
     for key in sorted(more.keys() - known, key=str):
         raise TypeError(f"{key!r} is no option of async_task(), in q_options. {did_you_mean(str(key), known)}")
     options = {**keywords, **more}
+    for name, kinds, what in KINDS:
+        given = (more if name in POLICY else options).get(name)
+        if not isinstance(given, kinds):
+            raise TypeError(f"{name} {shown(given)} is no {what}.")
     for cluster in options.get("cluster"), getattr(options.get("broker"), "cluster", None):
-        if problem := unknown_cluster(cluster):
+        if problem := unknown_cluster(cluster_named(cluster)):
             raise ValueError(problem)
     refuse_words(func, keywords.keys() - (known if "iter_count" in keywords else OPTIONS) - {"q_options"}, OPTIONS)
     refuse_words(func, {*more.get("kwargs", ())}, set())
@@ -180,8 +193,22 @@ def refuse(func: Any, keywords: Mapping[str, Any]) -> None:
                 refuse(function, {})
 
 
+def refuse_call(task: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
+    """Refuse arguments with which the function of one of Django's tasks cannot be called."""
+    refuse_words(task, {*kwargs}, set())
+    context = (None,) if task.takes_context else ()
+    try:
+        inspect.signature(task.func, follow_wrapped=False).bind(*context, *args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{task.name}() cannot be called so: {error}.") from None
+    except ValueError:  # of what is written in C, which does not tell
+        return
+
+
 def schedule(func: Any, *args: Any, **kwargs: Any) -> Any:
     """Add a schedule, as django_q.tasks.schedule() does, which keeps no more of a task than its path."""
+    if "cluster" in kwargs:
+        kwargs["cluster"] = cluster_named(kwargs["cluster"])
     declared = found_at(func) if isinstance(func, base.Task) else None
     if isinstance(declared, base.Task):
         there, wanted = options_of(declared), options_of(func)

@@ -86,7 +86,10 @@ def may_pass(error: BaseException) -> bool:
     """Say whether an error may be a server's that is away, or locked, so that another try can succeed."""
     if isinstance(error, OperationalError | InterfaceError | InternalError):
         return True
-    return isinstance(error, Exception) and (isinstance(error, get_broker().passing) or bool(silent_servers()))
+    broker = get_broker()
+    if isinstance(error, broker.away) or broker.will_pass(error):  # though it answers again by now
+        return True
+    return isinstance(error, Exception) and bool(silent_servers())
 
 
 def why_away(error: BaseException) -> str:
@@ -95,8 +98,10 @@ def why_away(error: BaseException) -> str:
     It asks nobody, so a page that fails need not wait once more for a server that is frozen.
     """
     broker_class = import_string(Conf.BROKER_CLASS)  # which may be a test's own
-    of_the_broker = (*getattr(broker_class, "away", ()), *getattr(broker_class, "passing", ()))
-    if not isinstance(error, (OperationalError, InterfaceError, *of_the_broker)):
+    will_pass = getattr(broker_class, "will_pass", None)
+    if will_pass and will_pass(error):
+        return brief(error)
+    if not isinstance(error, (OperationalError, InterfaceError, *getattr(broker_class, "away", ()))):
         return ""
     if getattr(error.__cause__, "sqlite_errorcode", None) == SQLITE_ERROR:
         return ""  # it is about the statement, such as a missing table

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
@@ -80,11 +81,30 @@ class Json(JsonFormatter):
 
     def __init__(self) -> None:
         fields = "%(levelname)s %(name)s %(process)d %(message)s"
-        super().__init__(fields, timestamp=True, rename_fields={"exc_info": "traceback"})
+        strict = partial(json.dumps, allow_nan=False)  # NaN is Python's own, and makes others refuse all of the line
+        super().__init__(fields, timestamp=True, rename_fields={"exc_info": "traceback"}, json_serializer=strict)
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
         """Return the line, without halves of characters, which make others refuse all of it."""
-        line: str = super().jsonify_log_record(log_data)
+        try:
+            line: str = super().jsonify_log_record(log_data)
+        except (TypeError, ValueError, RecursionError):
+            line = super().jsonify_log_record({_text(key): self.bearable(it) for key, it in log_data.items()})
         if "\\ud" in line:
             line = json.dumps(json.loads(json.dumps(json.loads(line), ensure_ascii=False).encode(errors="replace")))
         return line
+
+    def bearable(self, value: Any) -> Any:
+        """Return a value of an extra, or its text if JSON has none for it."""
+        try:
+            super().jsonify_log_record({"": value})
+        except (TypeError, ValueError, RecursionError):
+            return _text(value)
+        return value
+
+
+def _text(value: object) -> str:
+    try:
+        return value if isinstance(value, str) else repr(value)
+    except Exception as error:  # of a number of 5,000 digits, say
+        return f"{type(value).__name__}: {type(error).__name__}"

@@ -18,6 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
 from worker.django_tasks import base
+from worker.processes import did_you_mean
 
 Backoff = Callable[[BaseException, Any], float | timedelta | None]
 LONGEST = 315_360_000.0  #: seconds of a delay: ten years
@@ -67,13 +68,17 @@ class Exponential:
     retry_on: tuple[type[BaseException] | str, ...] = field(default=(), kw_only=True)
     discard_on: tuple[type[BaseException] | str, ...] = field(default=(), kw_only=True)
 
+    def __new__(cls, *_: Any, **options: Any) -> "Exponential":
+        for word in options.keys() - cls.__dataclass_fields__.keys():
+            hint = did_you_mean(word, cls.__dataclass_fields__)
+            raise PolicyError(f"{place()}: exponential() has no option {word!r}. {hint}")
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         try:
             self.check()
         except (TypeError, ValueError) as error:
-            written = sys._getframe(2)  # noqa: SLF001 (of whoever makes it, before @task knows of which task it is)
-            place = f"{written.f_globals.get('__name__')}, line {written.f_lineno}"
-            raise PolicyError(f"{place}: {error}") from None
+            raise PolicyError(f"{place(3)}: {error}") from None
 
     def check(self) -> None:
         """Refuse what can be no backoff."""
@@ -99,6 +104,12 @@ class Exponential:
 
 
 exponential = Exponential
+
+
+def place(depth: int = 2) -> str:
+    """Return where a backoff is made, before @task knows of which task it is."""
+    written = sys._getframe(depth)  # noqa: SLF001 (documented)
+    return f"{written.f_globals.get('__name__')}, line {written.f_lineno}"
 
 
 def names_exception(given: object) -> bool:

@@ -8,16 +8,16 @@ from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import OuterRef, Subquery
+from django.db.models import ExpressionWrapper, F, OuterRef, Subquery, TextField
 from django.utils import timezone
 from django.utils.module_loading import import_string
 from django_q.brokers import get_broker
 
 from worker import packages
 from worker.conf import setting
-from worker.delivery import Leasing, Task
+from worker.delivery import Leasing, Task, brief
 from worker.django_tasks import TaskResultDoesNotExist, base
-from worker.failures import OVERDUE, moment
+from worker.failures import CANCELLED, OVERDUE, moment
 from worker.models import Failure
 from worker.policy import shown
 from worker.processes import clusters, queue_of, queues
@@ -25,7 +25,9 @@ from worker.queue.signs import running
 
 ID = re.compile(r"([0-9a-f]{32})(?:\.([0-9a-z+-]{1,31}))?")
 LONGEST = 64  #: characters of an id
-COLUMNS = ("func", "args", "kwargs", "result", "cluster", "started", "stopped", "success", "attempt_count")
+COLUMNS = ("func", "cluster", "started", "stopped", "success", "attempt_count")
+#: columns as the texts that they are: the field returns such a text, too, where it cannot read it
+TEXTS = {f"{name}_text": ExpressionWrapper(F(name), TextField()) for name in ("args", "kwargs", "result")}
 LONG_AGO = timedelta(days=3650)  #: older than this is no task's time
 Status = base.TaskResultStatus
 
@@ -147,7 +149,8 @@ def strict_json_of(what: str, value: Any) -> Any:
     """Return a value as JSON knows it; a TypeError says what it does not know."""
     try:
         value = base.normalize_json(value)  # type: ignore[attr-defined]
-        json.dumps(value, ensure_ascii=False).encode()  # without it, no page shows it
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # without it, no page shows it
+        return json.loads(text)  # a str or int of the project's own class would be pickled as that
     except RecursionError as error:
         raise TypeError(f"{what} is no JSON: it holds itself, or is nested too deeply") from error
     except UnicodeEncodeError as error:
@@ -155,7 +158,6 @@ def strict_json_of(what: str, value: Any) -> Any:
         raise TypeError(f"{what} is no JSON: it holds the half character {half!r}, which has no UTF-8") from error
     except (TypeError, ValueError) as error:
         raise TypeError(f"{what} is no JSON: {error}") from error
-    return value
 
 
 def json_of(value: Any) -> Any:
@@ -164,6 +166,14 @@ def json_of(value: Any) -> Any:
         return strict_json_of("It", value)
     except TypeError:
         return shown(value, most=100_000)
+
+
+def read(text: str | None) -> Any:
+    """Return a value of a row, or a text that says why it cannot be read."""
+    try:
+        return packages.unpickled(text)
+    except Exception as error:  # whatever unpickling raises: a class may be there no more
+        return f"<cannot be read: {brief(error)}>"
 
 
 # Results
@@ -183,27 +193,32 @@ def find(backend: str, result_id: str) -> Result:
     if enqueued_at(key) and receipt is None:  # async_task() returns such an id
         raise TaskResultDoesNotExist("Nothing is known of this task yet, or any more.")
     if enqueued_at(key):
-        raise ResultNoLongerKept("The result of this task is no longer kept.")
+        raise ResultNoLongerKept("The result of this task is no longer kept, or it was queued again, under another id.")
     raise TaskResultDoesNotExist("There is no task of this id.")
 
 
 def saved(key: str, receipt: str | None, backend: str) -> dict[str, Any] | None:
     """Return what is saved of a task, None if nothing is: no attempt has ended, or too long ago."""
     failures = Failure.objects.filter(task=OuterRef("pk"))
-    more = {name: Subquery(failures.values(name)) for name in ("errors", "max_attempts", "next_try")}
-    row = packages.table().filter(pk=key).annotate(**more).values(*COLUMNS, *more).first()
+    more = {name: Subquery(failures.values(name)) for name in ("errors", "exception", "max_attempts", "next_try")}
+    row = packages.table().filter(pk=key).annotate(**more, **TEXTS).values(*COLUMNS, *more, *TEXTS).first()
     if row is None:
         return None
-    errors = row["errors"] or ([] if row["success"] else [{"traceback": str(row["result"])}])
-    begun = [each.get("started") for each in errors]
-    by = [each.get("worker", "") for each in errors]
+    args, kwargs, value = (read(row[name]) for name in TEXTS)
+    kwargs = {"?": kwargs} if isinstance(kwargs, str) else kwargs
+    errors = row["errors"] or ([] if row["success"] else [{"traceback": str(value)}])
+    before = row["attempt_count"] - len(errors) - row["success"]  # of many attempts only the newest are kept
+    if row["exception"] == CANCELLED != errors[-1].get("exception_class_path"):
+        errors = [*errors, {"exception_class_path": CANCELLED, "traceback": str(value)}]  # between two attempts
+    made = [each for each in errors if each.get("worker") or each.get("exception_class_path") != CANCELLED]
+    begun = [each.get("started") for each in made]
+    by = [""] * before + [each.get("worker", "") for each in made]
     if row["success"]:
         begun.append(row["started"])
         by.append(row["cluster"] or "")
     status = Status.SUCCESSFUL if row["success"] else Status.READY if row["next_try"] else Status.FAILED
     if status == Status.READY and row["next_try"] < timezone.now() - OVERDUE and is_gone(row["cluster"], receipt):
         status = Status.FAILED
-    by[:0] = [""] * (row["attempt_count"] - len(by))  # of many attempts only the newest are kept
     if status == Status.READY and (run := running(key)) and run.attempt > len(by):
         status = Status.RUNNING
         begun.append(run.since)
@@ -212,15 +227,15 @@ def saved(key: str, receipt: str | None, backend: str) -> dict[str, Any] | None:
     return {
         "task": task_of(row["func"], backend, row["cluster"]),
         "status": status,
-        "args": [json_of(value) for value in row["args"] or ()],
-        "kwargs": {name: json_of(value) for name, value in (row["kwargs"] or {}).items()},
+        "args": [json_of(it) for it in ([args] if isinstance(args, str) else args or ())],
+        "kwargs": {name: json_of(it) for name, it in (kwargs or {}).items()},
         "enqueued_at": enqueued_at(key) or row["started"],
         "started_at": times[0] if times else None,
         "last_attempted_at": times[-1] if times else None,
         "finished_at": row["stopped"] if status in {Status.SUCCESSFUL, Status.FAILED} else None,
         "worker_ids": by,
         "errors": errors_of(errors),
-        "_return_value": json_of(row["result"]) if row["success"] else None,
+        "_return_value": json_of(value) if row["success"] else None,
         "max_attempts": row["max_attempts"],
         "next_attempt_at": row["next_try"],
     }

@@ -52,7 +52,6 @@ class Broker(Adapter, Contents):
 
     can_peek = forgets_returned = True
     away: tuple[type[Exception], ...] = ()  # the database's, as for any other page
-    passing: tuple[type[Exception], ...] = ()
     transactional = True
 
     def __init__(self, list_key: str | None = None) -> None:

@@ -9,8 +9,8 @@ import logging
 import os
 import resource
 import sys
+import threading
 import time
-import traceback
 from asyncio import _get_running_loop
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
@@ -34,10 +34,11 @@ from worker.cluster.scoreboard import IDLE, NO_LIMIT, Scoreboard, WorkerState
 from worker.cluster.task_log import keys_of
 from worker.delivery import Task, brief
 from worker.failures import CANCELLED_BY, moment
-from worker.health import may_pass
+from worker.health import may_pass, silent_servers
 
 Answer = TypeVar("Answer")
 FEW = 16  #: files that must be left to open for the next task: for connections, modules, a log
+READ_AGAIN = 5.0  #: seconds after which a task is offered again that cannot be read while a server is away
 MARGIN = 3.0  #: seconds beyond its limit after which a task's worker is killed: it may notice by itself
 
 logger = logging.getLogger("django-q")
@@ -61,7 +62,7 @@ class Child:
         self.task: Task | None = None  #: what runs
         self.attempt = Attempt()
         self.message: tuple[Any, ...] = ()
-        self.leaving = False
+        self.leaving, self.thread = False, threading.get_ident()
         self.has_run = False  #: whether a task has run here, which may have spoilt this process
         self.around = ExitStack()  #: what is entered for a task, and left when the next one comes
         self.span: Any = None  #: the task's, of OpenTelemetry
@@ -119,6 +120,8 @@ class Child:
             return "a transaction open"  # what they write, and queue, would be part of it, and vanish
         if _get_running_loop():
             return "an event loop running"  # for which Django would refuse them the database
+        if threading.get_ident() != self.thread:
+            return "other threads in the place of Python's"  # as gevent does: connections are theirs that opened them
         try:
             os.close(last := os.dup(self.channel.fileno()))
         except OSError as error:
@@ -213,6 +216,9 @@ class Child:
                 logger.warning("A worker cannot ask for a task (%s): a fresh one is to do it", brief(error))
             elif self.task:
                 self.fail(self.task, error)
+            elif not isinstance(error, BadSignature) and silent_servers():  # of which its arguments may ask something
+                logger.warning("A task cannot be read (%s): it is given back for %.0f s", brief(error), READ_AGAIN)
+                self.channel.send((WAIT, self.message[1], None, time.time() + READ_AGAIN))
             elif self.state.taken > 1 and not isinstance(error, BadSignature):
                 logger.warning("A task cannot be read (%s): a fresh worker is to try it", brief(error))
                 self.leaving = True  # an earlier task may have spoilt this process
@@ -278,12 +284,15 @@ class Child:
 
     def format_exc(self) -> str:
         """Return the traceback of the exception that a task has raised, which is kept."""
-        self.attempt.error, self.attempt.traceback = sys.exc_info()[1], traceback.format_exc()
+        self.attempt.note(sys.exc_info()[1])
         return self.attempt.traceback
 
     def fail(self, task: Task, error: BaseException) -> None:
         """Hand on a task as failed by something that upstream's worker does not expect."""
-        text = "".join(traceback.format_exception(error))
-        self.attempt.error, self.attempt.traceback = error, text
+        cause, by = error.__context__, upstream.worker.__code__
+        if cause and cause.__traceback__ and cause.__traceback__.tb_frame.f_code is by:
+            error = cause  # which it has caught, and whose __str__ raises
+        self.attempt.note(error)
         reason = f"It ended with code {error.code}, by sys.exit()" if isinstance(error, SystemExit) else brief(error)
-        self.put(task | {"success": False, "result": f"{reason} : {text}", "stopped": timezone.now()})
+        text = f"{reason} : {self.attempt.traceback}"
+        self.put(task | {"success": False, "result": text, "stopped": timezone.now()})

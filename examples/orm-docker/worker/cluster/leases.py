@@ -144,6 +144,12 @@ class Leases:
 
     def take(self, delivery: Delivery) -> None:
         """Hold a task, and offer it to the workers if it can be run."""
+        if delivery.again:
+            with self.agent.lock:
+                # One with a next try is just being given back, and may come again before it is let go.
+                mine = (held.receipt for held in self.agent.held.values() if not held.next_try)
+                if delivery.receipt in mine:
+                    return  # its lease was lost to nobody else, and is this cluster's anew
         held = self.agent.hold(
             RUN,
             payload=delivery.payload,

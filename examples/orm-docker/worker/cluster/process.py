@@ -7,6 +7,7 @@ from functools import partial
 from multiprocessing.process import current_process
 from types import SimpleNamespace
 
+from django.conf import settings
 from django_q import worker as upstream
 from django_q.conf import Conf
 
@@ -20,12 +21,15 @@ ENDING = {signal.SIGTERM, signal.SIGINT}  #: by which programs end others
 
 
 def run(slot: int, channel: Channel, scoreboard: Scoreboard) -> None:
+    if not settings.DEBUG:  # a debugger reads the terminal, which only one group may
+        os.setpgid(0, 0)  # a task that ends its own group, instead of that of a program of its, ends no more
     let_forks_leave(channel)
     current_process().name = f"Worker-{slot + 1}"
-    # Of django-q2 1.11.1: its worker goes through the import system for each task, here once for each function; what a
-    # receiver of these two signals raises would end it, or fail a task that has succeeded; and of an exception it
-    # keeps the text, which Child.format_exc takes the place of.
-    upstream.pydoc = SimpleNamespace(locate=located)
+    # Of django-q2 1.11.1: its worker goes through the import system for each task, here once for each function, and
+    # through the translations, though nobody searches a log in several languages; what a receiver of these two signals
+    # raises would end it, or fail a task that has succeeded; and of an exception it keeps the text, which
+    # Child.format_exc takes the place of.
+    upstream.pydoc, upstream._ = SimpleNamespace(locate=located), str
     for name in ("post_spawn", "post_execute_in_worker"):
         setattr(upstream, name, SimpleNamespace(send=getattr(upstream, name).send_robust))
     if Conf.CPU_AFFINITY and hasattr(os, "sched_setaffinity"):

@@ -66,6 +66,8 @@ class Saving:
                 try:
                     connections[self.alias].close()
                     ask()
+                    if self.agent.broker.will_pass(error):
+                        raise error
                 except Exception as silence:
                     since = since or time.monotonic()
                     logger.error("Could not %s (%s); next try in %.0f s", what, brief(silence), pause)
@@ -106,7 +108,8 @@ class Saving:
         row, ticket = outcome.row, outcome.held.ticket
         logger.error("The database refuses the result of %s", row.name, exc_info=error, extra=outcome.keys)
         reason = f"The result of {row.name} cannot be saved: {brief(error)}"
-        stub = set_aside(outcome.held.payload, reason)._replace(id=row.id, stopped=row.stopped)
+        stub = set_aside(outcome.held.payload, reason)
+        stub = stub._replace(id=row.id, group=row.group, hook=row.hook, stopped=row.stopped)
         for candidate in (stub, stub._replace(args=None, kwargs=None)):
             other = copy(outcome)
             other.row, other.next_try, other.failure = candidate, None, None

@@ -9,11 +9,12 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db import close_old_connections, connections, router
 from django.db.models import DateTimeField, F, Q, QuerySet, Value
-from django.db.models.functions import Now
+from django.db.models.functions import Greatest, Least, Now
 from django.utils import timezone
 from django_q.conf import Conf
 from django_q.models import Schedule
@@ -38,6 +39,7 @@ AT_ONCE = 100  #: schedules that are looked at together
 SOON, HURRY = 1.0, 0.1  #: seconds until the next look where something is due, and where more is than can be looked at
 BUSY = 60.0  #: seconds until results are looked at while there are more and more
 STUCK = 1.5  #: seconds without a tick after which another thread gives the signs: whoever looks waits for three
+DAY = timedelta(days=1)
 MARGIN = 0.002  #: seconds after the time of a schedule, of which a clock may be short
 
 logger = logging.getLogger("django-q")
@@ -162,7 +164,9 @@ class Schedules:
         """Let workers queue what is due, and return in how many seconds to look again, if nothing changes."""
         with self.agent.lock:
             known = {held.extra[0] for held in self.agent.held.values() if held.does == SCHEDULE}
-        found = list(coming().values_list("pk", "next_run", "now")[: AT_ONCE + 1])
+        # A time of the year 10,000, which PostgreSQL keeps and Python does not know, must not hold up all others.
+        near = Greatest(Least("next_run", F("now") + DAY), F("now") - DAY)
+        found = list(coming().values_list("pk", near, "now")[: AT_ONCE + 1])
         ahead = [(next_run - now).total_seconds() for _, next_run, now in found]
         for (key, _, _), seconds in zip(found, ahead, strict=True):
             if seconds <= 0 and key not in known:

@@ -14,7 +14,7 @@ from functools import wraps
 from typing import Any
 
 from django.db import router
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django_q.brokers import get_broker
 from django_q.models import Schedule
@@ -130,8 +130,8 @@ def purge(queue: str, by: str) -> str:
 def retry(
     by: str,
     *,
-    task: str = "",
-    function: str = "",
+    task: str | None = None,
+    function: str | None = None,
     exception: str | None = None,
     within: float = math.inf,
 ) -> str:
@@ -140,23 +140,24 @@ def retry(
     What somebody has cancelled is left out of all, and of those of a function.
     Many take their time: whoever cannot wait says for how many seconds, and asks again for the rest.
     """
-    if task:
+    if task is not None:
         return retry_one(task, by)
     until = time.monotonic() + within
     number, refused, left, why = 0, 0, False, ""
-    for key in failed_for_good(function, exception):
+    what = "" if function is None else f" of {function}"
+    for key in one_by_one(failed_for_good(function, exception)):
         if left := time.monotonic() > until:
             break
         row = table().filter(pk=key).first()
-        if problem := resubmit(row) if row else "":
+        problem = resubmit(row) if row else ""
+        if row and not problem:
+            number += 1
+        elif table().filter(pk=key).exists():  # else somebody else has done it meanwhile
             refused, why = refused + 1, why or problem
-        else:
-            number += bool(row)
     if not (number or refused or left):
-        what = f" of {function}" if function else ""
         raise RefusedError(f"No task{what} has failed for good.{near(function)}")
     if number:
-        logger.info("%s has queued again %s%s", by, counted(number), f" of {function}" if function else "")
+        logger.info("%s has queued again %s%s", by, counted(number), what)
     sentence = f"Queued {counted(number)} again."
     sentence += f" {counted(refused).capitalize()} could not be: {why}" if refused else ""
     return sentence + " There are more: do it again." * left
@@ -180,17 +181,22 @@ def failed_ones(beginning: str) -> Iterator[str]:
     yield from table().filter(pk__startswith=beginning, success=False).values_list("pk", flat=True)
 
 
-def failed_for_good(function: str, exception: str | None) -> Iterator[str]:
-    """Yield the ids of what has failed for good until now, the oldest first."""
-    rows = table().filter(~failures.is_waiting(), success=False, stopped__lte=timezone.now()).order_by("stopped", "pk")
-    if function or exception is not None:
+def failed_for_good(function: str | None = None, exception: str | None = None) -> "QuerySet[Any]":
+    """Return the results of what has failed for good until now, of a function or by an exception, or of all."""
+    rows: QuerySet[Any] = table().filter(~failures.is_waiting(), success=False, stopped__lte=timezone.now())
+    if function is not None:
         rows = rows.filter(func=function)
+    kept = Failure.objects.filter(task=OuterRef("pk"))  # no pk__in: PostgreSQL would read all rows for each
     if exception:
-        rows = rows.filter(pk__in=Failure.objects.filter(exception=exception).values("pk"))
-    elif exception is not None:  # what was set aside, or could not be queued, has none
-        rows = rows.exclude(pk__in=Failure.objects.exclude(exception="").values("pk"))
-    else:
-        rows = rows.exclude(pk__in=Failure.objects.filter(exception=failures.CANCELLED).values("pk"))
+        return rows.filter(Exists(kept.filter(exception=exception)))
+    if exception is not None:  # what was set aside, or could not be queued, has none
+        return rows.filter(~Exists(kept.exclude(exception="")))
+    return rows.filter(~Exists(kept.filter(exception=failures.CANCELLED)))
+
+
+def one_by_one(rows: "QuerySet[Any]") -> Iterator[str]:
+    """Yield the ids of results, the oldest first."""
+    rows = rows.order_by("stopped", "pk")
     last: tuple[Any, str] | None = None
     while True:
         some = rows.filter(Q(stopped__gt=last[0]) | Q(stopped=last[0], pk__gt=last[1])) if last else rows
@@ -201,10 +207,10 @@ def failed_for_good(function: str, exception: str | None) -> Iterator[str]:
         last = found[-1]
 
 
-def near(function: str) -> str:
+def near(function: str | None) -> str:
     """Return what may have been meant where nothing is left to run again, of a function or at all."""
     found = failed_groups()
-    if any(group.exception == failures.CANCELLED and group.func == (function or group.func) for group in found):
+    if any(group.exception == failures.CANCELLED and function in {None, group.func} for group in found):
         return " What somebody has cancelled runs again by its id."
     hint = nearest(function, {group.func for group in found}) if function else ""
     return f" {hint}" if hint else ""
@@ -223,7 +229,7 @@ def cancel(task: str, by: str, patience: float = 5.0) -> str:
 def run_schedule(schedule: str | int, by: str) -> str:
     """Queue the task of a schedule now, by its name or its id; when it is due next stays as it is."""
     alias = router.db_for_write(Schedule)
-    rows = Schedule.objects.using(alias)
+    rows = Schedule.objects.using(alias).defer("next_run")  # Python may not know its time
     found = list(rows.filter(name=schedule)[:20]) if isinstance(schedule, str) else []
     if not found and str(schedule).isdecimal():
         found = list(rows.filter(pk=int(schedule)))

@@ -89,6 +89,7 @@ class Group:
     exception: str  #: the dotted path of its class; "" for what was set aside, or could not be queued
     reason: str  #: of the newest
     count: int
+    more: bool  #: whether older ones may not be counted: only the newest failures are looked at
     last: datetime
     ids: list[str]  #: of the newest, 3 at most
 
@@ -101,7 +102,8 @@ class Scheduled:
     queue: str
     last: datetime | None  #: when its newest task ended, or was queued
     last_failed: bool  #: whether that has failed for good
-    next: datetime | None  #: None if it is turned off
+    off: bool  #: whether somebody has turned it off, or it has run as often as it should
+    next: datetime | None  #: None if that is never
     overdue: float  #: seconds; 0 if it is not
 
 
@@ -114,5 +116,6 @@ class Overview:
     running: list[Running]  #: the longest first
     again: Again
     failed: list[Group]  #: the 20 newest groups, of the newest failures
-    failed_total: int  #: tasks that have failed for good
+    failed_total: int  #: tasks that have failed for good; counting ends at MOST
+    failed_older: int  #: of these, such as are counted in no group
     schedules: list[Scheduled]

@@ -5,6 +5,7 @@ from datetime import datetime
 from textwrap import wrap
 
 from worker.failures import clock, ordinal
+from worker.queue.depths import MOST
 from worker.queue.state import Overview, QueueState, Scheduled
 
 HEAD = ("queue", "waiting", "due", "oldest", "running", "workers", "done/5min", "failed/5min")
@@ -26,15 +27,22 @@ def parts(found: Overview, width: int) -> Iterator[list[str]]:
         yield [f"Running: {len(running)}", *table(rows, width, right=[0], squeezed=2)]
     if found.again.total:
         tries = [(moment(each.next), each.func, ordinal(each.attempts, each.of), each.id) for each in found.again.first]
-        reasons = [each.reason for each in found.again.first]
-        yield [f"To be tried again: {found.again.total}", *explained(table(tries, width, squeezed=1), reasons, width)]
-    if found.failed:
-        groups = [(str(group.count), group.func, moment(group.last), group.ids[0]) for group in found.failed]
-        lines = explained(table(groups, width, right=[0], squeezed=1), [group.reason for group in found.failed], width)
-        yield [f"Failed for good: {found.failed_total}", *lines]
+        lines = explained(table(tries, width, squeezed=1), [each.reason for each in found.again.first], width)
+        yield [f"To be tried again: {counted(found.again.total)}", *lines]
+    if found.failed or found.failed_older:
+        yield [f"Failed for good: {counted(found.failed_total)}", *failures(found, width)]
     if found.schedules:
-        schedules = [(each.name, moment(each.last), moment(each.next), said(each)) for each in found.schedules]
+        schedules = [(each.name, moment(each.last), following(each), said(each)) for each in found.schedules]
         yield table([("schedule", "last", "next", ""), *schedules], width, squeezed=0)
+
+
+def failures(found: Overview, width: int) -> Iterator[str]:
+    """Yield the groups, and how many they leave out."""
+    if found.failed:
+        rows = [(f"{it.count}{'+' * it.more}", it.func, moment(it.last), it.ids[0]) for it in found.failed]
+        yield from explained(table(rows, width, right=[0], squeezed=1), [it.reason for it in found.failed], width)
+    if found.failed_older:
+        yield f"Not counted in these lines: {counted(found.failed_older)} that failed earlier"
 
 
 def row_of(queue: QueueState) -> tuple[str, ...]:
@@ -72,7 +80,17 @@ def said(schedule: Scheduled) -> str:
     """Return what is not as it should be with a schedule."""
     late = [f"overdue for {duration(schedule.overdue)}"] if schedule.overdue else []
     failed = ["has failed"] if schedule.last_failed else []
-    return ", ".join([*late, *failed, *(["off"] if schedule.next is None else [])])
+    return ", ".join([*late, *failed, *(["off"] if schedule.off else [])])
+
+
+def following(schedule: Scheduled) -> str:
+    """Return when a schedule is due next."""
+    return "never" if schedule.next is None and not schedule.off else moment(schedule.next)
+
+
+def counted(number: int) -> str:
+    """Return a number, and whether there may be more."""
+    return f"{number}{'+' * (number >= MOST)}"
 
 
 def table(rows: Sequence[Sequence[str]], width: int, right: Sequence[int] = (), squeezed: int = 0) -> list[str]:

@@ -10,13 +10,30 @@ As pytest fixtures: `queue` keeps what the test queues, and `real_worker` lets a
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.test.runner import DiscoverRunner
 
 from worker.testing.memory import Broker, Queue, Queued, kept, queued
 from worker.testing.process import working
 
-__all__ = ["Broker", "Queue", "Queued", "queue", "queued", "real_worker", "working"]
+__all__ = ["Broker", "Queue", "Queued", "Runner", "queue", "queued", "real_worker", "working"]
+
+
+class Runner(DiscoverRunner):
+    """Runs `manage.py test`, in which nothing that is queued goes to the broker either."""
+
+    def run_suite(self, *args: Any, **kwargs: Any) -> Any:
+        with kept(Queue()):
+            return super().run_suite(*args, **kwargs)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _queue_of_all() -> Iterator[None]:
+    """Keep from the broker what is queued before a test itself, as by setUpTestData()."""
+    with kept(Queue()):
+        yield
 
 
 @pytest.fixture(autouse=True)

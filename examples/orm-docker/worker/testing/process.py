@@ -41,6 +41,9 @@ def working(folder: Path) -> Iterator[None]:
 
     Only what is committed is seen there: in a TransactionTestCase, or with `@pytest.mark.django_db(transaction=True)`.
     """
+    if any(connection.in_atomic_block for connection in connections.all()):
+        what = "write a TransactionTestCase, or @pytest.mark.django_db(transaction=True)"
+        pytest.fail(f"A real worker sees only what is committed: {what}.", pytrace=False)
     name, log = f"{Conf.CLUSTER_NAME}-test-{os.getpid()}", folder / "worker.log"
     with (
         on_disk(folder),

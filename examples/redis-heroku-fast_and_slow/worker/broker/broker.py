@@ -25,6 +25,8 @@ from worker.delivery import Adapter, Delivery, brief
 LOOK_EVERY = 3.0  #: seconds between two looks for leases that have run out
 TIDY_EVERY = 60.0  #: seconds between two looks for what others have left behind
 AT_ONCE = 100_000  #: tasks queued by one request: a second of the server's
+#: by which a server says that its memory or disk is full, that it is a replica, or lacks those that it needs
+TAKES_NOTHING = ("OOM ", "MISCONF ", "READONLY ", "NOREPLICAS ")
 DRAIN = 10_000  #: tasks moved from django-q2's list at a time, in about 50 ms
 
 logger = logging.getLogger("django-q")
@@ -40,7 +42,6 @@ class Broker(Adapter, Contents):
 
     can_peek = forgets_returned = True
     away: tuple[type[Exception], ...] = (ConnectionLost, NoAnswer)
-    passing: tuple[type[Exception], ...] = (OutOfMemoryError, ReadOnlyError)
     transactional = False
     publishes = True  #: what its client announces is heard by all that listen
     looked = tidied = float("-inf")  #: when, by the monotonic clock
@@ -50,6 +51,13 @@ class Broker(Adapter, Contents):
     def __init__(self, list_key: str | None = None) -> None:
         super().__init__(list_key)
         self.name = f"{socket.gethostname()}-{uuid4().hex[:8]}"
+
+    @staticmethod
+    def will_pass(error: BaseException) -> bool:
+        """Look at the text, too: redis-py 8.1 has no class for most of these, and scripts of Redis 6.2 wrap them."""
+        if isinstance(error, OutOfMemoryError | ReadOnlyError):
+            return True
+        return isinstance(error, ResponseError) and any(code in str(error) for code in TAKES_NOTHING)
 
     @property
     def consumer(self) -> str:

@@ -13,8 +13,11 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import datetime
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import async_to_sync
+from django.db import DatabaseError, OperationalError, connections
 from django.db.models import Q
 from django.db.models.signals import post_save
 from django_q.brokers import get_broker
@@ -84,8 +87,10 @@ def tell(task: Task, row: Row, attempts: int) -> None:
     instance = packages.instance(row, attempts)
     instance.args, instance.kwargs, instance.result = task["args"], task["kwargs"], task["result"]
     instance._state.adding, instance._state.db = False, packages.table().db  # noqa: SLF001 (a documented part of models)
-    instance.hook = task.get("hook")
     with whatever_it_raises(f"The hook of {row.name}"), without_hooks():  # one that saves its task is not called again
+        instance.hook = task.get("hook")
+        if iscoroutinefunction(hook := packages.named(instance.hook)):
+            instance.hook = async_to_sync(hook)
         call_hook(Model, instance)
     instance.hook = row.hook
     if not row.success or (task.get("save", Conf.SAVE_LIMIT >= 0) and not is_cached(task, row)):
@@ -138,7 +143,7 @@ def queue_next(task: Task, row: Row) -> None:
         async_chain(list(task["chain"]), task.get("group"), task.get("cached"), task.get("sync"), collector)
         queued += [packages.opened(payload) | {"id": identity, "once": True} for payload in collector.payloads]
         for package in queued:
-            get_broker(package.get("cluster")).enqueue(SignedPackage.dumps(package), package.get("run_after"))
+            add(package)
     except Exception as error:  # of a link that is none, or whatever receivers of pre_enqueue raise
         if queued and may_pass(error):  # of the broker: no other server was asked
             raise
@@ -152,9 +157,33 @@ def queue_next(task: Task, row: Row) -> None:
         packages.table().bulk_create([packages.instance(failed, 1)], ignore_conflicts=True)
 
 
+def add(package: Task) -> None:
+    """Queue a task; a role, or a path of schemas, that a task has left on this connection is none of its business."""
+    arguments = SignedPackage.dumps(package), package.get("run_after")
+    try:
+        get_broker(package.get("cluster")).enqueue(*arguments)
+    except DatabaseError:
+        connections.close_all()
+        get_broker(package.get("cluster")).enqueue(*arguments)
+
+
 # Results in the cache
 
 
+@contextmanager
+def of_the_cache() -> "Iterator[None]":
+    """Raise what passes, if it is the cache that is away: none of the servers that are asked otherwise."""
+    try:
+        yield
+    except Exception as error:  # each cache has exceptions of its own
+        try:
+            get_broker().cache.get("")
+        except Exception as silence:
+            raise OperationalError(f"The cache does not answer ({brief(silence)})") from error
+        raise
+
+
+@of_the_cache()
 def save_in_cache(task: Task) -> None:
     """Save a result where django-q2's result_cached() and its like look for it; the table counts what has failed."""
     broker: Any = get_broker()
@@ -187,6 +216,7 @@ def locked(cache: Any, key: str) -> "Iterator[None]":
 # Iterables
 
 
+@of_the_cache()
 def gather(group: str, number: int, cached: int | None) -> None:
     """Put the results of an iterable together, once all its parts have ended: in the order in which they were queued.
 

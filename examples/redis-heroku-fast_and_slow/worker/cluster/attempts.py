@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from time import monotonic, time
+from traceback import format_exception
 from typing import Any
 
 from django.db.models import OuterRef, QuerySet, Subquery
@@ -115,6 +116,14 @@ class Attempt:
         begun = self.started.timestamp()
         after = self.earlier.next_try or max(it.timestamp() for it in (task["started"], task.get("run_after")) if it)
         return max(0.0, begun - after), monotonic() - self.began if self.began else max(0.0, time() - begun)
+
+    def note(self, error: BaseException | None) -> None:
+        """Keep why it has failed."""
+        self.error = error
+        try:
+            self.traceback = "".join(format_exception(error))
+        except Exception as problem:  # as of a SyntaxError whose line is no number
+            self.traceback = f"{brief(error) if error else ''}, whose traceback cannot be told ({brief(problem)})"
 
     def failed(self, task: Task, text: str) -> Failed:
         """Return what is kept of it, and when the next one is."""

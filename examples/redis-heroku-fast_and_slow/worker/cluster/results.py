@@ -135,7 +135,8 @@ class Results(Saving):
         self.tallies.note(outcomes.values())
         for outcome in outcomes.values():
             held = outcome.held
-            tell(outcome)
+            self.agent.scoreboard.expect(RESULTS, ANSWER)
+            tell(outcome)  # which a handler may take seconds for
             held.part, held.next_try = outcome.part, outcome.next_try
             if outcome.follows:
                 held.does, held.extra = AFTER, (tuple(outcome.row), outcome.attempts, outcome.next_try)

@@ -39,6 +39,8 @@ UNFIT = 10  #: workers in a row that end without a task, after which probes are 
 #: seconds beyond Q_GRACE that the agent gets to save and to give back: platforms grant five, and a look is late by one
 HAND_BACK = 4.0
 LOOK_EVERY = 1.0  #: seconds
+#: signals that would end a process, and that ask nothing of this one; some systems lack some of them
+MEANINGLESS = ("SIGALRM", "SIGIO", "SIGPROF", "SIGPWR", "SIGUSR1", "SIGUSR2", "SIGVTALRM")
 NOT_TAKEN = "The worker did not take its task, and was killed"
 
 
@@ -103,7 +105,12 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # which nohup wants
                 signal.signal(number, self.take_stop)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler it would wake nobody
+        # SIGCHLD would wake nobody without a handler. The others get one in the place of SIG_IGN, which programs that
+        # a task starts would inherit; whoever has one of his own keeps it.
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (getattr(signal, name) for name in MEANINGLESS if hasattr(signal, name)):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                signal.signal(number, lambda *_: None)
 
     def take_stop(self, number: int, frame: FrameType | None) -> None:
         """Remember that this process was told to stop; by SIGQUIT, to leave no time to running tasks."""

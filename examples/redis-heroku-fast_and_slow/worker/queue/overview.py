@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connections, router
-from django.db.models import F, Sum
+from django.db.models import Case, F, Sum, When
+from django.db.models.functions import Greatest, Least
 from django.utils import timezone
 from django_q.models import Schedule
 from django_q.models import Task as Model
@@ -25,19 +26,21 @@ NEWEST = 2_000  #: failures that are looked at: each is a page of the database t
 SHOWN = 20  #: groups of failures, and further attempts
 SCHEDULES = 500
 LATELY = timedelta(minutes=5)
+FAR = timedelta(days=36_500)  #: of a schedule that is due in a century or later, never
 LATE = 10.0  #: seconds after which a schedule is overdue; agents queue it within a few
 NO_DEPTH = Depth(0, 0, 0, None)
 
 #: The newest failures, by function and exception. Three of each group, and with each the number of them.
 FAILED = """
-SELECT id, func, exception, reason, stopped, in_group FROM (
-    SELECT id, func, exception, reason, stopped, COUNT(*) OVER (PARTITION BY func, exception) AS in_group,
+SELECT id, func, exception, reason, stopped, looked_at, in_group FROM (
+    SELECT id, func, exception, reason, stopped, looked_at, COUNT(*) OVER (PARTITION BY func, exception) AS in_group,
         MAX(stopped) OVER (PARTITION BY func, exception) AS newest,
         ROW_NUMBER() OVER (PARTITION BY func, exception ORDER BY stopped DESC, id) AS place
     FROM (
-        SELECT t.id, t.func, t.stopped, COALESCE(f.exception, '') AS exception, COALESCE(f.reason, '') AS reason
-        FROM ({rows}) t LEFT JOIN {failures} f ON f.task = t.id WHERE f.next_try IS NULL
-    ) failed
+        SELECT t.id, t.func, t.stopped, f.next_try, COUNT(*) OVER () AS looked_at,
+            COALESCE(f.exception, '') AS exception, COALESCE(f.reason, '') AS reason
+        FROM ({rows}) t LEFT JOIN {failures} f ON f.task = t.id
+    ) newest WHERE next_try IS NULL
 ) placed WHERE place <= 3 ORDER BY newest DESC, func, exception, place LIMIT {limit}
 """
 
@@ -51,14 +54,16 @@ def overview(patience: float = 3.0) -> Overview:
     found = signs.look(patience)
     told = told_within(max(end - time.monotonic(), 0.3))
     now = timezone.now()
+    total, groups = failed_total(), failed_groups()
     running = sorted((run for cluster in found if cluster.alive for run in cluster.running), key=lambda run: run.since)
     return Overview(
         at=now,
         queues=queues(found, told, now),
         running=running,
         again=again([each.id for each in running]),
-        failed=failed_groups(),
-        failed_total=failed_total(),
+        failed=groups,
+        failed_total=total,
+        failed_older=max(0, total - sum(group.count for group in groups)),
         schedules=schedules(now),
     )
 
@@ -155,8 +160,8 @@ def again(running: Iterable[str]) -> Again:
 
 def failed_total() -> int:
     """Return how many tasks have failed for good, without looking at each: an index knows those that have not."""
-    again = Failure.objects.using(table().db).filter(next_try__isnull=False)
-    return max(0, table().filter(success=False).order_by()[:MOST].count() - again[:MOST].count())
+    again = Failure.objects.using(table().db).filter(next_try__isnull=False)[:MOST].count()
+    return max(0, table().filter(success=False).order_by()[: MOST + again].count() - again)
 
 
 def failed_groups() -> list[Group]:
@@ -170,7 +175,8 @@ def failed_groups() -> list[Group]:
     groups: dict[tuple[str, str], Group] = {}
     for row in found:  # the newest one of a group has its reason
         key = (row.func, row.exception)
-        groups.setdefault(key, Group(*key, row.reason, row.in_group, row.stopped, [])).ids.append(row.id)
+        more = row.looked_at == NEWEST
+        groups.setdefault(key, Group(*key, row.reason, row.in_group, more, row.stopped, [])).ids.append(row.id)
     shown = list(groups.values())[:SHOWN]
     # What was set aside, or could not be queued, has its reason in the result alone.
     newest_ids = [group.ids[0] for group in shown if not group.reason]
@@ -185,10 +191,13 @@ def failed_groups() -> list[Group]:
 def schedules(now: datetime) -> list[Scheduled]:
     """Return the schedules, first those that are due next, and those that are turned off at the end."""
     alias = router.db_for_write(Schedule)
-    on = Schedule.objects.using(alias).exclude(repeats=0).order_by(F("next_run").asc(nulls_last=True), "pk")
+    # PostgreSQL keeps times that Python does not know, such as the year 10,000, and infinity.
+    due = Case(When(next_run__isnull=False, then=Greatest(Least("next_run", now + FAR), now - FAR)))
+    known = Schedule.objects.using(alias).defer("next_run").annotate(due=due)
+    on = known.exclude(repeats=0).order_by(F("next_run").asc(nulls_last=True), "pk")
     rows = list(on[:SCHEDULES])
     if len(rows) < SCHEDULES:
-        rows += Schedule.objects.using(alias).filter(repeats=0).order_by("name", "pk")[: SCHEDULES - len(rows)]
+        rows += known.filter(repeats=0).order_by("name", "pk")[: SCHEDULES - len(rows)]
     queued = dict(
         ScheduleState.objects.using(alias).filter(pk__in=[row.pk for row in rows]).values_list("pk", "queued")
     )
@@ -199,8 +208,8 @@ def schedules(now: datetime) -> list[Scheduled]:
     found = []
     for row in rows:
         stopped, success = ended.get(row.task, (None, True))
-        due = row.next_run if row.repeats else None
-        late = (now - due).total_seconds() if due else 0.0
+        next_run = row.due if row.repeats and row.due and row.due < now + FAR else None
+        late = (now - next_run).total_seconds() if next_run else 0.0
         found.append(
             Scheduled(
                 id=row.pk,
@@ -209,7 +218,8 @@ def schedules(now: datetime) -> list[Scheduled]:
                 queue=queue_of(row.cluster),
                 last=stopped or queued.get(row.pk),
                 last_failed=not success and row.task not in again,
-                next=due,
+                off=not row.repeats,
+                next=next_run,
                 overdue=late if late > LATE else 0.0,
             )
         )

@@ -6,16 +6,19 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
+from urllib.parse import unquote
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods, require_safe
 
 from worker.queue import actions
+from worker.queue.depths import MOST
 from worker.queue.overview import overview
 from worker.queue.state import Overview
 from worker.single_flight import PATIENCE, SingleFlight
@@ -23,17 +26,19 @@ from worker.single_flight import PATIENCE, SingleFlight
 WITHIN = 10.0  #: seconds for which many tasks are queued again while somebody waits for the page
 KEY = re.compile(r"\d{1,18}\Z")  #: of a schedule
 GROUP = ("function", "exception")  #: what the failed tasks of a group have in common
+REVERSING = re.compile("[\u202a-\u202e\u2066-\u2069]")  #: what lets a browser show in another order what follows
 
 
 @dataclass(frozen=True)
 class Action:
-    """What a button does: its name is that of the action, its value says to what, and in further lines more of that."""
+    """What a button does: its name is that of the action, its value says to what, and more of that behind slashes."""
 
     label: Any
-    do: Callable[[list[str], str], str]  #: with the value's lines, and for whom; returns a sentence
+    do: Callable[[list[str], str], str]  #: with the value's parts, and for whom; returns a sentence
     question: Any = ""  #: what is asked before
     warning: Any = ""  #: what there is to know before one answers
     destroys: bool = False
+    number: Callable[[list[str]], int] | None = None  #: of the tasks that it is about, where they are failed ones
 
 
 ACTIONS = {
@@ -59,12 +64,14 @@ ACTIONS = {
         lambda said, by: actions.retry(by, within=WITHIN, **dict(zip(GROUP, said, strict=True))),
         _("Run these tasks again?"),
         _("All tasks of this function that have failed for good by this exception are queued again."),
+        number=lambda said: actions.failed_for_good(*said)[:MOST].count(),
     ),
     "retry_all": Action(
         _("Run all again"),
         lambda said, by: actions.retry(by, within=WITHIN),
         _("Run all failed tasks again?"),
         _("All tasks that have failed for good are queued again, but those that somebody has cancelled."),
+        number=lambda said: actions.failed_for_good()[:MOST].count(),
     ),
     "run": Action(_("Run now"), lambda said, by: actions.run_schedule(int(said[0]), by)),
 }
@@ -90,13 +97,18 @@ def queue(request: HttpRequest) -> HttpResponse:
     """Show the page, or do what a button says and show it again."""
     if request.method == "POST":
         return act(request)
-    return render(request, "admin/queue/page.html", {**around(request, _("Queue")), **seen(request)})
+    return answer(request, "page", {**around(request, _("Queue")), **seen(request)})
 
 
 @require_safe
 def now(request: HttpRequest) -> HttpResponse:
     """Return the part of the page that its script replaces; messages stay for the page itself."""
-    return render(request, "admin/queue/now.html", seen(request))
+    return answer(request, "now", seen(request))
+
+
+def answer(request: HttpRequest, name: str, context: dict[str, Any]) -> HttpResponse:
+    """Return a page; what strangers have sent, and is the name or the reason of a task, cannot turn its text around."""
+    return HttpResponse(REVERSING.sub("�", render_to_string(f"admin/queue/{name}.html", context, request)))
 
 
 def act(request: HttpRequest) -> HttpResponse:
@@ -106,14 +118,15 @@ def act(request: HttpRequest) -> HttpResponse:
     name = next((name for name in ACTIONS if request.POST.get(name)), "")
     if not name:
         return HttpResponseBadRequest(f"Send one of these: {', '.join(ACTIONS)}.\n", content_type="text/plain")
-    action, value = ACTIONS[name], request.POST[name].replace("\r\n", "\n")  # as browsers write it
-    # The name of a function may be anything, and have lines of its own.
-    said = value.rsplit("\n", len(GROUP) - 1) if name == "retry_group" else value.splitlines()
-    if "\0" in value or (name == "retry_group" and len(said) < len(GROUP)) or (name == "run" and not KEY.match(value)):
+    action, value = ACTIONS[name], request.POST[name]
+    said = [unquote(part) for part in value.split("/")]
+    is_one = len(said) == len(GROUP) if name == "retry_group" else said[0].strip()  # a function may have an empty name
+    if not is_one or "\0" in "".join(said) or (name == "run" and not KEY.match(said[0])):
         return HttpResponseBadRequest(f"No button of this page says this to {name}.\n", content_type="text/plain")
     if action.question and "sure" not in request.POST:
-        asked = {"name": name, "value": value, "lines": value.splitlines(), "warning": action.warning}
-        return render(request, "admin/queue/sure.html", {**around(request, action.question), **asked})
+        asked = {"name": name, "value": value, "said": said, "warning": action.warning}
+        number = action.number(said) if action.number else None
+        return answer(request, "sure", {**around(request, action.question), **asked, "number": number})
     try:
         messages.success(request, action.do(said, request.user.get_username()))
     except actions.RefusedError as error:

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 from django import template
 from django.conf import settings
@@ -11,6 +12,7 @@ from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.translation import gettext
 
+from worker.queue.depths import MOST
 from worker.queue.page import ACTIONS
 
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))  #: symbols, which no language translates
@@ -22,6 +24,12 @@ register = template.Library()
 def number(value: int | None) -> str:
     """Return a number with the separators of the language, also without USE_THOUSAND_SEPARATOR; "" if it is unknown."""
     return "" if value is None else str(number_format(value, use_l10n=True, force_grouping=True))
+
+
+@register.filter
+def counted(value: int) -> str:
+    """Return a number of what is counted only so far."""
+    return number(value) + "+" * (value >= MOST)
 
 
 @register.filter
@@ -56,9 +64,11 @@ def lasting(since: datetime) -> str:
 
 @register.simple_tag
 def act(name: str, *said: object, of: str = "") -> str:
-    """Return the button of an action, with what it is said, a line each; `of` tells it from others of its kind."""
+    """Return the button of an action, with what it is said; `of` tells it from others of its kind."""
     action = ACTIONS[name]
-    value, spoken = "\n".join(map(str, said)), f"{action.label} {of or said[0]}"
+    # Browsers would change lines that the name of a function may have.
+    value = "/".join(quote(str(part), safe="", errors="replace") for part in said)
+    spoken = f"{action.label} {of or said[0]}"
     more = (" danger" if action.destroys else "", f"{action.label} …" if action.question else action.label)
     button = '<button type="submit" name="{}" value="{}" aria-label="{}" class="action{}">{}</button>'
     return format_html(button, name, value, spoken, *more)

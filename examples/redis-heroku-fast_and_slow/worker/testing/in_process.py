@@ -1,11 +1,13 @@
 """Running what waits in the test's own process: by the agent and the worker of a cluster, without their processes."""
 
+from asyncio import CancelledError
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
 
+from django.db import connection
 from django_q import worker as upstream
 from django_q.brokers import get_broker
 from django_q.exceptions import TimeoutException
@@ -19,6 +21,7 @@ from worker.cluster.results import Results
 from worker.cluster.scoreboard import Scoreboard
 from worker.delivery import Task
 from worker.packages import Row, unpickled
+from worker.testing.commits import committed
 
 if TYPE_CHECKING:
     from worker.testing.memory import Queue
@@ -44,7 +47,8 @@ def run(queue: "Queue", *, raises: bool) -> list[Any]:
             place, worker = queue.index(task), InProcessWorker(agent)
             agent.urgent.append(agent.hold(RUN, payload=task.payload, receipt=str(place), again=bool(task.attempts)))
             while agent.urgent:
-                worker.work_on(agent.urgent.popleft().message)
+                with committed():
+                    worker.work_on(agent.urgent.popleft().message)
             results += worker.results
             if worker.error and raises:
                 raise worker.error
@@ -69,18 +73,22 @@ class InProcessWorker(child.Child):
         super().__init__(0, cast(Channel, self), agent.scoreboard)
         self.agent = agent
         self.results: list[Any] = []
-        self.error: Exception | None = None  #: what a task has raised
+        self.error: BaseException | None = None  #: what a task has raised
+        self.savepoint: str | None = None  #: of a test that is in a transaction
 
     def work_on(self, message: tuple[Any, ...]) -> None:
         self.message, self.told = message, False
+        self.savepoint = connection.savepoint() if connection.in_atomic_block else None
         try:
             upstream.worker(self, self, self, -1)
-        except (Exception, TimeoutException) as error:
+        except (Exception, SystemExit, CancelledError, GeneratorExit, TimeoutException) as error:
             if self.task is None:
                 raise
             self.error = error
             text = f"{error} : {self.format_exc()}"
             self.put(self.task | {"success": False, "result": text})
+        if self.savepoint:
+            connection.savepoint_commit(self.savepoint)
 
     def get(self) -> Task | str:
         """Return the task to run, if the message has one, and then STOP."""
@@ -90,6 +98,10 @@ class InProcessWorker(child.Child):
 
     def send(self, reply: tuple[Any, ...]) -> None:
         """Let the agent settle what has ended."""
+        if self.savepoint and (connection.needs_rollback or not connection.is_usable()):
+            # In a worker, which has no transaction around it, an error of the database ends none.
+            connection.needs_rollback = False
+            connection.savepoint_rollback(self.savepoint)
         if reply[0] == RESULT:
             self.results.append(unpickled(Row(*reply[2]).result))
         self.task = None  # it has ended: what the database says is no failure of its

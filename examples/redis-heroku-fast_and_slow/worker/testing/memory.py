@@ -9,7 +9,6 @@ from unittest.mock import patch
 
 from django.core.cache import caches
 from django.db import connection
-from django.test import TestCase
 from django.utils import timezone
 from django_q.conf import Conf
 from django_q.signing import SignedPackage
@@ -18,7 +17,8 @@ from django_q.utils import get_func_repr
 from worker.delivery import Depth, signed_at
 from worker.packages import named
 from worker.policy import shown
-from worker.processes import nearest
+from worker.processes import cluster_named, nearest, queue_of
+from worker.testing.commits import committed
 from worker.testing.in_process import run
 
 
@@ -47,6 +47,17 @@ class Queued:
         if name.startswith("_"):
             raise AttributeError(name)
         return self.options.get(name)
+
+    @property
+    def queue_name(self) -> str:
+        """What Django's tasks call the queue."""
+        return queue_of(self.cluster)
+
+    def has(self, name: str, value: Any) -> bool:
+        """Say whether an argument or an option has a value."""
+        if name in self.kwargs:
+            return bool(self.kwargs[name] == value)
+        return bool(getattr(self, name) == (cluster_named(value) if name == "cluster" else value))
 
     def __str__(self) -> str:
         """Return the call, and what differs from the usual."""
@@ -104,15 +115,15 @@ class Queue(Sequence[Queued]):
         Raises:
             AssertionError: If there is none; it lists what was queued.
         """
-        for task in self._tasks:
-            found = [task.kwargs[name] if name in task.kwargs else getattr(task, name) for name in kwargs]
-            if task.function == path(function) and args in {(), task.args} and found == list(kwargs.values()):
-                return task
         wanted = path(function)
+        for task in self._tasks:
+            found = task.function == wanted and args in {(), task.args}
+            if found and all(task.has(name, value) for name, value in kwargs.items()):
+                return task
         sentences = [f"{in_words(wanted, args, kwargs)} was not queued."]
         if isinstance(function, str) and (problem := missing(function, {task.function for task in self._tasks})):
             sentences.append(problem)
-        if len(connection.run_on_commit) > self.callbacks:
+        if any(not getattr(it[1], "is_over", False) for it in connection.run_on_commit[self.callbacks :]):
             sentences.append("Callbacks of transaction.on_commit() come at the end of a block of queued().")
         raise AssertionError(" ".join([*sentences, f"Queued was: {self!r}"]))
 
@@ -153,7 +164,7 @@ class Broker:
     """Takes the broker's place, and keeps what is queued in the innermost block of queued()."""
 
     queues: list[Queue] = []
-    away = passing = ()
+    away = ()
     forgets_returned, transactional, can_peek = True, False, False
 
     def __init__(self, list_key: str) -> None:
@@ -165,6 +176,10 @@ class Broker:
 
     def ping(self) -> bool:
         return True
+
+    @staticmethod
+    def will_pass(error: BaseException) -> bool:
+        return False
 
     def enqueue(self, payload: str, after: datetime | None = None) -> str:
         self.queues[-1].keep(payload, self.list_key, after)
@@ -216,9 +231,8 @@ class Broker:
 @contextmanager
 def queued() -> Iterator[Queue]:
     """Keep what is queued in a block, by transaction.on_commit() too, whose callbacks run at the end of the block."""
-    with kept(Queue()) as queue, TestCase.captureOnCommitCallbacks(execute=True):
+    with kept(Queue()) as queue, committed():
         yield queue
-    queue.callbacks = len(connection.run_on_commit)  # a TestCase keeps those that have come
 
 
 @contextmanager

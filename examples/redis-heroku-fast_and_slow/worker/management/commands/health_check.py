@@ -1,6 +1,8 @@
 """`health_check NAME` is the probe of one process, `health_check queue` a monitor of all queues."""
 
 import math
+import os
+import sys
 from argparse import ArgumentParser
 from contextlib import suppress
 from typing import Any
@@ -41,7 +43,11 @@ class Command(BaseCommand):
             problem = health.cluster(process.cluster) if process.is_worker else health.web()
         if problem:
             raise CommandError(f"{process_name}: {problem}", returncode=1)
-        self.stdout.write(f"{process_name}: ok")
+        try:
+            self.stdout.write(f"{process_name}: ok")
+            self.stdout.flush()
+        except OSError:  # a full disk, say; the code tells enough, but Python would end with another
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def look(self, queue: str | None = None, **limits: str) -> str:
         """Return what is wrong with the queues, or with this one."""

@@ -4,6 +4,7 @@ django-prodserver 3.0.0 has a command of this name, which refuses workers and is
 `server` and `worker` work beside this one, but run no system checks.
 """
 
+import logging
 import os
 import sys
 from argparse import ArgumentParser
@@ -49,6 +50,7 @@ class Command(BaseProcessCommand):
         if not found[process_name].is_worker and (problem := missing_tables()):  # for which a worker waits
             raise CommandError(problem)
         connections.close_all()
+        self.style.NOTICE = as_event  # type: ignore[method-assign] # of what is printed there
         try:
             super().start_process(process_name, *args, **options)
         except ImproperlyConfigured as error:
@@ -61,3 +63,10 @@ class Command(BaseProcessCommand):
         """Print the names, one a line, and where no script reads it the version."""
         self.stdout.write("\n".join(getattr(settings, "PRODUCTION_PROCESSES", ())))
         self.stderr.write(about(), str)
+
+
+def as_event(text: str) -> str:
+    """Return what django-prodserver prints as a line of the log: what machines read is all JSON."""
+    for handler in logging.getLogger().handlers:
+        return handler.format(logging.LogRecord("worker", logging.INFO, __file__, 0, text, None, None))
+    return text

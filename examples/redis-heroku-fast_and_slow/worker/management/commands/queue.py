@@ -34,7 +34,8 @@ NAMED = {
     "run-schedule": "the name of a schedule, or its id",
 }
 DAY = 86_400.0
-CLEAR = "\x1b[H\x1b[2J\x1b[3J"  #: what empties a terminal
+CLEAR = "\x1b[H\x1b[2J"  #: what empties a terminal, but for the lines before
+WIDE = 10_000  #: columns of what is no terminal: nothing is cut there
 
 
 class Command(BaseCommand):
@@ -52,10 +53,12 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="the overview as JSON")
         parser.add_argument("--watch", nargs="?", const="2", metavar="SECONDS", help="the overview again and again")
         parser.add_argument("--all", action="store_true", help="retry: all that has failed for good")
-        parser.add_argument("--function", default="", metavar="PATH", help="retry --all: only tasks of this function")
+        parser.add_argument("--function", metavar="PATH", help="retry --all: only tasks of this function")
         parser.add_argument("--yes", action="store_true", help="do not ask before what cannot be undone")
 
     def handle(self, *args: Any, action: str, name: str, **options: Any) -> None:
+        with suppress(AttributeError):  # an output in memory, say, takes all characters
+            self.stdout.reconfigure(errors="replace")
         require_database("worker.E020")
         if problem := misuse(action, name, **options):
             raise CommandError(problem, returncode=2)
@@ -87,16 +90,16 @@ class Command(BaseCommand):
             logging.disable()  # lines of the log go to stdout, too
             try:
                 found = asdict(self.looks.tell(PATIENCE))
-                self.stdout.write(json.dumps(found, cls=DjangoJSONEncoder, indent=2, ensure_ascii=False))
+                self.stdout.write(json.dumps(found, cls=DjangoJSONEncoder, indent=2))
             finally:
                 logging.disable(logging.NOTSET)
             return
-        width = max(80, shutil.get_terminal_size().columns)
+        width = max(80, shutil.get_terminal_size((80 if self.stdout.isatty() else WIDE, 0)).columns)
         self.stdout.write(f"{before}{text(self.looks.tell(PATIENCE), width)}\n\n{about()}")
 
     def watch(self, seconds: float) -> None:
         """Print it again and again, also while a server is away."""
-        before = CLEAR if self.stdout.isatty() else ""
+        before = CLEAR if self.stdout.isatty() and os.environ.get("TERM") != "dumb" else ""
         while True:
             try:
                 self.show(before=before)
@@ -116,7 +119,7 @@ class Command(BaseCommand):
             "pause": lambda: actions.pause(name, by),
             "resume": lambda: actions.resume(name, by),
             "purge": lambda: actions.purge(name, by),
-            "retry": lambda: actions.retry(by, task=name, function=options["function"]),
+            "retry": lambda: actions.retry(by, task=name or None, function=options["function"]),
             "cancel": lambda: actions.cancel(name, by),
             "run-schedule": lambda: actions.run_schedule(name, by),
         }
@@ -150,7 +153,10 @@ def misuse(action: str, name: str, **options: Any) -> str:
         return "Write the id of a task, or --all, not both."
     if options["function"] and not options["all"]:
         return "--function needs --all beside it."
-    if any("\ud800" <= each <= "\udfff" for each in name + options["function"]):  # what the shell had no text for
+    if options["function"] == "":  # of a variable that is not set, say: all tasks would be meant
+        return "--function needs the path of a function."
+    words = name + (options["function"] or "")
+    if any("\ud800" <= each <= "\udfff" for each in words):  # what the shell had no text for
         return f"`queue {action}` needs {NAMED[action]}, in UTF-8."
     if not name and not options["all"]:
         return f"`queue {action}` needs {NAMED[action]}."
@@ -166,7 +172,7 @@ def wrong_seconds(option: str, given: str | None) -> str:
 
 
 def confirm(question: str) -> None:
-    if not sys.stdin.isatty():
+    if not (sys.stdin and sys.stdin.isatty()):  # a daemon may have closed it
         raise CommandError(f"{question} Nobody can be asked here: write --yes.", returncode=2)
     answer = ""
     with suppress(EOFError, KeyboardInterrupt):
