@@ -18,8 +18,6 @@ import pytest
 from clusters import alike_elsewhere
 from core.tasks import OFFERS
 from django.core.management import CommandError, call_command, get_commands, load_command_class
-from django_q.models import Task
-from django_q.tasks import async_task
 from project import PROJECT, Site, free_port, manage, running, variables, wait_for
 from pytest_django import Settings
 from worker import __version__
@@ -236,7 +234,7 @@ def test_a_worker_ends_with_0_after_a_signal_to_its_whole_group(
 
 @pytest.fixture
 def production(environment: dict[str, str], settings: Settings, tmp_path: Path) -> dict[str, str]:
-    """Provide the variables of a worker in production that reads the same queue."""
+    """Provide the variables of a worker in production."""
     mine = {"DEBUG": "false", "SECRET_KEY": settings.SECRET_KEY, "TMPDIR": str(tmp_path)}
     return {**environment, **mine, "DATABASE_URL": os.environ["DATABASE_URL"]}
 
@@ -245,8 +243,7 @@ def test_a_signal_that_means_nothing_to_a_worker_ends_none_of_its_processes(
     production: dict[str, str], tmp_path: Path
 ) -> None:
     with running("worker", production, tmp_path) as process:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        for pid in (process.pid, *map(int, children)):
+        for pid in (process.pid, *children(process.pid)):
             for name in MEANINGLESS:
                 os.kill(pid, getattr(signal, name))
         process.terminate()
@@ -256,13 +253,17 @@ def test_a_signal_that_means_nothing_to_a_worker_ends_none_of_its_processes(
     assert "died" not in log
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_task_that_ends_its_own_group_ends_one_worker(production: dict[str, str], tmp_path: Path) -> None:
-    with running("worker", production, tmp_path) as process:
-        key = async_task("os.killpg", 0, signal.SIGKILL.value, q_options={"max_attempts": 1})
-        wait_for(Task.objects.filter(pk=key).exists, "the task's failure")
-        assert process.poll() is None
-    assert "died (SIGKILL)" in Task.objects.get(pk=key).result
+def test_a_worker_has_a_group_of_its_own_which_is_all_that_a_task_can_end_by_it(
+    production: dict[str, str], tmp_path: Path
+) -> None:
+    with running("worker", {**production, "Q_WORKERS": "3"}, tmp_path) as process:
+        groups = {pid: os.getpgid(pid) for pid in children(process.pid)}
+    assert sorted(group == pid for pid, group in groups.items()) == [False, True, True, True]  # the agent runs none
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that one has started."""
+    return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
 def test_a_worker_that_may_open_too_few_files_ends_with_a_sentence_also_without_an_output(
