@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from django_q import tasks as upstream
@@ -193,12 +194,17 @@ def refuse(func: Any, keywords: Mapping[str, Any]) -> None:
                 refuse(function, {})
 
 
+@cache  # of Django's tasks, which are functions of modules: it takes longer to find out than to queue one
+def signature(function: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(function, follow_wrapped=False)
+
+
 def refuse_call(task: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
     """Refuse arguments with which the function of one of Django's tasks cannot be called."""
     refuse_words(task, {*kwargs}, set())
     context = (None,) if task.takes_context else ()
     try:
-        inspect.signature(task.func, follow_wrapped=False).bind(*context, *args, **kwargs)
+        signature(task.func).bind(*context, *args, **kwargs)
     except TypeError as error:
         raise TypeError(f"{task.name}() cannot be called so: {error}.") from None
     except ValueError:  # of what is written in C, which does not tell
