@@ -45,7 +45,7 @@ each_refused = pytest.mark.parametrize("fields", REFUSED, ids=str)
 def is_queued(monkeypatch: pytest.MonkeyPatch, fields: dict[str, str]) -> bool:
     """Let a worker queue a schedule that nobody has validated, and say whether it has."""
     queued: list[str] = []
-    monkeypatch.setattr("worker.trigger.async_task", lambda func, *args, **options: queued.append(func))
+    monkeypatch.setattr("worker.trigger.queue_as", lambda known, func, *args, **options: queued.append(func))
     (row,) = Schedule.objects.bulk_create([Schedule(**{"func": ALLOWED, "name": "typed", **fields})])
     due.queue(lambda: None, row.pk, "")
     Schedule.objects.filter(pk=row.pk).delete()

@@ -328,10 +328,9 @@ from django.contrib import admin
 from django_q import admin as pages, scheduler, tasks
 import early.models
 from worker import enqueue
-from worker import trigger
 
 admin.autodiscover()
-modules = (early.models, pages, scheduler, tasks, trigger)
+modules = (early.models, pages, scheduler, tasks)
 others = [module.__name__ for module in modules if module.async_task is not enqueue.async_task]
 print(json.dumps(others))
 """

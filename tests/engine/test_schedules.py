@@ -21,7 +21,7 @@ from django_q.models import Schedule, Task
 from django_q.tasks import schedule as by_hand
 from project import PROJECT, manage, variables
 from pytest_django import Settings
-from worker import recurrence, schedules
+from worker import packages, recurrence, schedules
 from worker.broker import Broker
 from worker.cluster import due
 from worker.models import Failure, ScheduleState
@@ -486,3 +486,38 @@ def test_runs_overlap_where_that_is_asked_for() -> None:
     scheduled = Scheduled(overlap=True)
     assert scheduled.comes()
     assert scheduled.comes()
+
+
+@pytest.mark.usefixtures("empty")
+def test_a_task_that_is_queued_again_since_no_answer_came_is_known_as_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scheduled, queued = Scheduled(overlap=True), []
+    enqueue, answers = Broker.enqueue, True
+
+    def lose_the_answer(self: Broker, payload: str, *args: Any) -> Any:
+        queued.append(packages.opened(payload))
+        receipt = enqueue(self, payload, *args)
+        if not answers:
+            raise ConnectionError("cut off")
+        return receipt
+
+    def come(when: datetime) -> str:
+        Schedule.objects.filter(pk=scheduled.row.pk).update(next_run=when)
+        due.queue(lambda: None, scheduled.row.pk, "")
+        scheduled.row.refresh_from_db()
+        return str(queued[-1]["id"])
+
+    monkeypatch.setattr(Broker, "enqueue", lose_the_answer)
+    monkeypatch.setattr("worker.trigger.may_pass", lambda error: True)
+    first = timezone.now() - timedelta(seconds=2)
+    answers = False
+    with pytest.raises(ConnectionError):
+        come(first)
+    scheduled.row.refresh_from_db()
+    assert scheduled.row.next_run == first  # so it is queued again
+    answers = True
+    assert come(first) == queued[0]["id"] == scheduled.row.task
+    assert all(each["once"] for each in queued)  # a worker looks whether it has run
+    again, later = come(first), come(first + timedelta(seconds=1))
+    assert len({queued[0]["id"], again, later}) == 3  # somebody has set it back; and its next time
