@@ -67,6 +67,11 @@ def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str
         TypeError, ValueError: If it could not run as it is meant, before the broker is asked.
         Exception: What the broker's client raises.
     """
+    return queue_as({}, func, *args, **kwargs)
+
+
+def queue_as(known: Mapping[str, Any], func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+    """Queue a task as async_task() does, of which something is known that else is made up: its id."""
     refuse(func, kwargs)
     options = dict(kwargs.pop("q_options", None) or {})
     source = kwargs if "iter_count" in kwargs else options  # async_iter() makes one of the other
@@ -84,7 +89,7 @@ def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str
         broker = options.pop("broker", None) or kwargs.pop("broker", None)
         broker = broker or get_broker(options.get("cluster") or kwargs.get("cluster"))
         kwargs["broker"] = Noting(broker, after)
-    tokens = policy.set(wanted), queued.set({})
+    tokens = policy.set({**wanted, **known}), queued.set({})
     try:
         identity: str = original(func, *args, q_options=options, **kwargs)
     finally:
@@ -259,7 +264,7 @@ def refuse_words(function: Any, words: set[str], options: set[str]) -> None:
 
 def add_policy(task: dict[str, Any], **signal: Any) -> None:
     """Put what django-q2 does not know into the package of the task that is being queued."""
-    task.update(policy.get(), id=new_id())
+    task.update({"id": new_id(), **policy.get()})
     if request_id := logs.known().get("request_id"):
         task["request_id"] = request_id
     traces.inject(task)

@@ -1,5 +1,6 @@
 """The task of a schedule is queued: when it is due, and when somebody wants it now."""
 
+import hashlib
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -11,12 +12,11 @@ from django.utils import timezone
 from django_q.brokers import get_broker
 from django_q.conf import Conf
 from django_q.models import Schedule
-from django_q.tasks import async_task
 
 from worker import allowed
 from worker.delivery import Leasing, brief
 from worker.django_tasks import base
-from worker.enqueue import Noting
+from worker.enqueue import Noting, queue_as
 from worker.failures import is_waiting
 from worker.health import may_pass
 from worker.models import ScheduleState
@@ -58,7 +58,7 @@ def trigger(schedule: Schedule, intended: datetime, broker: Leasing, enter_user_
             logger.warning("Skipped the schedule %s: its task %s still goes on", name, schedule.task, extra=keys)
             return ""
         with transaction.atomic(router.db_for_write(Schedule)):  # what is refused here spoils no more than this
-            schedule.task = async_task(schedule.func, *args, q_options=options, **kwargs)
+            schedule.task = queue_as(known(schedule, intended), schedule.func, *args, q_options=options, **kwargs)
         if not overlap:
             schedule.receipt = noting.receipt
     except Exception as error:  # whatever receivers of django-q2's pre_enqueue raise
@@ -68,6 +68,13 @@ def trigger(schedule: Schedule, intended: datetime, broker: Leasing, enter_user_
     keys = {"task_id": schedule.task, "task": schedule.func}
     logger.info("Queued the schedule %s as %s", schedule.name or schedule.pk, schedule.task, extra=keys)
     return ""
+
+
+def known(schedule: Schedule, intended: datetime) -> dict[str, Any]:
+    """Return what a task has in common with itself if it is queued again, since no answer came: so it runs once."""
+    facts = (schedule.pk, schedule.func, schedule.task, intended.isoformat())
+    digest = hashlib.blake2b(repr(facts).encode(errors="replace"), digest_size=10).hexdigest()
+    return {"id": f"{max(0, int(intended.timestamp() * 1000)):012x}{digest}", "once": True}
 
 
 # Whether its last task still goes on, which is asked of those with overlap=False, as all have that are declared in code
