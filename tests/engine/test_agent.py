@@ -208,10 +208,15 @@ def test_each_line_of_the_log_may_take_its_time(agent: Agent, monkeypatch: pytes
     assert len(late) <= 1
 
 
-def test_a_lock_is_waited_for_once(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_is_waited_for_once_and_told_of(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     database = Database(agent.results, monkeypatch, one="55P03")
     agent.results.settle(replies(agent, "one"))
     assert database.tries == 1
+    assert caplog.text.count("though the server answers") == 1
+    agent.results.settle(replies(agent, "one"))
+    assert caplog.text.count("though the server answers") == 1  # there may be one for each of many rows
 
 
 def test_what_the_database_refuses_for_good_holds_up_no_other(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:

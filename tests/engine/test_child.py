@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.utils import timezone, translation
 from django_q.signing import SignedPackage
 from worker.cluster import child as module
 from worker.cluster.channels import Channel, pair
 from worker.cluster.child import Child
-from worker.cluster.messages import RESULT, RUN, WAIT
+from worker.cluster.messages import LEAVE, RESULT, RUN, WAIT
 from worker.cluster.scoreboard import Scoreboard
 
 pytestmark = pytest.mark.django_db
@@ -54,3 +55,13 @@ def test_a_process_in_which_threads_are_no_threads_any_more_is_left(
     assert child.left_behind() == ""
     monkeypatch.setattr(threading, "get_ident", lambda: -1)
     assert child.left_behind() == "other threads in the place of Python's"
+
+
+def test_the_language_and_the_time_zone_of_a_task_are_its_own(ends: tuple[Channel, Child]) -> None:
+    agent, child = ends
+    before = translation.get_language(), timezone.get_current_timezone_name()
+    translation.activate("ar")
+    timezone.activate("Asia/Tokyo")
+    agent.send((LEAVE,))
+    assert child.get() == "STOP"
+    assert (translation.get_language(), timezone.get_current_timezone_name()) == before

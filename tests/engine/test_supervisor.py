@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 from unittest.mock import Mock
 
@@ -82,3 +83,16 @@ def test_a_process_that_a_task_forks_bears_its_end_before_it_has_begun() -> None
         )
 
     assert os.waitpid(fork(worker), 0)[1] == 0
+
+
+def test_a_process_that_a_task_has_forked_is_no_fault_of_the_cluster(tmp_path: Path) -> None:
+    def worker() -> None:
+        logging.getLogger("django-q").addHandler(logging.FileHandler(tmp_path / "log"))
+        if child := os.fork():
+            os.waitpid(child, 0)
+        else:
+            raise BrokenPipeError("gone")
+
+    assert os.waitpid(fork(worker), 0)[1] == 0
+    told = "A process that a task has forked did not end by itself: BrokenPipeError: gone\n"
+    assert (tmp_path / "log").read_text() == told
