@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from django.core.signing import BadSignature
 from django.db import DatabaseError, close_old_connections, connections
-from django.utils import timezone
+from django.utils import timezone, translation
 from django_q import worker as upstream
 from django_q.conf import Conf
 
@@ -101,6 +101,8 @@ class Child:
             with after.whatever_it_raises("What is around a task"):
                 self.around.close()
             self.span, logs.here = None, {}
+            translation.deactivate()  # a task that writes in its reader's language is not to choose that of the next
+            timezone.deactivate()
             message = self.channel.receive()
             if message is None or message[0] == LEAVE:
                 self.leaving = True

@@ -1,6 +1,7 @@
 """How an agent saves results: as often as the database is away, and what the database refuses by a row in its place."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from copy import copy
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 REFUSALS = 3  #: answers of a server that is there, after which what it refuses is at fault: it may be changing places
 LONGEST_PAUSE = 5.0  #: seconds between two tries while a server is away
 BRIEFLY = 0.1  #: seconds of that once it was waited for, to find out which row is locked
+TELL_EVERY = 10.0  #: seconds between two lines about refusals: there may be one for each of many rows
 ANSWER = 30.0  #: seconds in which the database's driver answers, or says that it cannot
 
 logger = logging.getLogger("django-q")
@@ -39,6 +41,7 @@ class Saving:
         self.pruned = time.monotonic()
         self.has_saved = False  #: since it last pruned
         self.unsaved: dict[int, str] = {}  #: the tickets of a batch that could not be saved now, and why
+        self.told = -math.inf  #: when it last said that a server refuses something
         self.silence = 0.0  #: seconds for which the database was away, until that is told
 
     def ask_database(self) -> None:
@@ -73,6 +76,10 @@ class Saving:
                     logger.error("Could not %s (%s); next try in %.0f s", what, brief(silence), pause)
                 else:
                     refused += 1
+                    if time.monotonic() - self.told > TELL_EVERY:
+                        self.told = time.monotonic()
+                        said = "though the server answers: it is asked again"
+                        logger.warning("Could not %s (%s), %s", what, brief(error), said)
                     if refused == REFUSALS or (ask == self.ask_database and may_be_taken_later(error)):
                         raise error from error.__cause__  # which knows its code
                     time.sleep(0.2)

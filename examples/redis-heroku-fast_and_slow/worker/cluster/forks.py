@@ -78,7 +78,7 @@ def fork(target: Callable[[], None], *closed: Channel) -> int:
     parent = os.getpid()
     if pid := os.fork():
         return pid
-    code = 1
+    code, own = 1, os.getpid()
     try:
         die_with(parent)
         signal.set_wakeup_fd(-1)
@@ -95,8 +95,11 @@ def fork(target: Callable[[], None], *closed: Channel) -> int:
     except CommandError as error:
         sys.stderr.write(f"CommandError: {error}\n")
         sys.stderr.flush()
-    except BaseException:
-        logger.critical("A process of the cluster has failed.", exc_info=True)
+    except BaseException as error:
+        if os.getpid() == own:
+            logger.critical("A process of the cluster has failed.", exc_info=True)
+        else:
+            logger.error("A process that a task has forked did not end by itself: %s", brief(error))
     finally:
         os._exit(code)  # whatever threads and exit handlers a task has left
 
