@@ -20,7 +20,7 @@ from project import manage
 from pytest_django import Settings
 from worker.broker import Broker
 from worker.cluster.after import queue_next
-from worker.enqueue import enqueue_many
+from worker.enqueue import Collector, enqueue_many
 from worker.packages import pack
 from worker.testing import queued
 
@@ -346,3 +346,10 @@ def test_it_takes_the_place_of_django_q2s_own_before_any_app_imports_that(tmp_pa
     done = manage("shell", "--no-imports", "-c", ASK, env=env)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_a_keyword_of_a_task_may_have_any_name() -> None:
+    collector = Collector("here")
+    async_task("jobs.any", known=1, broker=collector)
+    (payload,) = collector.payloads
+    assert SignedPackage.loads(payload)["kwargs"] == {"known": 1}
