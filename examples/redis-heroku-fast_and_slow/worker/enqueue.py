@@ -70,7 +70,7 @@ def async_task(func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str
     return queue_as({}, func, *args, **kwargs)
 
 
-def queue_as(known: Mapping[str, Any], func: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+def queue_as(known: Mapping[str, Any], func: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> str:
     """Queue a task as async_task() does, of which something is known that else is made up: its id."""
     refuse(func, kwargs)
     options = dict(kwargs.pop("q_options", None) or {})
