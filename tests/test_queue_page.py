@@ -18,7 +18,7 @@ from tests.test_run import STAFF, Site, production
 
 NAME, PASSWORD = STAFF["DJANGO_SUPERUSER_USERNAME"], STAFF["DJANGO_SUPERUSER_PASSWORD"]
 PAGE = "/admin/queue/"
-SECONDS = 5  #: after which a worker that has died is shown as dead
+SECONDS = 20  #: that this may take: by what it has written last, a worker that has died would be shown after 90
 AT_LOCALHOST = {"ALLOWED_HOSTS": "localhost,www.example.com", "SECURE_SSL_REDIRECT": "false"}
 #: What the start page offers beside its own task; its text is the path of a file.
 TASKS = """

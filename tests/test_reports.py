@@ -326,9 +326,9 @@ def test_a_receiver_that_never_answers_delays_nothing(
         for name in ("clash", "collide") * 5:
             task_id, _ = it.get(name)
         it.wait_for("Processed 'reported.collide'", task_id=task_id)
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 20
         begun = time.monotonic()
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 20
 
 
 @each("", lambda combination: iter([()]), of_each_django[:1])

@@ -18,11 +18,11 @@ def test_a_frozen_broker_holds_up_no_probe_and_no_page_that_does_without(site: S
     with ThreadPoolExecutor(40) as pool, site.frozen_broker():
         ready = [pool.submit(status, site.port, "/readyz") for _ in range(40)]
         waited = longest_wait(lambda: browser.get("/").status, lambda: all(it.done() for it in ready), lambda: None)
-        assert waited < 1
+        assert waited < 1.8
         assert {it.result() for it in ready} == {503}
         sent = [pool.submit(browser.post, page.action, form) for _ in range(8)]
         waited = longest_wait(lambda: status(site.port, "/livez"), lambda: all(it.done() for it in sent), lambda: None)
-        assert waited < 1
+        assert waited < 1.8
         answers = {(it.result().status, it.result().text) for it in sent}
     assert answers == {(503, "A server that this page needs does not answer. Try again in a minute.\n")}
     lines = site.logged(f"POST {page.action}: a server does not answer (TimeoutError: ")

@@ -99,25 +99,25 @@ def listener(transactional_db: None) -> Iterator[Listener]:
 
 @announced
 def test_whoever_listens_hears_of_each_kind_of_change_once_it_can_be_seen(listener: Listener) -> None:
-    def seconds() -> float:
+    def hears(seconds: float = 20) -> bool:
         begun = time.monotonic()
-        listener.wait(0.7)
-        return time.monotonic() - begun
+        listener.wait(seconds)
+        return time.monotonic() - begun < seconds - 0.1
 
-    assert seconds() > 0.6
+    assert not hears(0.7)
     row = in_seconds(50)
-    assert seconds() < 0.5
+    assert hears()
     row.save()
-    assert seconds() < 0.5
+    assert hears()
     with transaction.atomic():
         row.save()
         if Conf.REDIS:
-            assert seconds() > 0.6
-    assert seconds() < 0.5
+            assert not hears(0.7)
+    assert hears()
     announce("default")
-    assert seconds() < 0.5
+    assert hears()
     listener.listen()
-    assert seconds() > 0.6
+    assert not hears(0.7)
 
 
 @announced
@@ -140,8 +140,8 @@ def test_a_listener_that_was_cut_off_listens_again(
     listener.listen()
     begun = time.monotonic()
     announce("default")
-    listener.wait(9)
-    assert time.monotonic() - begun < 5
+    listener.wait(20)
+    assert time.monotonic() - begun < 10
 
 
 @announced

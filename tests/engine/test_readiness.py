@@ -32,16 +32,16 @@ def test_an_answer_is_shared_and_then_asked_for_anew(ask: Mock, monkeypatch: pyt
 
 
 def test_all_wait_for_one_question_and_not_for_long(ask: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(single_flight, "LIMIT", 0.3)
+    monkeypatch.setattr(single_flight, "LIMIT", 3)
     monkeypatch.setattr(single_flight, "SHARED", 0)
     frozen = Event()
     ask.side_effect = frozen.wait
-    ready, begun = Readiness(), time.monotonic()
+    ready = Readiness()
     with ThreadPoolExecutor(40) as pool:
         assert list(pool.map(lambda _: ready.silent(), range(40))) == [["broker"]] * 40
     begun = time.monotonic()
     assert ready.silent() == ["broker"]  # since it is still being asked
-    assert time.monotonic() - begun < 0.3
+    assert time.monotonic() - begun < 2.5
     ask.assert_called_once_with()
     frozen.set()
     ready.servers["broker"].current().join()

@@ -89,7 +89,7 @@ def test_whoever_waits_hears_of_a_task(brokers: Brokers, monkeypatch: pytest.Mon
     def wait() -> None:
         while not (deliveries := one.claim(1, PLENTY)):
             waits.set()
-            one.idle(10, [])
+            one.idle(20, [])
         heard.extend(deliveries)
 
     def queue() -> float:
@@ -100,7 +100,7 @@ def test_whoever_waits_hears_of_a_task(brokers: Brokers, monkeypatch: pytest.Mon
     start = time.monotonic()
     in_threads(wait, queue)
     assert texts(heard) == ["a task"]
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 15
 
 
 @pytest.mark.parametrize("news", [True, False])
@@ -111,7 +111,7 @@ def test_whoever_waits_hears_others(news: bool, brokers: Brokers) -> None:
     if news:
         writer.send(None)
     start = time.monotonic()
-    broker.idle(6 if news else 1, [reader])
-    assert time.monotonic() - start < 3
+    broker.idle(20 if news else 1, [reader])
+    assert time.monotonic() - start < 15
     reader.close()
     writer.close()

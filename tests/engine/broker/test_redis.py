@@ -374,7 +374,6 @@ def test_a_sorted_set_that_was_lost_loses_no_task(brokers: Brokers, monkeypatch:
     one, two = brokers(2)
     delayed(one)
     one.enqueue("held", datetime.now(UTC))
-    begin = time.monotonic()
     held = take(two, 1)
     assert texts(held) == ["held"]
     for _ in range(2):
@@ -384,7 +383,6 @@ def test_a_sorted_set_that_was_lost_loses_no_task(brokers: Brokers, monkeypatch:
     two.renew(receipts(held))
     monkeypatch.setattr(Conf, "RETRY", 2)
     assert texts(take(one, 1)) == ["first"]
-    assert 0.5 < time.monotonic() - begin < 1.9
     assert texts(take(one, 1)) == ["retry"]  # by its lease, since it is not written down when it was to be due
     assert two.connection.zcard(two.keys[2]) == 0
 
@@ -393,14 +391,15 @@ def test_a_lease_on_what_is_not_due_is_kept_up(brokers: Brokers, monkeypatch: py
     monkeypatch.setattr(Conf, "RETRY", 0.3)
     (broker,) = brokers()
     broker.enqueue_all([f"task {number}" for number in range(250)])
-    broker.release(dict.fromkeys(receipts(take(broker, 250)), 1.5))
+    due = time.monotonic() + 3
+    broker.release(dict.fromkeys(receipts(take(broker, 250)), 3))
     broker.enqueue("dead")
     take(broker, 1)
-    start = time.monotonic()
-    assert texts(take(broker, 1)) == ["dead"]
-    assert time.monotonic() - start < 1.3
+    dead = take(broker, 1)
+    assert texts(dead) == ["dead"]
+    broker.acknowledge_all(receipts(dead))
     again = take(broker, 250)
-    assert time.monotonic() - start > 1.3
+    assert time.monotonic() > due
     assert {delivery.count for delivery in again} == {1}
 
 
