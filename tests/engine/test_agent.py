@@ -118,6 +118,31 @@ def test_what_the_database_does_not_take_now_is_put_aside_alone_and_saved_later(
     assert not agent.held
 
 
+def test_a_slow_database_gets_batches_that_it_saves_within_seconds(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.cluster.results.time.sleep", Mock())
+    results = agent.results
+    for _ in range(3000):
+        agent.replies.put(())
+
+    def sizes(number: int, seconds: float) -> list[int]:
+        """Return those of so many batches, if each row takes so many seconds."""
+        found = []
+        for _ in range(number):
+            found.append(len(results.gather()))
+            results.pace(found[-1], found[-1] * seconds)
+        return found
+
+    assert sizes(8, 0.0001) == [16, 32, 64, 128, 256, 500, 500, 500]
+    assert sizes(3, 0.5) == [500, 4, 4]
+    assert sizes(3, 10) == [4, 1, 1]
+    assert sizes(4, 0) == [1, 2, 4, 8]
+    results.aside.extend([(0.0, ())] * 100)
+    assert len(results.due()) == 16
+    assert len(results.aside) == 84
+
+
 def test_a_failure_is_left_to_the_cluster_that_has_the_task_by_now(
     agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:

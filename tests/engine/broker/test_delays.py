@@ -20,8 +20,13 @@ WEEKS = 3 * 7 * 24 * 3600
 
 @pytest.fixture(autouse=True)
 def long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no lease run out by itself, and nobody look for what is due without a reason."""
+    """Let no lease run out by itself."""
     monkeypatch.setattr(Conf, "RETRY", 60)
+
+
+@pytest.fixture
+def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody look for what is due without a reason."""
     monkeypatch.setattr("worker.broker.broker.LOOK_EVERY", 20, raising=False)
 
 
@@ -57,6 +62,7 @@ def check(taken: list[tuple[float, Delivery]], due: dict[str, float]) -> None:
     assert max(late) < LATE
 
 
+@pytest.mark.usefixtures("seldom")
 @pytest.mark.parametrize("backlog", [0, 2 * MANY])
 def test_each_of_a_thousand_is_taken_at_its_time_whatever_waits(backlog: int, brokers: Brokers) -> None:
     one, two = brokers(2)
@@ -83,6 +89,7 @@ def test_each_of_a_thousand_is_taken_at_its_time_whatever_waits(backlog: int, br
         assert order == sorted(order)
 
 
+@pytest.mark.usefixtures("seldom")
 def test_each_retry_is_taken_at_its_time_by_whichever_cluster(brokers: Brokers) -> None:
     one, two = brokers(2)
     number = MANY // 5
@@ -104,6 +111,7 @@ def test_each_retry_is_taken_at_its_time_by_whichever_cluster(brokers: Brokers) 
         assert order == sorted(order)
 
 
+@pytest.mark.usefixtures("seldom")
 @pytest.mark.parametrize("delayed", [False, True], ids=["first", "retry"])
 def test_whoever_waits_hears_of_a_delay_that_ends_before(delayed: bool, brokers: Brokers) -> None:
     one, two = brokers(2)
@@ -149,6 +157,7 @@ def test_what_was_delayed_comes_first_and_only_what_was_taken_may_have_something
         assert [each.payload for each in back[2:]] == ["newer", taken[1].payload], "what came back is not first"
 
 
+@pytest.mark.usefixtures("seldom")
 def test_a_delay_outlives_whoever_knows_of_it(brokers: Brokers) -> None:
     (one,) = brokers()
     due = {"first": time.time() + 2.5, "retry": time.time() + 2.5}
