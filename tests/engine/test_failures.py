@@ -179,7 +179,7 @@ def test_a_backoff_that_fails_is_named_and_the_task_waits_as_by_default(
     assert next_try
     assert 7 < next_try - time.time() < 13
     (record,) = caplog.records
-    sentence = "The backoff test_failures.backoff of 'math.floor' (a task) cannot be used: "
+    sentence = "The backoff test_failures.answers.<locals>.backoff of 'math.floor' (a task) cannot be used: "
     assert record.getMessage().startswith(sentence)
 
 

@@ -281,6 +281,45 @@ def test_a_cancelled_task_can_be_run_again_as_it_was_queued(broker: Memory) -> N
     assert (package["max_attempts"], package["timeout"], package["group"], package["args"]) == (5, 7, "g", ("one",))
 
 
+class Report:
+    """Something whose methods are queued."""
+
+    def make(self, year: int) -> int:
+        """Return a year."""
+        return year
+
+    @staticmethod
+    def print(year: int) -> int:
+        """Return a year."""
+        return year
+
+
+@pytest.mark.parametrize(
+    ("function", "path"),
+    [
+        (Report().make, f"<method {__name__}.Report.make>"),
+        (Report.print, f"{__name__}.Report.print"),
+        (partial(Report.print, 2030), f"<partial {__name__}.Report.print>"),
+    ],
+)
+def test_what_is_no_function_of_a_module_runs_again(broker: Memory, function: Callable[..., int], path: str) -> None:
+    given = () if isinstance(function, partial) else (2030,)
+    key = async_task(function, *given, task_name="a")
+    actions.cancel(key, "ada")
+    assert Task.objects.get().func == path
+    assert retry("ada", task=key) == "Queued a again."
+    package = packages.opened(broker.tasks.popitem()[1])
+    assert packages.named(package["func"])(*package["args"]) == 2030
+
+
+def test_a_function_that_nothing_tells_any_more_is_not_queued(broker: Memory) -> None:
+    key = failed(name="a", func="<bound method Report.make of <reports.Report object at 0x7fc5dbbf39d0>>")
+    assert refused(lambda: retry("ada", task=key)) == (
+        "The task a cannot be queued: its function, <bound method Report.make of <reports.Report object at "
+        "0x7fc5dbbf39d0>>, is no function at the top of a module, and was not kept."
+    )
+
+
 def test_one_that_waits_for_another_attempt_is_cancelled(broker: Memory) -> None:
     key = async_task(WORDS, "one")
     failed_id = failed(name="a", next_try=timezone.now() + timedelta(minutes=5))
