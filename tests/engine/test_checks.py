@@ -10,6 +10,7 @@ from django.db import connections
 from django.http.request import validate_host
 from django_q.models import OrmQ, Schedule
 from pytest_django import Settings
+from worker import processes
 from worker.checks import EPHEMERAL
 
 GUNICORN = "django_prodserver.backends.servers.gunicorn.GunicornServer"
@@ -104,6 +105,12 @@ def test_a_cluster_that_nobody_serves_is_named(settings: Settings) -> None:
     settings.Q_CLUSTER = {**settings.Q_CLUSTER, "ALT_CLUSTERS": clusters}
     (message,) = run_checks()
     assert (message.id, "serves the cluster 'a'" in message.msg) == ("worker.W037", True)
+
+
+def test_the_cluster_beside_a_test_is_served_by_the_test(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "stand_in", "a")
+    settings.Q_CLUSTER = {**settings.Q_CLUSTER, "ALT_CLUSTERS": {**settings.Q_CLUSTER["ALT_CLUSTERS"], "a": {}}}
+    assert run_checks() == []
 
 
 def test_a_cluster_that_is_not_there_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,8 @@ FAILED = {
     "overrun_later": (["django_q.exceptions.TimeoutException"], "Task exceeded maximum timeout value (1 seconds)"),
     "return_lock": (
         ["builtins.TypeError"],
-        "TypeError: The result of return_lock() is no JSON: Unsupported type: <class '_thread.lock'>",
+        "TypeError: The result of return_lock() is no JSON: Unsupported type: <class '_thread.lock'>; take str(…) or "
+        "list(…) of it, or the primary key of a row",
     ),
     "return_itself": (
         ["builtins.TypeError"],
@@ -122,7 +123,8 @@ FAILED = {
     "return_half": (["builtins.TypeError"], "it holds the half character '\\ud800', which has no UTF-8"),
     "return_iterator": (
         ["builtins.TypeError"],
-        "TypeError: The result of return_iterator() is no JSON: Unsupported type: <class 'list_iterator'>",
+        "TypeError: The result of return_iterator() is no JSON: Unsupported type: <class 'list_iterator'>; take "
+        "str(…) or list(…) of it, or the primary key of a row",
     ),
 }
 

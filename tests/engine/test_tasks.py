@@ -237,6 +237,10 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a base in the backoff": (lambda: exponential(base=3), "exponential() has no option 'base'. Known are: discard_on"),
     "attempts as a text": (lambda: task(max_attempts="3")(plain), "max_attempts '3' is no whole number, such as 3."),
+    "an option of Celery's later on": (
+        lambda: jobs.add.using(countdown=3),
+        "using() has no option 'countdown'. Known are: backend, backoff, max_attempts, priority, queue_name, run_",
+    ),
     "fewer attempts than none": (lambda: jobs.add.using(max_attempts=-1), "max_attempts -1 is negative; "),
     "no time": (lambda: task(timeout=0)(plain), "timeout 0 leaves no time; "),
     "a negative time": (lambda: task(timeout=-1)(plain), "timeout -1 is not between 0 and "),
@@ -310,7 +314,7 @@ def test_a_task_is_queued(
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        (LATER, "Unsupported type: <class 'datetime.datetime'>"),
+        (LATER, "Unsupported type: <class 'datetime.datetime'>; take str(…) or list(…) of it, or the primary"),
         ({1, 2}, "Unsupported type: <class 'set'>"),
         (b"\xff", "Unsupported value: <class 'bytes'>"),
         ([object()], "Unsupported type: <class 'object'>"),
