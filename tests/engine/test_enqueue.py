@@ -72,6 +72,23 @@ def test_nothing_is_sent_if_one_task_cannot_be_pickled(broker: Counting) -> None
     assert not broker.requests
 
 
+@pytest.mark.parametrize(
+    ("calls", "sentence"),
+    [
+        (["one", "two"], "enqueue_many() takes a tuple of arguments for each task, as in [(1,), (2,)]; it was"),
+        ([{"text": 1}], "enqueue_many() takes a tuple of arguments for each task, as in [(1,), (2,)]; it was given {"),
+        ([1, 2], "enqueue_many() takes a tuple of arguments for each task, as in [(1,), (2,)]; it was given 1."),
+        ([("one",), ("one", 2)], "fail() cannot be called so: too many positional arguments."),
+        ([("one",), ()], "fail() cannot be called so: missing a required argument: 'text'."),
+    ],
+)
+def test_calls_that_no_function_takes_are_refused(broker: Counting, calls: list[Any], sentence: str) -> None:
+    with pytest.raises(TypeError) as refusal:
+        enqueue_many(jobs.fail, calls, broker=broker)
+    assert str(refusal.value).startswith(sentence)
+    assert not broker.requests
+
+
 def test_no_task_is_no_request(broker: Counting) -> None:
     assert enqueue_many("math.floor", [], broker=broker) == []
     assert not broker.requests
@@ -242,6 +259,8 @@ def test_a_function_that_no_worker_finds_is_refused(broker: Counting) -> None:
     def inside() -> None:
         pass
 
+    with pytest.raises(ValueError, match=r"^async_task\(\) cannot queue <function .*inside.*, which no worker finds; "):
+        async_task("math.floor", 1.5, hook=inside, broker=broker)
     for function in (lambda: 1, inside, functools.partial(inside)):
         sentence = r"^async_task\(\) cannot queue .+, which no worker finds; write a function at the top of a module\.$"
         with pytest.raises(ValueError, match=sentence):
