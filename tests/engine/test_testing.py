@@ -345,23 +345,30 @@ def test_a_real_worker_is_refused_where_nothing_is_committed(tmp_path: Path) -> 
 
 OUTSIDE = """
 from core.tasks import count_words
+from django.db.models.signals import post_migrate
 from django.test import TestCase
-from django_q.conf import Conf
+from django_q.brokers import get_broker
 
-Conf.BROKER_CLASS = "nowhere.Broker"
+
+def enqueue(text):
+    assert type(get_broker()).__module__ == "worker.testing.memory"
+    count_words.enqueue(text)
+
+
+post_migrate.connect(lambda **facts: enqueue("of a migration"), weak=False)
 
 
 def setUpModule():
-    count_words.enqueue("of a module")
+    enqueue("of a module")
 
 
 class OfClass(TestCase):
     @classmethod
     def setUpTestData(cls):
-        count_words.enqueue("of a class")
+        enqueue("of a class")
 
     def test_it(self):
-        count_words.enqueue("of a test")
+        enqueue("of a test")
 """
 
 
