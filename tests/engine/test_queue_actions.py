@@ -300,6 +300,7 @@ class Report:
         (Report().make, f"<method {__name__}.Report.make>"),
         (Report.print, f"{__name__}.Report.print"),
         (partial(Report.print, 2030), f"<partial {__name__}.Report.print>"),
+        ({2030: 2030}.get, "<builtins.builtin_function_or_method>"),
     ],
 )
 def test_what_is_no_function_of_a_module_runs_again(broker: Memory, function: Callable[..., int], path: str) -> None:

@@ -151,7 +151,7 @@ def function_label(function: Any) -> str:
         owner = getattr(function, "__self__", None) if inspect.ismethod(function) else None
         if isinstance(owner, type):  # which may have inherited it
             return label("func", f"{owner.__module__}.{owner.__qualname__}.{function.__name__}")
-        path = f"{function.__module__}.{function.__qualname__}"
+        path = ".".join((function.__module__, function.__qualname__))  # of "a".upper the first is None
         return label("func", path if owner is None else f"<method {path}>")
     except Exception:  # of what has no name, or whatever its class's own code raises
         return label("func", f"<{type(function).__module__}.{type(function).__qualname__}>")
