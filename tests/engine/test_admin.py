@@ -12,6 +12,7 @@ from core.models import User
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django_q.models import Failure, Task
 from django_q.signing import SignedPackage
@@ -189,6 +190,24 @@ def test_a_task_is_shown_whatever_its_arguments_and_its_result_are() -> None:
     assert "&lt;tuple&gt;" in page
     assert "{&#x27;number&#x27;: 7}" in page
     assert "no room" in page
+
+
+@pytest.mark.parametrize(
+    ("page", "shown"),
+    [("/admin/django_q/success/", ""), (PAGE, "result"), (WAITING, "")],
+    ids=["done", "failed", "again"],
+)
+def test_a_list_reads_nothing_large_that_it_does_not_show(page: str, shown: str) -> None:
+    now = timezone.now()
+    Task.objects.create(id=new_id(), name="done", func="a", started=now, stopped=now, success=True, result="x" * 1000)
+    failure("failed", result="no luck")
+    failure("again", result="no luck")
+    attempt("again", next_try=time.time() + 60)
+    viewer = somebody("view_success", "view_failure", "view_waitingtask")
+    with CaptureQueriesContext(connection) as queries:
+        assert viewer.get(page).content.decode().count("/change/") == 1
+    read = {name for name in ("args", "kwargs", "result") for it in queries if f'q_task"."{name}"' in it["sql"]}
+    assert read == {*filter(None, [shown])}
 
 
 def test_who_deletes_a_task_deletes_its_errors_but_none_that_will_be_tried_again() -> None:
