@@ -11,8 +11,9 @@ import pytest
 from django.core.signing import BadSignature
 from django_q.models import Task as Model
 from django_q.signing import SignedPackage
+from worker.cluster.functions import runnable
 from worker.delivery import run_payload
-from worker.packages import instance, most_of, opened, pack, set_aside, unpickled
+from worker.packages import function_label, instance, most_of, opened, pack, set_aside, unpickled
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SURROGATE = "import-caf\udce9.pdf"
@@ -82,6 +83,22 @@ def test_whatever_labels_are_the_table_takes_the_row(fields: dict[str, Any]) -> 
     row = pack(a_task(**fields), "payload")
     Model.objects.bulk_create([instance(row, 1)])
     assert Model.objects.get().pk == row.id
+
+
+class Later:
+    """Something whose methods are asynchronous."""
+
+    async def make(self) -> None:
+        """Make nothing."""
+
+    @staticmethod
+    async def of_class() -> None:
+        """Make nothing."""
+
+
+@pytest.mark.parametrize("function", [Later().make, Later.of_class, functools.partial(Later().make)])
+def test_an_asynchronous_function_has_the_same_label_where_it_runs(function: Any) -> None:
+    assert function_label(runnable(function)) == function_label(function)
 
 
 @pytest.mark.parametrize("value", [None, True, "text\0" + SURROGATE, b"bytes", [1, {"two": (3,)}], NOW, str, len])

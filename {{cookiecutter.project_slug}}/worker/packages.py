@@ -146,6 +146,8 @@ def function_label(function: Any) -> str:
     if isinstance(function, str):
         return label("func", function)
     try:
+        if inspect.iscoroutinefunction(wrapped := getattr(function, "__wrapped__", None)):  # as a worker calls it
+            function = wrapped
         if isinstance(function, partial):
             return label("func", f"<partial {function_label(function.func)}>")
         owner = getattr(function, "__self__", None) if inspect.ismethod(function) else None
