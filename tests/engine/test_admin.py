@@ -210,6 +210,17 @@ def test_a_list_reads_nothing_large_that_it_does_not_show(page: str, shown: str)
     assert read == {*filter(None, [shown])}
 
 
+def test_the_groups_of_what_has_succeeded_are_found_and_not_listed() -> None:
+    now = timezone.now()
+    for name in ("one", "two"):
+        facts = {"name": name, "group": f"group {name}", "func": "a", "started": now, "stopped": now, "success": True}
+        Task.objects.create(id=new_id(), **facts)
+    viewer = somebody("view_success")
+    page = viewer.get("/admin/django_q/success/").content.decode()
+    assert (page.count("/change/"), "?group" in page) == (2, False)
+    assert viewer.get("/admin/django_q/success/?q=group+one").content.decode().count("/change/") == 1
+
+
 def test_who_deletes_a_task_deletes_its_errors_but_none_that_will_be_tried_again() -> None:
     for name in ("one", "two"):
         failure(name)

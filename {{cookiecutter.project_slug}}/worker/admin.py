@@ -98,6 +98,8 @@ class Errors(admin.ModelAdmin):  # type: ignore[type-arg]
 class SuccessAdmin(Errors, upstream.TaskAdmin):  # type: ignore[misc]
     """Tasks that have succeeded, perhaps not at once."""
 
+    list_filter = ("cluster",)  # not the group: there may be 100,000, and the search finds them
+
 
 class FailureAdmin(Errors, upstream.FailAdmin):  # type: ignore[misc]
     """Tasks that have failed for good."""
