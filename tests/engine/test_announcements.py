@@ -145,6 +145,26 @@ def test_a_listener_that_was_cut_off_listens_again(
 
 
 @announced
+def test_a_listener_that_cannot_listen_at_first_does_once_the_server_answers(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = announcements.client()
+    if not server:
+        pytest.skip("PostgreSQL announces")
+    late = Listener()
+    with monkeypatch.context() as away:
+        away.setattr(server.connection_pool, "get_connection", Mock(side_effect=ConnectionError("away")))
+        with pytest.raises(ConnectionError):
+            late.listen()
+    assert not late.hears
+    assert late.listen()
+    assert late.hears
+    announce("default")
+    assert late.wait(9) == {announcements.SCHEDULES}
+    late.subscription.close()
+
+
+@announced
 @pytest.mark.django_db(transaction=True)
 def test_a_schedule_that_somebody_adds_begins_at_its_time(site: Site) -> None:
     due = timezone.now() + timedelta(seconds=3)
