@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import closing
@@ -13,7 +14,7 @@ from unittest.mock import Mock
 import pytest
 from clusters import alike_elsewhere
 from django.core.management import CommandError, call_command
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from django_q.models import Schedule
 from project import free_port, manage
@@ -223,6 +224,22 @@ def test_a_database_that_is_new_or_away_is_one_sentence(
     assert sentence in ended.stderr
     assert ended.stderr.count("\n") == 1
     assert "secret" not in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["queue", "queue --json", "queue pause default", "health_check queue"])
+def test_what_the_database_refuses_is_one_sentence(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    def refused(*args: Any) -> str:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT nothing_known")
+        raise AssertionError
+
+    monkeypatch.setattr(overview, "failed_total", refused)
+    monkeypatch.setattr(actions, "order", refused)
+    code, said = fails(*command.split())
+    wait_for_questions()
+    assert code == 1
+    assert re.search(r"The database refuses what it is asked \(\w+Error: .*nothing_known.*\)\.", said)
+    assert said.count("\n") == 0
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no such locks")
