@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -194,6 +195,29 @@ def test_a_server_that_has_lost_all_gets_a_new_group(brokers: Brokers) -> None:
     assert sizes(broker) == [0, 0]
     broker.enqueue("another")
     assert texts(take(broker, 1)) == ["another"]
+
+
+def test_a_queue_that_is_gone_is_told_of_once(brokers: Brokers, caplog: pytest.LogCaptureFixture) -> None:
+    (broker,) = brokers()
+    broker.claim(1, PLENTY)
+    assert not caplog.records
+    broker.delete_queue()
+    broker.enqueue("the first one after that")
+    assert texts(take(broker, 1)) == ["the first one after that"]
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        f"{broker.list_key} is gone, and all that waited in it: Redis has lost its data, say"
+    ]
+
+
+def test_a_server_that_is_away_is_told_of_by_whoever_asks(
+    brokers: Brokers, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (broker,) = brokers()
+    assert broker.ping() is True
+    monkeypatch.setattr(broker.connection, "ping", Mock(side_effect=redis.ConnectionError("away")))
+    with pytest.raises(redis.ConnectionError):
+        broker.ping()
+    assert not caplog.records
 
 
 def test_what_is_held_but_in_the_stream_no_more_is_forgotten(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
