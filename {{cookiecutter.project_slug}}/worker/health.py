@@ -122,9 +122,11 @@ def sentence_for(error: Exception) -> str:
         return str(error)
     if reason := why_away(error):
         return f"A server does not answer ({reason})."
+    # What follows is for want of a right, say, or since a limit of time is over.
+    if isinstance(error, getattr(import_string(Conf.BROKER_CLASS), "errors", ())):
+        return f"The broker refuses what it is asked ({brief(error)})."
     if not isinstance(error, DatabaseError):
         return ""
-    # for want of a right, say, or since a limit of time of its role is over
     return missing_tables() or f"The database refuses what it is asked ({brief(error)})."
 
 

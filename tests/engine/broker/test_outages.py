@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 from django_q.conf import Conf
-from worker.health import may_pass, why_away
+from worker.health import may_pass, sentence_for, why_away
 
 from .conftest import Brokers
 from .contract import Relay, receipts, sizes, take, texts
@@ -73,6 +73,15 @@ def test_an_error_of_a_server_that_answers_again_by_now_passes(brokers: Brokers)
     for kind in broker.away:
         assert may_pass(kind.__new__(kind))
     assert not may_pass(ValueError())
+
+
+def test_whatever_the_server_says_is_a_sentence(brokers: Brokers) -> None:
+    (broker,) = brokers()
+    errors = getattr(broker, "errors", ())
+    assert bool(errors) == bool(broker.away)
+    for kind in errors:
+        assert sentence_for(kind.__new__(kind)).startswith("The broker refuses what it is asked (")
+    assert sentence_for(ValueError()) == ""
 
 
 def until_error(action: object) -> None:

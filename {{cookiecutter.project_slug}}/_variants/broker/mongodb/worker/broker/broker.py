@@ -23,7 +23,14 @@ from django_q.conf import Conf
 from pymongo import ASCENDING, DESCENDING, MongoClient, ReadPreference, UpdateMany
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import ConfigurationError, ConnectionFailure, ExecutionTimeout, InvalidURI, WTimeoutError
+from pymongo.errors import (
+    ConfigurationError,
+    ConnectionFailure,
+    ExecutionTimeout,
+    InvalidURI,
+    PyMongoError,
+    WTimeoutError,
+)
 
 from worker.delivery import Adapter, Delivery, Depth
 
@@ -86,6 +93,7 @@ class Broker(Adapter, Mongo):  # type: ignore[misc]
 
     can_peek = forgets_returned = True
     away: tuple[type[Exception], ...] = (ConnectionFailure, ExecutionTimeout, WTimeoutError)
+    errors: tuple[type[Exception], ...] = (PyMongoError,)
     transactional = False
     indexed = False
 

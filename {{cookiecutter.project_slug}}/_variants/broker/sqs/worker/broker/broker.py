@@ -51,6 +51,7 @@ class Broker(Adapter, Contents):
 
     can_peek = forgets_returned = transactional = False
     away: tuple[type[Exception], ...] = (exceptions.ConnectionError, exceptions.HTTPClientError)
+    errors: tuple[type[Exception], ...] = (exceptions.BotoCoreError, exceptions.ClientError)
     check_settings = staticmethod(check_settings)
 
     def __init__(self, list_key: str | None = None) -> None:
