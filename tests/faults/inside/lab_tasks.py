@@ -71,9 +71,16 @@ def be_killed(key: str) -> None:
 
 
 def take_all_along(key: str) -> None:
-    """Kill the whole cluster, as the system does where it kills all of a container's processes for one."""
+    """Kill the others of the cluster, as the system does where it kills all of a container's processes for one.
+
+    From inside, a container's first process cannot be killed: the main process ends by itself, for want of its agent.
+    """
     note("start", key)
-    os.kill(os.getppid(), signal.SIGKILL)
+    main = os.getppid()
+    with open(f"/proc/{main}/task/{main}/children") as children:
+        others = {int(pid) for pid in children.read().split()} - {os.getpid()}
+    for pid in others:
+        os.kill(pid, signal.SIGKILL)
     time.sleep(60)
 
 
