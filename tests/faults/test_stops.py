@@ -161,8 +161,8 @@ class Pipe:
 @each_broker(1, names="load", values=[(IDLE,), (BUSY,)])
 def test_a_worker_stops_in_time_though_nobody_reads_what_it_prints(lab: Lab, load: str) -> None:
     pipe = Pipe(lab, 1 << 16)
+    keys = lab.enqueue_many("task", 1000)  # not while nobody reads: after half a minute it would end by itself, with 1
     cluster = lab.start(through=pipe.through, variables={"LOG_LEVEL": "DEBUG", **SOON})
-    keys = lab.enqueue_many("task", 1000)
     pipe.wait_until_full(cluster)
     if load == BUSY:
         keys |= lab.enqueue_many("more", 100)
