@@ -98,16 +98,16 @@ def sqlite(folder: Path) -> Iterator[Environment]:
 @contextmanager
 def postgresql(folder: Path) -> Iterator[Environment]:
     """Start PostgreSQL; as its own user where the tests run as root, which it refuses."""
-    port = free_port()
     data = Path(tempfile.mkdtemp(prefix="postgresql-"))
     as_user: Command = []
     if os.getuid() == 0:
         shutil.chown(data, "postgres", "postgres")
         as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
     initdb: Command = [program("initdb"), "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync", data]
-    options: Command = ["-h", "127.0.0.1", "-k", data, "-p", str(port)]
     try:
         run([*as_user, *initdb], data, os.environ)
+        port = free_port()  # not before, which takes seconds: another run's server would get it
+        options: Command = ["-h", "127.0.0.1", "-k", data, "-p", str(port)]
         with (data / "postgresql.conf").open("a") as settings:
             settings.write("fsync = off\n")  # not as an option, which the benchmarks could not take back
         with started(
