@@ -50,6 +50,7 @@ class Leasing(Protocol):
     list_key: str
     cache: Any
     away: tuple[type[Exception], ...]  #: errors of the client when the server does not answer
+    errors: tuple[type[Exception], ...]  #: all of the client; may be left out, as those of the database are
     forgets_returned: bool  #: whether a hand-out that ended with the task given back does not count as one
     can_peek: bool  #: whether peek() and payloads() can be asked, and remove() finds anything
     publishes: bool  #: whether its client announces changes to all who listen; may be left out if not

@@ -117,12 +117,17 @@ def in_words(silent: dict[str, Exception]) -> str:
 
 
 def sentence_for(error: Exception) -> str:
-    """Return a sentence for an error of a server that is away, or not set up; "" for another."""
+    """Return a sentence for an error of a server that is away, not set up, or refuses what it is asked; else ""."""
     if isinstance(error, ImproperlyConfigured):
         return str(error)
     if reason := why_away(error):
         return f"A server does not answer ({reason})."
-    return missing_tables() if isinstance(error, DatabaseError) else ""
+    # What follows is for want of a right, say, or since a limit of time is over.
+    if isinstance(error, getattr(import_string(Conf.BROKER_CLASS), "errors", ())):
+        return f"The broker refuses what it is asked ({brief(error)})."
+    if not isinstance(error, DatabaseError):
+        return ""
+    return missing_tables() or f"The database refuses what it is asked ({brief(error)})."
 
 
 def wait_for_servers() -> None:

@@ -35,7 +35,12 @@ def queue_again(task: Any) -> str:
             failures.delete([task.pk], using)
         known = {"task_name": task.name, "kwargs": task.kwargs or {}}
         options = {"cluster": task.cluster, **options_of(task, failure), **known}
-        async_task(task.func, *task.args or (), q_options=options)
+        function = options.pop("func", None)
+        if packages.is_path(task.func):  # of what was set aside, it is not what the options say
+            function = task.func
+        elif function is None:
+            raise ValueError(f"its function, {task.func}, is no function at the top of a module, and was not kept.")
+        async_task(function, *task.args or (), q_options=options)
     return ""
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
 from django.core import checks
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import Http404, HttpRequest, HttpResponse
@@ -34,15 +35,29 @@ def resubmit_task(model_admin: Any, request: HttpRequest, tasks: Any) -> None:
             model_admin.message_user(request, problem, messages.ERROR)
 
 
+class List(ChangeList):
+    """A page of rows, which may be of 100 MB each, without what it does not show of them."""
+
+    model_admin: "Errors"
+
+    def get_results(self, request: HttpRequest) -> None:
+        self.queryset = self.queryset.defer(*self.model_admin.not_listed)
+        super().get_results(request)
+
+
 class Errors(admin.ModelAdmin):  # type: ignore[type-arg]
     """Shows why each attempt has failed."""
 
     actions = [resubmit_task]
+    not_listed: tuple[str, ...] = ("args", "kwargs", "result")
     exclude = ("args", "kwargs", "result")  # what is shown in their place is there for whatever they are
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Read where results are written: a replica may lag."""
         return super().get_queryset(request).using(packages.table().db)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return List
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         fields = [name for name in super().get_readonly_fields(request, obj) if name not in self.exclude]
@@ -83,9 +98,13 @@ class Errors(admin.ModelAdmin):  # type: ignore[type-arg]
 class SuccessAdmin(Errors, upstream.TaskAdmin):  # type: ignore[misc]
     """Tasks that have succeeded, perhaps not at once."""
 
+    list_filter = ("cluster",)  # not the group: there may be 100,000, and the search finds them
+
 
 class FailureAdmin(Errors, upstream.FailAdmin):  # type: ignore[misc]
     """Tasks that have failed for good."""
+
+    not_listed = ("args", "kwargs")  # the result is the reason
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).filter(~failures.is_waiting())

@@ -22,7 +22,7 @@ from django_q.models import OrmQ, Schedule
 from worker import __version__, manifest
 from worker.conf import setting
 from worker.delivery import brief
-from worker.processes import clusters, did_you_mean, nearest, unknown_cluster, workers
+from worker.processes import clusters, did_you_mean, nearest, unknown_cluster, unserved
 
 ENTRY = "{'BACKEND': 'django_prodserver.backends.workers.django_q2.DjangoQ2Worker', 'ARGS': {'name': 'slow'}}"
 # Variables by which platforms announce themselves whose machines come and go, and with them their disks.
@@ -79,7 +79,7 @@ def check_processes(**_: Any) -> Iterator[CheckMessage]:
     for name, problem in wrong.items():
         hint = f"Write one such as {ENTRY}, with None for an option without a value."
         yield Error(f"PRODUCTION_PROCESSES[{name!r}]: {problem}", hint=hint, id="worker.E002")
-    for name in [] if wrong else sorted({*clusters()} - {process.cluster for process in workers()}):
+    for name in [] if wrong else unserved():
         problem = f"No process of PRODUCTION_PROCESSES serves the cluster {name!r}: its tasks would wait for ever."
         yield Warning(problem, hint=f"Add one such as {ENTRY}.", id="worker.W037")
 

@@ -151,9 +151,18 @@ def enqueue_many(func: str | Callable[..., Any], calls: Iterable[tuple[Any, ...]
     cluster = cluster_named({**options, **(options.get("q_options") or {})}.get("cluster"))
     broker: Leasing = options.pop("broker", None) or get_broker(cluster)
     collector = Collector(broker.list_key)
+    more = {name: value for name, value in options.items() if name not in {*OPTIONS, "q_options"}}
+    more |= (options.get("q_options") or {}).get("kwargs") or {}
     token = collecting.set(True)
     try:
-        ids = [async_task(func, *arguments, broker=collector, **options) for arguments in calls]
+        ids = []
+        for arguments in calls:
+            if not isinstance(arguments, tuple | list):
+                what = "takes a tuple of arguments for each task, as in [(1,), (2,)]"
+                raise TypeError(f"enqueue_many() {what}; it was given {shown(arguments)}.")
+            if isinstance(func, base.Task):
+                refuse_call(func, arguments, more)
+            ids.append(async_task(func, *arguments, broker=collector, **options))
     finally:
         collecting.reset(token)
     if collector.payloads:  # with the option `sync`, they have been run
@@ -169,12 +178,6 @@ def refuse(func: Any, keywords: Mapping[str, Any]) -> None:
         TypeError: If a keyword is neither an option nor the function's, or an option in q_options is none.
         ValueError: If there is no such cluster, or no worker would find the function.
     """
-    if not isinstance(func, str | base.Task):
-        try:
-            pickle.dumps(func)
-        except Exception as error:  # whatever a class's own __reduce__ raises
-            what = "which no worker finds; write a function at the top of a module"
-            raise ValueError(f"async_task() cannot queue {shown(func)}, {what}.") from error
     more = keywords.get("q_options") or {}
     if not isinstance(more, Mapping):
         raise TypeError(f"q_options are a dict, not {more!r}.")
@@ -186,6 +189,14 @@ def refuse(func: Any, keywords: Mapping[str, Any]) -> None:
         given = (more if name in POLICY else options).get(name)
         if not isinstance(given, kinds):
             raise TypeError(f"{name} {shown(given)} is no {what}.")
+    for function in (func, options.get("hook")):
+        if isinstance(function, str | base.Task):
+            continue
+        try:
+            pickle.dumps(function)
+        except Exception as error:  # whatever a class's own __reduce__ raises
+            what = "which no worker finds; write a function at the top of a module"
+            raise ValueError(f"async_task() cannot queue {shown(function)}, {what}.") from error
     for cluster in options.get("cluster"), getattr(options.get("broker"), "cluster", None):
         if problem := unknown_cluster(cluster_named(cluster)):
             raise ValueError(problem)

@@ -4,11 +4,12 @@ Workers verify and open packages, and pack results; the agent writes them down. 
 unpickle, and a row's texts are such as every database takes.
 """
 
+import inspect
 import pydoc
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from django.conf import settings
@@ -19,7 +20,6 @@ from django.utils import timezone
 from django_q.conf import Conf
 from django_q.models import Task as Model
 from django_q.signing import PickleSerializer
-from django_q.utils import get_func_repr
 from picklefield.fields import PickledObject, dbsafe_decode, wrap_conflictual_object
 
 from worker import traces
@@ -90,8 +90,9 @@ def named(function: Any) -> Any:
 
 
 def options_of(task: Task) -> dict[str, Any]:
-    """Return what a task was queued with beside its function and arguments."""
-    return {name: value for name, value in task.items() if name not in NO_OPTIONS}
+    """Return what a task was queued with beside its arguments, and a function that nobody finds by its label."""
+    options = {name: value for name, value in task.items() if name not in NO_OPTIONS}
+    return options if is_path(function_label(task["func"])) else options | {"func": task["func"]}
 
 
 def most_of(task: Task) -> int:
@@ -141,11 +142,26 @@ def label(name: str, value: Any) -> str:
 
 
 def function_label(function: Any) -> str:
-    """Return the dotted path of a function, or what else there is of one."""
+    """Return the dotted path of a function, or what else there is of one: the same for all of its kind."""
+    if isinstance(function, str):
+        return label("func", function)
     try:
-        return label("func", get_func_repr(function) or str(function))
-    except Exception:  # whatever a class's own __repr__ raises
-        return label("func", f"<{type(function).__name__}>")
+        if inspect.iscoroutinefunction(wrapped := getattr(function, "__wrapped__", None)):  # as a worker calls it
+            function = wrapped
+        if isinstance(function, partial):
+            return label("func", f"<partial {function_label(function.func)}>")
+        owner = getattr(function, "__self__", None) if inspect.ismethod(function) else None
+        if isinstance(owner, type):  # which may have inherited it
+            return label("func", f"{owner.__module__}.{owner.__qualname__}.{function.__name__}")
+        path = ".".join((function.__module__, function.__qualname__))  # of "a".upper the first is None
+        return label("func", path if owner is None else f"<method {path}>")
+    except Exception:  # of what has no name, or whatever its class's own code raises
+        return label("func", f"<{type(function).__module__}.{type(function).__qualname__}>")
+
+
+def is_path(text: str) -> bool:
+    """Say whether the label of a function is a path, by which it may be found."""
+    return "<" not in text
 
 
 def pickled(name: str, value: Any) -> str | None:

@@ -50,6 +50,11 @@ def clusters() -> list[str]:
     return [settings.Q_CLUSTER["name"], *(settings.Q_CLUSTER.get("ALT_CLUSTERS") or ())]
 
 
+def unserved() -> list[str]:
+    """Return the clusters that no process serves; the one beside a test is served by the test."""
+    return sorted({*clusters()} - {process.cluster for process in workers()} - {stand_in})
+
+
 def queues() -> list[str]:
     """Return what Django's tasks call these queues."""
     return [DEFAULT, *(name for name in clusters()[1:] if name != stand_in)]

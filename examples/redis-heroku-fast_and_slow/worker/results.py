@@ -29,6 +29,7 @@ COLUMNS = ("func", "cluster", "started", "stopped", "success", "attempt_count")
 #: columns as the texts that they are: the field returns such a text, too, where it cannot read it
 TEXTS = {f"{name}_text": ExpressionWrapper(F(name), TextField()) for name in ("args", "kwargs", "result")}
 LONG_AGO = timedelta(days=3650)  #: older than this is no task's time
+INSTEAD = "take str(…) or list(…) of it, or the primary key of a row"
 Status = base.TaskResultStatus
 
 running_here: "Result | None" = None  #: of the task that this process runs
@@ -157,7 +158,8 @@ def strict_json_of(what: str, value: Any) -> Any:
         half = error.object[error.start]
         raise TypeError(f"{what} is no JSON: it holds the half character {half!r}, which has no UTF-8") from error
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{what} is no JSON: {error}") from error
+        hint = f"; {INSTEAD}" if str(error).startswith("Unsupported type") else ""
+        raise TypeError(f"{what} is no JSON: {error}{hint}") from error
 
 
 def json_of(value: Any) -> Any:

@@ -53,6 +53,7 @@ if not hasattr(base.Task, "__class_getitem__"):  # Django's own, 6.1, is generic
 
 
 OPTIONS = {"backend", "backoff", "max_attempts", "priority", "queue_name", "takes_context", "timeout"}  #: of @task
+CHANGES = OPTIONS - {"takes_context"} | {"run_after"}  #: of using()
 
 
 class DeclarationError(policy.PolicyError, InvalidTask):  # type: ignore[misc, unused-ignore]
@@ -114,6 +115,9 @@ class Task(base.Task[P, R]):
 
     def using(self, **changes: Any) -> "Task[P, R]":
         """Return a task that differs in this; None changes nothing."""
+        with named(self.func):
+            for word in changes.keys() - CHANGES:
+                raise TypeError(f"using() has no option {word!r}. {did_you_mean(word, CHANGES)}")
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
     def get_result(self, result_id: str) -> Any:

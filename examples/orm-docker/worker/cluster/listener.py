@@ -31,10 +31,10 @@ class Listener:
         """Make sure that what changes from now on is heard; say whether it was not before, and is to be looked at."""
         if server := announcements.client():
             if self.subscription is None:
-                self.subscription = server.pubsub()
-                self.subscription.subscribe(announcements.CHANNEL)
-                self.subscription.get_message(timeout=AGAIN)  # that it is
-                self.hears = True
+                subscription = server.pubsub()
+                subscription.subscribe(announcements.CHANNEL)
+                subscription.get_message(timeout=AGAIN)  # that it is
+                self.subscription, self.hears = subscription, True  # not before: it would be taken for one
                 return True
             return False
         database = connections[self.alias]

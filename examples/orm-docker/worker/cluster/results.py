@@ -26,7 +26,9 @@ from worker.delivery import brief
 if TYPE_CHECKING:
     from worker.cluster.agent import Agent
 
-BATCH = 500  #: results saved in one transaction
+BATCH = 500  #: results saved in one transaction, at most
+FIRST = 16  #: and in the first one: nobody knows yet how long the database takes for a row, which may have triggers
+LONG = 2.0  #: seconds that a batch is to take: after fifteen, a driver that waits for the database is cut off
 BUSY = 5  #: results in a batch from which on more of them are waited for
 LINGER = 0.02  #: seconds of that: a row of a hundred costs a third of one of twenty
 PRUNE_EVERY = 5.0  #: seconds between two looks at `save_limit`
@@ -40,6 +42,7 @@ class Results(Saving):
         super().__init__(agent)
         self.broker = agent.broker
         self.is_busy = False
+        self.most = FIRST  #: results in the next batch
         self.aside: deque[tuple[float, tuple[Any, ...]]] = deque()  #: when to try again, and what
         self.tallies = Tallies()
         self.since = 0.0  #: when what is being settled was taken, 0 if nothing is
@@ -49,9 +52,10 @@ class Results(Saving):
         while True:
             if due := self.due():
                 self.settle(due, BRIEFLY)
-            batch = self.gather()
-            if batch:
+            if batch := self.gather():
+                begun = time.monotonic()
                 self.settle(batch)
+                self.pace(len(batch), time.monotonic() - begun)
             if self.agent.replies.empty():
                 self.tell_return()
             if self.tallies.are_due():
@@ -69,15 +73,19 @@ class Results(Saving):
         if self.is_busy:  # at once, and not for each: the thread that hands out needs the interpreter meanwhile
             time.sleep(LINGER)
         with suppress(queue.Empty):
-            while len(batch) < BATCH:
+            while len(batch) < self.most:
                 batch.append(self.agent.replies.get_nowait())
         self.is_busy = len(batch) >= BUSY
         return batch
 
+    def pace(self, number: int, seconds: float) -> None:
+        """Let the next batch take so long as it may, and become no more than twice as large."""
+        self.most = max(1, min(BATCH, 2 * self.most, int(number * LONG / max(seconds, 0.001))))
+
     def due(self) -> list[tuple[Any, ...]]:
-        """Return the replies that were put aside a while ago."""
-        due = []
-        while self.aside and self.aside[0][0] < time.monotonic():
+        """Return the replies that were put aside a while ago, a batch of them at most."""
+        due: list[tuple[Any, ...]] = []
+        while self.aside and len(due) < self.most and self.aside[0][0] < time.monotonic():
             due.append(self.aside.popleft()[1])
         return due
 

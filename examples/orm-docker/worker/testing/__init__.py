@@ -24,9 +24,9 @@ __all__ = ["Broker", "Queue", "Queued", "Runner", "queue", "queued", "real_worke
 class Runner(DiscoverRunner):
     """Runs `manage.py test`, in which nothing that is queued goes to the broker either."""
 
-    def run_suite(self, *args: Any, **kwargs: Any) -> Any:
-        with kept(Queue()):
-            return super().run_suite(*args, **kwargs)
+    def run_tests(self, *args: Any, **kwargs: Any) -> Any:
+        with kept(Queue()):  # migrations may queue, too
+            return super().run_tests(*args, **kwargs)
 
 
 @pytest.fixture(scope="session", autouse=True)

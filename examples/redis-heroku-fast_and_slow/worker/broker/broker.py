@@ -15,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from redis import ConnectionError as ConnectionLost
-from redis import OutOfMemoryError, ReadOnlyError, ResponseError
+from redis import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis import TimeoutError as NoAnswer
 
 from worker.broker import scripts
@@ -42,6 +42,7 @@ class Broker(Adapter, Contents):
 
     can_peek = forgets_returned = True
     away: tuple[type[Exception], ...] = (ConnectionLost, NoAnswer)
+    errors: tuple[type[Exception], ...] = (RedisError,)
     transactional = False
     publishes = True  #: what its client announces is heard by all that listen
     looked = tidied = float("-inf")  #: when, by the monotonic clock

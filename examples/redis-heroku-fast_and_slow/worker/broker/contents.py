@@ -1,5 +1,6 @@
 """What is in the queue: the keys of one cluster, and the client for them."""
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,8 @@ NO_GROUP = ("NOGROUP", "UNBLOCKED", "no such key")  #: how the server says so, a
 RECEIPT = re.compile(r"\d{1,15}-\d{1,15}\+?")
 AT_ONCE_SIZE = 1_000_000  #: bytes that payloads() reads at a time, or some more
 
+logger = logging.getLogger("django-q")
+
 
 def moment(task: tuple[str, str]) -> int:
     """Return when a task was queued, in milliseconds; what follows in its id counts within one stream."""
@@ -34,6 +37,8 @@ class Contents(Redis):  # type: ignore[misc]
 
     Errors are redis-py's RedisError, and mean that the server may or may not have done what it was asked.
     """
+
+    had_group = False  #: whether the queue was there before: if it is not any more, what waited is lost
 
     def __init__(self, list_key: str | None = None) -> None:
         name = self.cluster = list_key or Conf.CLUSTER_NAME
@@ -51,6 +56,10 @@ class Contents(Redis):  # type: ignore[misc]
         return client(Conf.REDIS)
 
     check_settings = get_connection
+
+    def ping(self) -> bool:
+        """Ask the server; whoever asks tells of an error, where django-q2 logs a line of its own."""
+        return bool(self.connection.ping())
 
     def lists(self) -> Iterator[str]:
         """Yield the lists of plain django-q2 on this server, as far as a second suffices to look for them."""
@@ -70,7 +79,9 @@ class Contents(Redis):  # type: ignore[misc]
     def in_group(self, action: Callable[[], Any]) -> Any:
         """Do something that needs the group: a new queue has none, nor does one that was emptied or failed over."""
         try:
-            return action()
+            done = action()
+            self.had_group = True
+            return done
         except ResponseError as error:
             if not any(word in str(error) for word in NO_GROUP):
                 if "READONLY" in str(error):  # which redis-py does not see in what a script of Redis 6 answers
@@ -79,6 +90,8 @@ class Contents(Redis):  # type: ignore[misc]
         for stream, needed in zip(self.keys, (True, False), strict=False):
             try:
                 self.connection.xgroup_create(stream, GROUP, id="0", mkstream=needed)
+                if needed and self.had_group:
+                    logger.error("%s is gone, and all that waited in it: Redis has lost its data, say", stream)
             except ResponseError as error:
                 if needed and "BUSYGROUP" not in str(error):  # another process was faster
                     raise

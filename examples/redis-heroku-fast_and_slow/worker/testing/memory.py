@@ -12,10 +12,9 @@ from django.db import connection
 from django.utils import timezone
 from django_q.conf import Conf
 from django_q.signing import SignedPackage
-from django_q.utils import get_func_repr
 
 from worker.delivery import Depth, signed_at
-from worker.packages import named
+from worker.packages import function_label, named
 from worker.policy import shown
 from worker.processes import cluster_named, nearest, queue_of
 from worker.testing.commits import committed
@@ -68,8 +67,7 @@ class Queued:
 
 def path(function: object) -> str:
     """Return the dotted path of a function, or of a task."""
-    found = getattr(function, "module_path", None) or get_func_repr(function)
-    return str(found or function)
+    return str(getattr(function, "module_path", None) or function_label(function))
 
 
 def in_words(function: str, args: Iterable[Any], kwargs: Mapping[str, Any]) -> str:
